@@ -1,0 +1,51 @@
+package cluster
+
+import (
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+// Names that are fixed (design, section 9).
+const (
+	RoleReplication = "manada_replication"
+	RoleRewind      = "manada_rewind"
+	RoleMonitor     = "manada_monitor"
+	RoleProxy       = "manada_proxy"
+	RoleSuperuser   = "postgres"
+	Database        = "postgres"
+	// Placeholder is a standby name that nobody bears.
+	Placeholder = "manada:none"
+)
+
+var nodeName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,39}$`)
+
+// CheckNodeName explains why a name cannot be a node's.
+func CheckNodeName(s string) error {
+	if nodeName.MatchString(s) {
+		return nil
+	}
+	return fmt.Errorf("node name %q: want 1 to 40 of a-z, 0-9 and -, beginning with a letter or digit", s)
+}
+
+// SlotName is the replication slot of a node.
+func SlotName(node string) string { return "manada_" + strings.ReplaceAll(node, "-", "_") }
+
+// CertifiedName is the application_name under which a certified standby
+// streams: a certificate and a fencing token in one (finding C1).
+func CertifiedName(node string, epoch uint64) string { return fmt.Sprintf("%s@e%d", node, epoch) }
+
+// ParseCertifiedName takes CertifiedName apart.
+func ParseCertifiedName(s string) (node string, epoch uint64, ok bool) {
+	node, e, found := strings.Cut(s, "@e")
+	if !found {
+		return "", 0, false
+	}
+	n, err := strconv.ParseUint(e, 10, 64)
+	return node, n, err == nil
+}
+
+// ServiceName is the application_name of a connection that may never be waited
+// for: what is "clone", "rewind", "backup" or "fetch" (finding H5).
+func ServiceName(what, node string) string { return "manada:" + what + ":" + node }
