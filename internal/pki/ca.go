@@ -1,0 +1,240 @@
+package pki
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"time"
+)
+
+const (
+	caLifetime   = 10 * 365 * 24 * time.Hour
+	hostLifetime = 365 * 24 * time.Hour
+	// backdate lets a host whose clock lags behind accept a fresh certificate.
+	backdate = 24 * time.Hour
+	kekSize  = 32
+)
+
+// CA is the herd's certificate authority with its private key. It lives only in
+// memory: in the store the key is sealed (SealCAKey).
+type CA struct {
+	Cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+}
+
+// NewCA makes the authority of a herd: ECDSA P-256, valid for ten years.
+func NewCA(clusterName string, now time.Time) (*CA, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("make key of the authority: %w", err)
+	}
+	serial, err := newSerial()
+	if err != nil {
+		return nil, err
+	}
+	tmpl := &x509.Certificate{
+		SerialNumber:          serial,
+		Subject:               pkix.Name{CommonName: "Manada CA of " + clusterName, Organization: []string{clusterName}},
+		NotBefore:             now.Add(-backdate),
+		NotAfter:              now.Add(caLifetime),
+		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+		BasicConstraintsValid: true,
+		IsCA:                  true,
+		MaxPathLenZero:        true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
+	if err != nil {
+		return nil, fmt.Errorf("make certificate of the authority: %w", err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, fmt.Errorf("read certificate of the authority: %w", err)
+	}
+	return &CA{Cert: cert, key: key}, nil
+}
+
+// PEM is the authority's certificate, the content of ca.crt.
+func (ca *CA) PEM() []byte { return certPEM(ca.Cert.Raw) }
+
+// Cluster is the herd that the authority belongs to.
+func (ca *CA) Cluster() string {
+	if len(ca.Cert.Subject.Organization) == 0 {
+		return ""
+	}
+	return ca.Cert.Subject.Organization[0]
+}
+
+// Request is a key made on this host and what has to be signed for it. Only CSR
+// and the names leave the host.
+type Request struct {
+	Name  Name
+	Hosts []string
+	CSR   []byte // PEM
+	key   *ecdsa.PrivateKey
+}
+
+// NewRequest makes a key and a certificate signing request for it. hosts are
+// the names and addresses (without port) under which others reach this host.
+func NewRequest(n Name, hosts []string) (*Request, error) {
+	if err := n.check(); err != nil {
+		return nil, err
+	}
+	if _, _, err := n.altNames(hosts); err != nil {
+		return nil, err
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("make key of %s: %w", n.Node, err)
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: n.subject()}, key)
+	if err != nil {
+		return nil, fmt.Errorf("make certificate request of %s: %w", n.Node, err)
+	}
+	csr := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})
+	return &Request{Name: n, Hosts: hosts, CSR: csr, key: key}, nil
+}
+
+// Sign signs a request. Of the CSR it takes the public key and nothing else:
+// the names are those that the caller has checked.
+func (ca *CA) Sign(csrPEM []byte, n Name, hosts []string, now time.Time) (certPEM []byte, err error) {
+	block, _ := pem.Decode(csrPEM)
+	if block == nil || block.Type != "CERTIFICATE REQUEST" {
+		return nil, errors.New("sign certificate: not a certificate request in PEM")
+	}
+	csr, err := x509.ParseCertificateRequest(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("sign certificate of %s: %w", n.Node, err)
+	}
+	if err := csr.CheckSignature(); err != nil {
+		return nil, fmt.Errorf("sign certificate of %s: request is not signed by its own key: %w", n.Node, err)
+	}
+	return ca.signKey(csr.PublicKey, n, hosts, now)
+}
+
+func (ca *CA) signKey(pub any, n Name, hosts []string, now time.Time) ([]byte, error) {
+	if err := n.check(); err != nil {
+		return nil, fmt.Errorf("sign certificate: %w", err)
+	}
+	if n.Cluster != ca.Cluster() {
+		return nil, fmt.Errorf("sign certificate of %s: it wants cluster %q, this authority is of %q", n.Node, n.Cluster, ca.Cluster())
+	}
+	if k, ok := pub.(*ecdsa.PublicKey); !ok || k.Curve != elliptic.P256() {
+		return nil, fmt.Errorf("sign certificate of %s: want an ECDSA P-256 key, got %T", n.Node, pub)
+	}
+	dns, ips, err := n.altNames(hosts)
+	if err != nil {
+		return nil, fmt.Errorf("sign certificate of %s: %w", n.Node, err)
+	}
+	serial, err := newSerial()
+	if err != nil {
+		return nil, err
+	}
+	tmpl := &x509.Certificate{
+		SerialNumber:          serial,
+		Subject:               n.subject(),
+		NotBefore:             now.Add(-backdate),
+		NotAfter:              now.Add(hostLifetime),
+		KeyUsage:              x509.KeyUsageDigitalSignature,
+		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		BasicConstraintsValid: true,
+		DNSNames:              dns,
+		IPAddresses:           ips,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, ca.Cert, pub, ca.key)
+	if err != nil {
+		return nil, fmt.Errorf("sign certificate of %s: %w", n.Node, err)
+	}
+	return certPEM(der), nil
+}
+
+// sealed is the form in which the store keeps the authority's key.
+type sealed struct {
+	Schema int    `json:"schema"`
+	Cipher string `json:"cipher"` // "aes-256-gcm"
+	CA     []byte `json:"ca"`     // certificate, DER; also the additional data
+	Nonce  []byte `json:"nonce"`
+	Box    []byte `json:"box"` // PKCS #8 key, encrypted
+}
+
+// SealCAKey encrypts the authority's key with the kek (32 bytes, AES-256-GCM).
+// The result is one JSON value; it also holds the authority's certificate, to
+// which the encryption is bound.
+func SealCAKey(kek []byte, ca *CA) ([]byte, error) {
+	aead, err := kekCipher(kek)
+	if err != nil {
+		return nil, fmt.Errorf("seal key of the authority: %w", err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(ca.key)
+	if err != nil {
+		return nil, fmt.Errorf("seal key of the authority: %w", err)
+	}
+	nonce := make([]byte, aead.NonceSize())
+	rand.Read(nonce) // never fails (crypto/rand)
+	return json.Marshal(sealed{
+		Schema: 1, Cipher: "aes-256-gcm", CA: ca.Cert.Raw, Nonce: nonce,
+		Box: aead.Seal(nil, nonce, der, ca.Cert.Raw),
+	})
+}
+
+// OpenCAKey undoes SealCAKey.
+func OpenCAKey(kek, sealedKey []byte) (*CA, error) {
+	aead, err := kekCipher(kek)
+	if err != nil {
+		return nil, fmt.Errorf("open key of the authority: %w", err)
+	}
+	var s sealed
+	if err := json.Unmarshal(sealedKey, &s); err != nil {
+		return nil, fmt.Errorf("open key of the authority: %w", err)
+	}
+	if s.Schema != 1 || s.Cipher != "aes-256-gcm" || len(s.Nonce) != aead.NonceSize() {
+		return nil, fmt.Errorf("open key of the authority: schema %d, cipher %q are not known to this version", s.Schema, s.Cipher)
+	}
+	der, err := aead.Open(nil, s.Nonce, s.Box, s.CA)
+	if err != nil {
+		return nil, errors.New("open key of the authority: it was sealed with another kek (the file kek of this host's identity directory is not the herd's)")
+	}
+	key, err := x509.ParsePKCS8PrivateKey(der)
+	if err != nil {
+		return nil, fmt.Errorf("open key of the authority: %w", err)
+	}
+	cert, err := x509.ParseCertificate(s.CA)
+	if err != nil {
+		return nil, fmt.Errorf("open key of the authority: %w", err)
+	}
+	ec, ok := key.(*ecdsa.PrivateKey)
+	if !ok || !ec.PublicKey.Equal(cert.PublicKey) {
+		return nil, errors.New("open key of the authority: key and certificate do not belong together")
+	}
+	return &CA{Cert: cert, key: ec}, nil
+}
+
+func kekCipher(kek []byte) (cipher.AEAD, error) {
+	if len(kek) != kekSize {
+		return nil, fmt.Errorf("kek has %d bytes, want %d", len(kek), kekSize)
+	}
+	block, err := aes.NewCipher(kek)
+	if err != nil {
+		return nil, err
+	}
+	return cipher.NewGCM(block)
+}
+
+func certPEM(der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+}
+
+func keyPEM(k *ecdsa.PrivateKey) ([]byte, error) {
+	der, err := x509.MarshalPKCS8PrivateKey(k)
+	if err != nil {
+		return nil, fmt.Errorf("encode key: %w", err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
+}

@@ -1,0 +1,165 @@
+package pki
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+)
+
+// ServerTLS is for ports where only hosts of the herd are heard: TLS 1.3, a
+// client certificate of our authority required and verified.
+func (id *Identity) ServerTLS() *tls.Config {
+	c := id.serverTLS()
+	c.ClientAuth = tls.RequireAndVerifyClientCert
+	return c
+}
+
+// ServerTLSOptionalClient is ServerTLS for a port that also takes newcomers,
+// who have no certificate yet. A certificate that is shown must be good;
+// handlers have to ask whether one was shown (ConnectionState.VerifiedChains).
+func (id *Identity) ServerTLSOptionalClient() *tls.Config {
+	c := id.serverTLS()
+	c.ClientAuth = tls.VerifyClientCertIfGiven
+	return c
+}
+
+func (id *Identity) serverTLS() *tls.Config {
+	return &tls.Config{
+		MinVersion:     tls.VersionTLS13,
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return id.certificate(), nil },
+		ClientCAs:      id.pool,
+		// A resumed session would skip the look at the certificate.
+		SessionTicketsDisabled: true,
+		VerifyConnection: func(s tls.ConnectionState) error {
+			if len(s.PeerCertificates) == 0 {
+				return nil // ClientAuth has decided whether that is allowed
+			}
+			_, err := id.named(s.PeerCertificates[0])
+			return err
+		},
+	}
+}
+
+// PublicTLS is for ports that serve people and applications (SQL of the proxy,
+// HTTP): this host's certificate, no client certificate, TLS 1.2 or newer.
+func (id *Identity) PublicTLS() *tls.Config {
+	return &tls.Config{
+		MinVersion:     tls.VersionTLS12,
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return id.certificate(), nil },
+	}
+}
+
+// ClientTLS is for a connection to that node: TLS 1.3, our certificate shown,
+// the server's certificate signed by our authority and naming the node in its
+// CN, under whatever address it was reached. Also good for PostgreSQL.
+func (id *Identity) ClientTLS(node string) *tls.Config {
+	return id.clientTLS(func(n Name) error {
+		if n.Node != node {
+			return fmt.Errorf("the host that answers is %s, not %s: check the address of %s", n.Node, node, node)
+		}
+		return nil
+	})
+}
+
+// ClientTLSAny is for a connection to whichever data or witness host of the
+// herd answers: the store, or the first question of a command line.
+func (id *Identity) ClientTLSAny() *tls.Config {
+	return id.clientTLS(func(n Name) error {
+		if !n.Member() {
+			return fmt.Errorf("the host that answers, %s, is a %s: give the address of a data or witness host", n.Node, n.Kind)
+		}
+		return nil
+	})
+}
+
+func (id *Identity) clientTLS(want func(Name) error) *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13,
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			return id.certificate(), nil
+		},
+		// Verified in VerifyConnection: who a host is stands in the CN, which
+		// the library would not look at.
+		InsecureSkipVerify: true,
+		VerifyConnection: func(s tls.ConnectionState) error {
+			n, err := id.verifyServer(s)
+			if err != nil {
+				return err
+			}
+			return want(n)
+		},
+	}
+}
+
+func (id *Identity) verifyServer(s tls.ConnectionState) (Name, error) {
+	if len(s.PeerCertificates) == 0 {
+		return Name{}, errors.New("verify host: it shows no certificate")
+	}
+	opts := x509.VerifyOptions{
+		Roots:         id.pool,
+		Intermediates: x509.NewCertPool(),
+		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
+	leaf := s.PeerCertificates[0]
+	if _, err := leaf.Verify(opts); err != nil {
+		return Name{}, fmt.Errorf("verify host: its certificate (%s) is not of this herd: %w", leaf.Subject.CommonName, err)
+	}
+	return id.named(leaf)
+}
+
+func (id *Identity) named(c *x509.Certificate) (Name, error) {
+	n, err := NameOf(c)
+	if err != nil {
+		return Name{}, fmt.Errorf("verify host: %w", err)
+	}
+	if n.Cluster != id.name.Cluster {
+		return Name{}, fmt.Errorf("verify host: %s belongs to cluster %q, not %q", n.Node, n.Cluster, id.name.Cluster)
+	}
+	return n, nil
+}
+
+// ServerTLSFromFiles is for public ports with a certificate of the user's own.
+// The files are read once.
+func ServerTLSFromFiles(certFile, keyFile string) (*tls.Config, error) {
+	c, err := tls.LoadX509KeyPair(certFile, keyFile)
+	if err != nil {
+		return nil, fmt.Errorf("load certificate %s: %w", certFile, err)
+	}
+	return &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{c}}, nil
+}
+
+// ClientTLSFromFiles is for services outside the herd (an existing etcd): the
+// server is verified by the authorities in caFile (the system's when empty)
+// under the name it is dialled by; certFile and keyFile may both be empty.
+func ClientTLSFromFiles(caFile, certFile, keyFile string) (*tls.Config, error) {
+	c := &tls.Config{MinVersion: tls.VersionTLS12}
+	if caFile != "" {
+		b, err := os.ReadFile(caFile)
+		if err != nil {
+			return nil, fmt.Errorf("load authority: %w", err)
+		}
+		c.RootCAs = x509.NewCertPool()
+		if !c.RootCAs.AppendCertsFromPEM(b) {
+			return nil, fmt.Errorf("load authority: %s holds no certificate in PEM", caFile)
+		}
+	}
+	if certFile != "" || keyFile != "" {
+		pair, err := tls.LoadX509KeyPair(certFile, keyFile)
+		if err != nil {
+			return nil, fmt.Errorf("load certificate %s: %w", certFile, err)
+		}
+		c.Certificates = []tls.Certificate{pair}
+	}
+	return c, nil
+}
+
+func parseCert(b []byte) (*x509.Certificate, error) {
+	block, _ := pem.Decode(b)
+	if block == nil || block.Type != "CERTIFICATE" {
+		return nil, errors.New("not a certificate in PEM")
+	}
+	return x509.ParseCertificate(block.Bytes)
+}
