@@ -44,9 +44,12 @@ type Promise struct {
 func (p Promise) Position() Position { return Position{p.WALEpoch, p.LSN} }
 
 // Branch records how an epoch began: who won it, the timeline allocated to it,
-// where it forks from its predecessor and the nonce of its control row.
+// where its WAL forks from that of Parent (the epoch of the winner's last
+// record, not always Epoch-1: an epoch may be won and never promoted) and the
+// nonce of its control row.
 type Branch struct {
 	Epoch    uint64   `json:"epoch"`
+	Parent   uint64   `json:"parent"`
 	Leader   string   `json:"leader"`
 	Timeline Timeline `json:"timeline"`
 	ForkLSN  LSN      `json:"fork_lsn"`
@@ -155,3 +158,44 @@ func (t *Term) PromiseOf(name string) (Promise, bool) {
 // Needed is how many members of sync must have promised before a takeover:
 // max(1, |sync| - k + 1).
 func (t *Term) Needed() int { return max(1, len(t.Sync)-t.K+1) }
+
+// WALEpoch tells to which epoch the WAL at position l of timeline tl belongs:
+// the epoch to which the timeline was allocated, or an ancestor when l does not
+// lie past the fork (finding C7). False when the timeline was never allocated.
+func (t *Term) WALEpoch(tl Timeline, l LSN) (uint64, bool) {
+	e, ok := t.EpochOf(tl)
+	if !ok {
+		return 0, false
+	}
+	for {
+		b, ok := t.Branch(e)
+		if !ok {
+			return 0, false
+		}
+		if b.Parent == 0 || l > b.ForkLSN {
+			return e, true
+		}
+		e = b.Parent
+	}
+}
+
+// IsPrefix says whether WAL that ends at p is a prefix of the history of the
+// epoch: p's epoch is the epoch or an ancestor of it, and p does not lie past
+// the fork at which the line to the epoch left p's epoch. It is the heart of
+// the certificate (finding C1).
+func (t *Term) IsPrefix(p Position, epoch uint64) bool {
+	for e := epoch; e != 0; {
+		if e == p.Epoch {
+			return true
+		}
+		b, ok := t.Branch(e)
+		if !ok {
+			return false
+		}
+		if b.Parent == p.Epoch {
+			return p.LSN <= b.ForkLSN
+		}
+		e = b.Parent
+	}
+	return false
+}

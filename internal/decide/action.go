@@ -1,0 +1,134 @@
+package decide
+
+import (
+	"fmt"
+	"strings"
+
+	"manada/internal/cluster"
+)
+
+// Verb names what an action does.
+type Verb string
+
+// The actions. "Long" ones run beside the loop; Local.Busy names them meanwhile.
+const (
+	Found         Verb = "found"          // long: initdb, roles, control table
+	Create        Verb = "create"         // the first term record
+	ReadStore     Verb = "read-store"     // a linearizable read, now
+	Settle        Verb = "settle"         // read and rewrite the record: outcome known again
+	Swap          Verb = "swap"           // compare-and-swap Term
+	Withdraw      Verb = "withdraw"       // swap Term, then remove the promise from disk
+	Promise       Verb = "promise"        // write and fsync the promise of Epoch
+	DropPromise   Verb = "drop-promise"   // remove it: a newer epoch rules
+	CutUpstream   Verb = "cut-upstream"   // credential unlinked, conninfo empty, reload
+	EndReceiver   Verb = "end-receiver"   // SIGTERM, gone from the process table
+	ReadPosition  Verb = "read-position"  // where the WAL ends, now that nobody adds to it
+	StartStandby  Verb = "start-standby"  // long
+	StartFounding Verb = "start-founding" // long: epoch 1 only
+	Stop          Verb = "stop"           // long: Mode fast or immediate
+	HandOver      Verb = "hand-over"      // long: checkpoint, end senders, stop fast
+	Promote       Verb = "promote"        // long: to Timeline
+	WriteControl  Verb = "write-control"  // the control row of Epoch with Nonce
+	SetSync       Verb = "set-sync"       // render Sync, reload
+	Probe         Verb = "probe"          // see a commit waiting
+	EndSenders    Verb = "end-senders"    // terminate walsenders PIDs
+	Follow        Verb = "follow"         // stream from To under the name of Epoch
+	Rewind        Verb = "rewind"         // long: from To
+	Clone         Verb = "clone"          // long: from To
+	Answer        Verb = "answer"         // close the request with Note
+)
+
+// Action is one step. Only the fields that its verb needs are set.
+type Action struct {
+	Verb     Verb
+	Term     *cluster.Term
+	Epoch    uint64
+	Timeline cluster.Timeline
+	Nonce    string
+	To       string
+	Sync     cluster.SyncSetting
+	PIDs     []int
+	Mode     string
+	Fork     cluster.LSN
+	Note     string
+	OK       bool
+	Request  string
+}
+
+// String is one line, used by logs and scenario files.
+func (a Action) String() string {
+	var b strings.Builder
+	b.WriteString(string(a.Verb))
+	add := func(format string, args ...any) { fmt.Fprintf(&b, " "+format, args...) }
+	if a.Term != nil {
+		add("%s", Describe(a.Term))
+	}
+	if a.Epoch != 0 {
+		add("e%d", a.Epoch)
+	}
+	if a.Timeline != 0 {
+		add("timeline=%d", a.Timeline)
+	}
+	if a.To != "" {
+		add("%s", a.To)
+	}
+	if a.Verb == SetSync {
+		add("'%s'", a.Sync)
+	}
+	if a.Mode != "" {
+		add("%s", a.Mode)
+	}
+	if len(a.PIDs) > 0 {
+		add("%v", a.PIDs)
+	}
+	if a.Note != "" {
+		add("(%s)", a.Note)
+	}
+	return b.String()
+}
+
+// Describe is the term on one line.
+func Describe(t *cluster.Term) string {
+	if t == nil {
+		return "no term"
+	}
+	names := make([]string, len(t.Sync))
+	for i, m := range t.Sync {
+		names[i] = m.Name
+	}
+	state := "open"
+	if !t.Open {
+		state = "won"
+	}
+	s := fmt.Sprintf("e%d %s %s sync=[%s] k=%d", t.Epoch, t.Leader, state, strings.Join(names, ","), t.K)
+	for _, p := range t.Promises {
+		s += fmt.Sprintf(" promise=%s@%d:%s", p.Node, p.WALEpoch, p.LSN)
+		if p.For != "" {
+			s += "->" + p.For
+		}
+	}
+	return s
+}
+
+// Decision is what to do and why. No action means: wait.
+type Decision struct {
+	Actions []Action
+	Rule    string // stable id of the rule that decided
+	Reason  string // a sentence for people: log, status, explain, history
+	// Renew: this node may renew the leader's lease.
+	Renew bool
+	// CannotCommit is what the beat tells the others about this leader.
+	CannotCommit string
+	// Suspects is the leader that this node suspects, for the beat.
+	Suspects string
+	// Rejoin is "rewind" or "clone" while the directory must be made anew.
+	Rejoin string
+	// Certified is the epoch for which this node presents its certificate.
+	Certified uint64
+}
+
+func wait(format string, args ...any) Decision { return Decision{Reason: fmt.Sprintf(format, args...)} }
+
+func do(a Action, format string, args ...any) Decision {
+	return Decision{Actions: []Action{a}, Reason: fmt.Sprintf(format, args...)}
+}

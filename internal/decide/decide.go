@@ -1,0 +1,160 @@
+package decide
+
+import "manada/internal/cluster"
+
+// rule is one reason to act or to wait. It returns false when it does not apply.
+type rule struct {
+	id string
+	fn func(*View) (Decision, bool)
+}
+
+// rules in order: the first that applies decides. The first group keeps a node
+// from acting on what it does not know; then come a leader's rules and then
+// those of everybody else.
+var rules = []rule{
+	{"busy", busy},
+	{"witness", witness},
+	{"rolled-back", rolledBack},
+	{"lie", lie},
+	{"deposed", deposed},
+	{"unsettled", unsettled},
+	{"founding", founding},
+	{"other-herd", otherHerd},
+	{"stale-promise", stalePromise},
+	{"lead", lead},
+	{"open", openEpoch},
+	{"promote", promote},
+	{"fallen", fallen},
+	{"frozen", frozen},
+	{"named-successor", namedSuccessor},
+	{"suspect", suspect},
+	{"ordered", ordered},
+	{"rejoin", rejoin},
+	{"follow", follow},
+}
+
+// Decide returns what the node of the view does next and why.
+func Decide(v *View) Decision {
+	for _, r := range rules {
+		if d, ok := r.fn(v); ok {
+			d.Rule = r.id
+			return annotate(v, d)
+		}
+	}
+	return annotate(v, Decision{Rule: "none", Reason: "nothing to do"})
+}
+
+// annotate adds what the beat says of this node beside the decision.
+func annotate(v *View, d Decision) Decision {
+	t := v.Store.Term
+	if t == nil || v.Spec.Witness {
+		return d
+	}
+	if t.Leader == v.Self {
+		d.Renew = d.Renew || (d.CannotCommit == "" && v.Local.Postgres.Up())
+		return d
+	}
+	if d.Rejoin == "" {
+		d.Rejoin = mustRejoin(v)
+	}
+	if name, e, ok := cluster.ParseCertifiedName(v.Local.Upstream); ok && name == v.Self && e == t.Epoch && d.Rejoin == "" {
+		d.Certified = e
+	}
+	return d
+}
+
+func busy(v *View) (Decision, bool) {
+	if v.Local.Busy == "" {
+		return Decision{}, false
+	}
+	d := wait("%s is under way", v.Local.Busy)
+	// A leader that is being stopped or recovers tells nobody to take over.
+	return d, true
+}
+
+func witness(v *View) (Decision, bool) {
+	return wait("witness: votes in the store, holds no data"), v.Spec.Witness
+}
+
+// rolledBack: no role change, no degradation, no thaw (C6).
+func rolledBack(v *View) (Decision, bool) {
+	return wait("the store answers with something older than this node has on disk (store rolled back): no change of role until `manada store recover`"), v.Store.RolledBack
+}
+
+// lie: a walsender reports a flush beyond this leader's own WAL. The released
+// position stays in shared memory, so nothing may be acknowledged until
+// PostgreSQL was restarted (C1); a restart is always a new epoch.
+func lie(v *View) (Decision, bool) {
+	if v.Local.Postgres != cluster.PostgresPrimary || v.without(WithoutCertificate) {
+		return Decision{}, false
+	}
+	for _, s := range v.Local.Senders {
+		if _, _, ok := cluster.ParseCertifiedName(s.Name); ok && s.Flush > v.Local.WAL.LSN {
+			return do(Action{Verb: Stop, Mode: "immediate", Note: "false flush position"},
+				"%s reports WAL flushed to %s, but this primary's WAL ends at %s: stopping, as its commits could be released by that report", s.Name, s.Flush, v.Local.WAL.LSN), true
+		}
+	}
+	return Decision{}, false
+}
+
+// unsettled: after a write of unknown outcome the only step is to make it
+// known, by a later read and write of our own (H2).
+func unsettled(v *View) (Decision, bool) {
+	if !v.Store.Unsettled || v.without(WithoutBothValues) {
+		return Decision{}, false
+	}
+	d := do(Action{Verb: Settle}, "a write of the term has an unknown outcome: reading and rewriting it before anything else")
+	return d, true
+}
+
+// founding: only a host that was told to, whose disk and store are both new.
+func founding(v *View) (Decision, bool) {
+	s, l := &v.Store, &v.Local
+	if s.Term != nil {
+		return Decision{}, false
+	}
+	switch {
+	case !s.Reachable:
+		return wait("the store does not answer"), true
+	case l.HighEpoch > 0:
+		return wait("the store is empty but this node has obeyed epoch %d: it is not bootstrapped again (see `manada store recover`)", l.HighEpoch), true
+	case !l.Founder:
+		return wait("waiting for the founding host"), true
+	case l.Empty || l.Poisoned:
+		return do(Action{Verb: Found}, "founding: making the first data directory"), true
+	}
+	return do(Action{Verb: Create, Term: firstTerm(v)}, "founding: writing the first term"), true
+}
+
+// otherHerd: the data directory is not of this herd.
+func otherHerd(v *View) (Decision, bool) {
+	l, t := &v.Local, v.Store.Term
+	if l.Empty || l.SystemID == "" || l.SystemID == t.SystemID {
+		return Decision{}, false
+	}
+	return wait("the data directory has system identifier %s, the herd has %s: move it away, or start this node with an empty one", l.SystemID, t.SystemID), true
+}
+
+// deposed: a primary of any epoch but the current one of this node stops at
+// once. Immediate: waiting commits lose their connection instead of getting
+// an answer (T5).
+func deposed(v *View) (Decision, bool) {
+	l, t := &v.Local, v.Store.Term
+	if t == nil || (l.Postgres != cluster.PostgresPrimary && !(l.Postgres.Up() && l.Leads != 0)) {
+		return Decision{}, false
+	}
+	if t.Leader == v.Self && l.Leads == t.Epoch {
+		return Decision{}, false
+	}
+	return do(Action{Verb: Stop, Mode: "immediate", Note: "deposed"},
+		"PostgreSQL runs as primary of epoch %d but epoch %d belongs to %s: stopping it", l.Leads, t.Epoch, t.Leader), true
+}
+
+// stalePromise: the promise was for an epoch that is over. It bars no later name.
+func stalePromise(v *View) (Decision, bool) {
+	l, t := &v.Local, v.Store.Term
+	if l.Promised == 0 || l.Promised >= t.Epoch {
+		return Decision{}, false
+	}
+	return do(Action{Verb: DropPromise}, "epoch %d has ended: the promise is done", l.Promised), true
+}

@@ -1,0 +1,133 @@
+package decide
+
+import (
+	"manada/internal/cluster"
+)
+
+// mustRejoin says whether the directory has to be made anew before it may bear
+// a name: "clone", "rewind" or "". A former primary is always rewound, never
+// judged; anybody else is judged by the certificate.
+func mustRejoin(v *View) string {
+	l, t := &v.Local, v.Store.Term
+	if r := v.Store.Request; r != nil && r.Kind == "reinit" && r.To == v.Self {
+		return "clone"
+	}
+	switch {
+	case l.Empty || l.Poisoned:
+		return "clone"
+	case l.Former && lastOpenLeader(v):
+		return ""
+	case l.Former:
+		return "rewind"
+	case l.Upstream == "" && !l.Receiver && l.Final && !certified(v):
+		return "rewind"
+	case l.StuckFor > v.Spec.RecloneAfter && l.Upstream == cluster.CertifiedName(v.Self, t.Epoch):
+		return "clone"
+	}
+	return ""
+}
+
+// certified: this node's WAL is a prefix of the epoch's, judged by where it
+// ends when nothing is received any more (C1).
+func certified(v *View) bool {
+	if v.without(WithoutCertificate) {
+		return true
+	}
+	return v.Store.Term.IsPrefix(v.Local.WAL, v.Store.Term.Epoch)
+}
+
+// leaderReady returns the leader's beat when it can be streamed from or copied.
+func leaderReady(v *View) (Peer, bool) {
+	t := v.Store.Term
+	p, ok := v.peer(t.Leader)
+	return p, ok && v.fresh(p) && p.Leads == t.Epoch && p.Postgres == cluster.PostgresPrimary
+}
+
+// rejoin makes a diverged, half-made or missing directory anew, only from an
+// open leader, and only when the record does not count on what is here.
+func rejoin(v *View) (Decision, bool) {
+	l, t := &v.Local, v.Store.Term
+	how := mustRejoin(v)
+	if how == "" || t.Leader == v.Self || v.without(WithoutCertificate) && how == "rewind" && !l.Former {
+		return Decision{}, false
+	}
+	d := remake(v, how)
+	d.Rejoin = how
+	if len(d.Actions) == 0 && l.Postgres == cluster.PostgresDown && !l.Empty && !l.Poisoned && !t.Open && lastOpenLeader(v) {
+		return Decision{}, false
+	}
+	return d, true
+}
+
+func remake(v *View, how string) Decision {
+	l, t := &v.Local, v.Store.Term
+	r := v.Store.Request
+	ordered := r != nil && r.Kind == "reinit" && r.To == v.Self
+	switch {
+	case !t.Open:
+		return wait("waiting for epoch %d to open", t.Epoch)
+	case t.Lost != nil && t.Lost.Node == v.Self && l.Former && !ordered:
+		return wait("quarantined: data loss was accepted from %s on, this directory may hold the only copy; look at it, then `manada node reinit %s`", t.Lost.From, v.Self)
+	case t.InSync(v.me()) && !l.Empty:
+		return wait("the record still counts on this directory; waiting to be taken out of sync")
+	}
+	if _, ok := leaderReady(v); !ok {
+		return wait("must %s, waiting for %s", how, t.Leader)
+	}
+	switch {
+	case l.Postgres.Up():
+		return do(Action{Verb: Stop, Mode: "fast", Note: how}, "stopping PostgreSQL, to %s", how)
+	case !l.TreeEmpty:
+		return wait("waiting for the last processes of PostgreSQL to end")
+	case how == "rewind":
+		return do(Action{Verb: Rewind, To: t.Leader, Epoch: t.Epoch, Fork: forkAfter(t, l.WAL.Epoch)}, "rewinding from %s", t.Leader)
+	}
+	a := Action{Verb: Clone, To: t.Leader, Epoch: t.Epoch}
+	if ordered {
+		a.Request = r.ID
+	}
+	return do(a, "cloning from %s", t.Leader)
+}
+
+// forkAfter is where the line to the current epoch left the given one; with an
+// unknown epoch, where the current one began.
+func forkAfter(t *cluster.Term, epoch uint64) cluster.LSN {
+	b := t.Current()
+	for b.Parent != epoch {
+		p, ok := t.Branch(b.Parent)
+		if !ok {
+			return t.Current().ForkLSN
+		}
+		b = p
+	}
+	return b.ForkLSN
+}
+
+// follow: stream from the leader under the certified name of the epoch.
+func follow(v *View) (Decision, bool) {
+	l, t := &v.Local, v.Store.Term
+	if t.Leader == v.Self {
+		return Decision{}, false
+	}
+	name := cluster.CertifiedName(v.Self, t.Epoch)
+	switch {
+	case l.Postgres == cluster.PostgresDown && l.Upstream != "":
+		return do(Action{Verb: CutUpstream}, "starting without an upstream until certified"), true
+	case l.Postgres == cluster.PostgresDown:
+		return do(Action{Verb: StartStandby}, "starting PostgreSQL as a standby"), true
+	case l.Postgres != cluster.PostgresStandby:
+		return wait("PostgreSQL is %s", l.Postgres), true
+	case l.Upstream == name:
+		return wait("standby of %s in epoch %d", t.Leader, t.Epoch), true
+	}
+	if _, ok := leaderReady(v); !ok {
+		return wait("waiting for %s to run as primary of epoch %d", t.Leader, t.Epoch), true
+	}
+	if d, ok := cutOff(v); ok {
+		return d, true
+	}
+	if !l.Final {
+		return do(Action{Verb: ReadPosition}, "reading where the WAL ends, for the certificate"), true
+	}
+	return do(Action{Verb: Follow, To: t.Leader, Epoch: t.Epoch}, "certified: following %s in epoch %d", t.Leader, t.Epoch), true
+}

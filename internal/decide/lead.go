@@ -1,0 +1,79 @@
+package decide
+
+import (
+	"manada/internal/cluster"
+)
+
+// lead: this node's PostgreSQL is primary of its own, open epoch.
+func lead(v *View) (Decision, bool) {
+	l, t := &v.Local, v.Store.Term
+	if t.Leader != v.Self || !t.Open || l.Leads != t.Epoch || !l.Postgres.Up() {
+		return Decision{}, false
+	}
+	if l.Stalled != "" {
+		// Renewing would tell the others that all is well (M3).
+		d := wait("cannot commit: %s; a standby may take over", l.Stalled)
+		d.CannotCommit = l.Stalled
+		return d, true
+	}
+	d, ok := serveRequest(v)
+	if !ok {
+		d, ok = syncSet(v)
+	}
+	if !ok {
+		d = wait("primary of epoch %d", t.Epoch)
+	}
+	d.Renew = true
+	return d, true
+}
+
+// serveRequest begins a switchover or says why not.
+func serveRequest(v *View) (Decision, bool) {
+	r := v.Store.Request
+	if r == nil {
+		return Decision{}, false
+	}
+	refuse := func(why string) (Decision, bool) {
+		return do(Action{Verb: Answer, Request: r.ID, Note: why}, "request %s refused: %s", r.Kind, why), true
+	}
+	if r.To == v.Self && r.Kind != "reinit" {
+		return do(Action{Verb: Answer, Request: r.ID, OK: true, Note: v.Self + " is already primary"}, "nothing to switch"), true
+	}
+	if r.Kind != "switchover" {
+		return Decision{}, false
+	}
+	to, why := successor(v, r.To)
+	if why != "" {
+		if r.Age < v.Spec.HandoverAfter {
+			return Decision{}, false // it may be about to become synchronous
+		}
+		return refuse(why)
+	}
+	return do(Action{Verb: HandOver, To: to, Request: r.ID},
+		"switchover: handing over to %s", to), true
+}
+
+// successor checks that a node can take the epoch over at once; with no name
+// given it picks the member of sync that is furthest.
+func successor(v *View, name string) (string, string) {
+	t := v.Store.Term
+	best, at := "", cluster.LSN(0)
+	for _, p := range eligible(v) {
+		if _, ok := t.SyncNamed(p.Name); !ok || (name != "" && p.Name != name) {
+			continue
+		}
+		if s, ok := v.sender(p.Name, t.Epoch); ok && s.Flush >= at {
+			best, at = p.Name, s.Flush
+		}
+	}
+	switch {
+	case best != "":
+		return best, ""
+	case name == "":
+		return "", "no standby is synchronous: nobody could take over without losing commits"
+	}
+	if _, ok := v.peer(name); !ok {
+		return "", "there is no node " + name
+	}
+	return "", name + " is not a synchronous standby now (see `manada status`)"
+}

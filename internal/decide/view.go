@@ -1,0 +1,200 @@
+package decide
+
+import (
+	"time"
+
+	"manada/internal/cluster"
+)
+
+// View is all that one node knows at one moment. Ages stand in for a clock.
+type View struct {
+	Self  string
+	Spec  Spec
+	Store Store
+	Local Local
+	// Peers are the other nodes, sorted by name.
+	Peers []Peer
+	// Nonce is a fresh random value for the epoch that this decision may win.
+	Nonce string
+	// Without removes rules. Only the simulator sets it, to prove that it
+	// would notice.
+	Without Mutation
+}
+
+// Spec is what the herd was asked to be.
+type Spec struct {
+	Witness    bool // this host has no database
+	Durability cluster.Durability
+	WantK      int
+	// SuspectAfter is how long a leader must be silent before it is suspected.
+	SuspectAfter time.Duration
+	// DegradeAfter is how long a member of sync may be away before it is taken out.
+	DegradeAfter time.Duration
+	// OpenAfter is how long a new leader waits for certified standbys.
+	OpenAfter time.Duration
+	// HandoverAfter is how long a fallen or stopped leader leaves the epoch to others.
+	HandoverAfter time.Duration
+	// WithdrawAfter is how long an unused promise stands; it doubles with each withdrawal.
+	WithdrawAfter time.Duration
+	// RecloneAfter is how long a standby may fail to stream from a healthy leader.
+	RecloneAfter time.Duration
+	// FreshRead is how old a linearizable read may be before a freeze.
+	FreshRead time.Duration
+}
+
+// Store is the record as this node last read it.
+type Store struct {
+	Reachable bool          // the last read succeeded
+	ReadAge   time.Duration // since the newest successful read was sent
+	Term      *cluster.Term // nil: the herd has no term yet
+	Rev       int64
+	// Unsettled: a write of ours has an unknown outcome; until a later read and
+	// write of ours succeed, PostgreSQL obeys both values (H2).
+	Unsettled bool
+	// RolledBack: an answer was older than what this node has on disk (C6).
+	RolledBack bool
+	Lease      Lease
+	Paused     bool
+	Request    *Request
+}
+
+// Lease is the leader's renewal counter as observed here.
+type Lease struct {
+	Node      string
+	Epoch     uint64
+	Unchanged time.Duration // by this node's own clock and its own reads
+}
+
+// Request is an operator's wish.
+type Request struct {
+	ID             string
+	Kind           string // "switchover", "failover" or "reinit"
+	To             string
+	AcceptDataLoss bool
+	OldPrimaryOff  bool
+	Age            time.Duration
+}
+
+// Local is this node.
+type Local struct {
+	Instance string
+	// Empty: there is no data directory. Poisoned: a rewind or clone did not end.
+	Empty, Poisoned bool
+	// Founder: this host was told to found the herd. SystemID is the directory's.
+	Founder  bool
+	SystemID string
+	// HighEpoch is the highest epoch ever obeyed, from disk.
+	HighEpoch uint64
+
+	Postgres cluster.PostgresState
+	// Busy names the long operation under way, "" if none.
+	Busy string
+	// TreeEmpty: no process of this data directory lives.
+	TreeEmpty bool
+	// CleanStop: pg_control says that it was shut down.
+	CleanStop bool
+	// DownFor is how long PostgreSQL has been down.
+	DownFor time.Duration
+	// Former: the directory has run as a primary and was not rewound or cloned since.
+	Former bool
+	// Leads is the epoch in which PostgreSQL runs as primary, 0 if it does not;
+	// LeadsFor since when. Written says that the epoch's control row stands.
+	Leads    uint64
+	LeadsFor time.Duration
+	Written  bool
+	// Fork is where the running timeline begins.
+	Fork     cluster.LSN
+	Timeline cluster.Timeline
+	// WAL is where the WAL ends; Final says that it was read after the receiver was gone.
+	WAL   cluster.Position
+	Final bool
+	// Promised is the epoch whose end is promised on disk, 0 if none.
+	Promised    uint64
+	PromisedFor time.Duration
+	// Withdrawals counts promises withdrawn since the last epoch that this node
+	// followed, WithdrawnAgo since the newest.
+	Withdrawals  int
+	WithdrawnAgo time.Duration
+	// HandoverTo is set while a switchover to that node is under way here.
+	HandoverTo string
+
+	// Upstream is the application_name rendered on disk, "" when cut off.
+	Upstream string
+	// Receiver: a walreceiver is in the process table.
+	Receiver bool
+	// SilentFor: since WAL or a keepalive last arrived.
+	SilentFor time.Duration
+	// StuckFor: since the standby last streamed or replayed anything new.
+	StuckFor     time.Duration
+	ControlNonce string
+
+	Sync    Sync
+	Senders []cluster.Sender
+	// Stalled is why nothing can be committed here ("" when it can).
+	Stalled string
+	MayLead bool
+}
+
+// Sync is the setting of synchronous_standby_names as rendered here.
+type Sync struct {
+	Setting cluster.SyncSetting
+	// Proved: waiting is in force (seen, or never empty since the postmaster started; C5).
+	Proved bool
+	// Since is a WAL position taken after the setting was in force.
+	Since cluster.LSN
+	// Old are the walsenders that started before k was raised (H4).
+	Old []int
+}
+
+// Peer is another node.
+type Peer struct {
+	cluster.Beat
+	Age time.Duration // of its agent's newest beat
+	// Guardian is its guardian's word; GuardianAge is large when there is none.
+	Guardian    cluster.PostgresState
+	GuardianAge time.Duration
+	// UnseenFor is since its certified walsender was last seen streaming here.
+	UnseenFor time.Duration
+}
+
+// Mutation is a set of rules to leave out.
+type Mutation uint
+
+// The rules that the simulator must miss when they are gone.
+const (
+	WithoutCertificate    Mutation = 1 << iota // C1
+	WithoutNarrowingFlush                      // C2
+	WithoutOpening                             // C3
+	WithoutReceiverGone                        // C4
+	WithoutWALEpoch                            // C7
+	WithoutSwapFirst                           // degrade swaps before it clears
+	WithoutBothValues                          // H2
+)
+
+func (v *View) without(m Mutation) bool { return v.Without&m != 0 }
+
+// me is this node's directory as a member.
+func (v *View) me() cluster.Member {
+	return cluster.Member{Name: v.Self, Instance: v.Local.Instance}
+}
+
+func (v *View) peer(name string) (Peer, bool) {
+	for _, p := range v.Peers {
+		if p.Node == name {
+			return p, true
+		}
+	}
+	return Peer{}, false
+}
+
+// fresh says whether the node's agent was heard within the time-out.
+func (v *View) fresh(p Peer) bool { return p.Age < v.Spec.SuspectAfter }
+
+func (v *View) sender(node string, epoch uint64) (cluster.Sender, bool) {
+	for _, s := range v.Local.Senders {
+		if s.Name == cluster.CertifiedName(node, epoch) {
+			return s, true
+		}
+	}
+	return cluster.Sender{}, false
+}
