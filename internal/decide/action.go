@@ -34,7 +34,7 @@ const (
 	EndSenders    Verb = "end-senders"    // terminate walsenders PIDs
 	Follow        Verb = "follow"         // stream from To under the name of Epoch
 	Rewind        Verb = "rewind"         // long: from To
-	Clone         Verb = "clone"          // long: from To
+	Clone         Verb = "clone"          // long: stop if it runs, copy from To
 	Answer        Verb = "answer"         // close the request with Note
 )
 

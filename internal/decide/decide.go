@@ -27,8 +27,8 @@ var rules = []rule{
 	{"fallen", fallen},
 	{"frozen", frozen},
 	{"named-successor", namedSuccessor},
-	{"suspect", suspect},
 	{"ordered", ordered},
+	{"suspect", suspect},
 	{"rejoin", rejoin},
 	{"follow", follow},
 }

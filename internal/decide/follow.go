@@ -15,8 +15,6 @@ func mustRejoin(v *View) string {
 	switch {
 	case l.Empty || l.Poisoned:
 		return "clone"
-	case l.Former && lastOpenLeader(v):
-		return ""
 	case l.Former:
 		return "rewind"
 	case l.Upstream == "" && !l.Receiver && l.Final && !certified(v):
@@ -53,9 +51,6 @@ func rejoin(v *View) (Decision, bool) {
 	}
 	d := remake(v, how)
 	d.Rejoin = how
-	if len(d.Actions) == 0 && l.Postgres == cluster.PostgresDown && !l.Empty && !l.Poisoned && !t.Open && lastOpenLeader(v) {
-		return Decision{}, false
-	}
 	return d, true
 }
 
@@ -75,9 +70,9 @@ func remake(v *View, how string) Decision {
 		return wait("must %s, waiting for %s", how, t.Leader)
 	}
 	switch {
-	case l.Postgres.Up():
+	case how == "rewind" && l.Postgres.Up():
 		return do(Action{Verb: Stop, Mode: "fast", Note: how}, "stopping PostgreSQL, to %s", how)
-	case !l.TreeEmpty:
+	case how == "rewind" && !l.TreeEmpty:
 		return wait("waiting for the last processes of PostgreSQL to end")
 	case how == "rewind":
 		return do(Action{Verb: Rewind, To: t.Leader, Epoch: t.Epoch, Fork: forkAfter(t, l.WAL.Epoch)}, "rewinding from %s", t.Leader)

@@ -42,6 +42,9 @@ func serveRequest(v *View) (Decision, bool) {
 	if r.Kind != "switchover" {
 		return Decision{}, false
 	}
+	if r.Tried {
+		return refuse(r.To + " did not open the next epoch in time; " + v.Self + " leads again")
+	}
 	to, why := successor(v, r.To)
 	if why != "" {
 		if r.Age < v.Spec.HandoverAfter {

@@ -135,8 +135,7 @@ func split(v *View) (here, gone []cluster.Member) {
 		p, known := v.peer(m.Name)
 		away := !known || p.UnseenFor >= v.Spec.DegradeAfter
 		remade := known && v.fresh(p) && p.Instance != "" && p.Instance != m.Instance
-		left := known && v.fresh(p) && p.Frozen >= v.Store.Term.Epoch && p.UnseenFor > 0
-		if away || remade || (left && away) {
+		if away || remade {
 			gone = append(gone, m)
 		} else {
 			here = append(here, m)

@@ -72,7 +72,9 @@ type Request struct {
 	To             string
 	AcceptDataLoss bool
 	OldPrimaryOff  bool
-	Age            time.Duration
+	// Tried: a leader has stopped for it once.
+	Tried bool
+	Age   time.Duration
 }
 
 // Local is this node.
@@ -83,6 +85,8 @@ type Local struct {
 	// Founder: this host was told to found the herd. SystemID is the directory's.
 	Founder  bool
 	SystemID string
+	// AgentFor is how long the agent has been listening to the others.
+	AgentFor time.Duration
 	// HighEpoch is the highest epoch ever obeyed, from disk.
 	HighEpoch uint64
 
