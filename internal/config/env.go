@@ -1,0 +1,65 @@
+package config
+
+import (
+	"reflect"
+	"slices"
+	"strings"
+)
+
+// EnvPrefix begins every variable that overrides a key.
+const EnvPrefix = "MANADA_"
+
+// notKeys are variables of ours that are no override of a key.
+var notKeys = []string{"MANADA_CONFIG", "MANADA_FOREGROUND"}
+
+// EnvName is the variable that overrides a key.
+func EnvName(path string) string {
+	return EnvPrefix + strings.ToUpper(strings.ReplaceAll(path, ".", "_"))
+}
+
+const parametersKey = "postgresql.parameters"
+
+func (r *reader) readEnv(environ []string) {
+	names := map[string]string{} // variable -> path
+	var known []string
+	for _, p := range r.order {
+		names[EnvName(p)] = p
+		known = append(known, EnvName(p))
+	}
+	environ = slices.Clone(environ)
+	slices.Sort(environ)
+	for _, e := range environ {
+		name, value, _ := strings.Cut(e, "=")
+		if !strings.HasPrefix(name, EnvPrefix) || contains(notKeys, name) {
+			continue
+		}
+		if param, ok := strings.CutPrefix(name, EnvName(parametersKey)+"_"); ok {
+			r.parameterFromEnv(strings.ToLower(param), name, value)
+			continue
+		}
+		path, ok := names[name]
+		if !ok {
+			// Only a warning: container platforms put variables of this form
+			// (MANADA_PORT, MANADA_SERVICE_HOST) beside a service of our name.
+			r.warnings = append(r.warnings, Problem{Where: "$" + name,
+				What: "names no configuration key" + didYouMean(name, known)})
+			continue
+		}
+		l := r.leaves[path]
+		if err := l.setText(value); err != nil {
+			r.problems = append(r.problems, Problem{Where: "$" + name, Key: path, What: err.Error(), Want: l.want()})
+		}
+		r.cfg.Origins[path] = Origin{Source: "env", Env: name}
+	}
+}
+
+func (r *reader) parameterFromEnv(param, name, value string) {
+	l := r.leaves[parametersKey]
+	m := map[string]string{}
+	for k, v := range l.value.Interface().(map[string]string) {
+		m[k] = v
+	}
+	m[param] = value
+	l.value.Set(reflect.ValueOf(m))
+	r.cfg.Origins[parametersKey+"."+param] = Origin{Source: "env", Env: name}
+}

@@ -1,0 +1,234 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"regexp"
+	"slices"
+	"strings"
+
+	"manada/internal/cluster"
+)
+
+var clusterName = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,39}$`)
+
+// validate checks what can be told from the values alone.
+func (c *Config) validate() Problems {
+	v := &validator{c: c}
+	v.names()
+	v.roles()
+	v.network()
+	v.timing()
+	v.parameters()
+	v.hba()
+	v.join()
+	return v.problems
+}
+
+type validator struct {
+	c        *Config
+	problems Problems
+}
+
+// fail reports a problem where the key's value came from.
+func (v *validator) fail(key, what, want, hint string) {
+	o, at := v.c.Origins[key], v.c.File
+	switch o.Source {
+	case "file":
+		at = where(v.c.File, o.Line)
+	case "env":
+		at = "$" + o.Env
+	}
+	v.problems = append(v.problems, Problem{at, key, what, want, hint})
+}
+
+func (v *validator) names() {
+	if v.c.Cluster == "" {
+		v.fail("cluster", "is missing", "a name", "add a line such as  cluster: orders")
+	} else if !clusterName.MatchString(v.c.Cluster) {
+		v.fail("cluster", fmt.Sprintf("%q cannot be a cluster's name", v.c.Cluster), "1 to 40 of a-z, 0-9, - and _, beginning with a letter or digit", "")
+	}
+	if v.c.Node == "" {
+		v.fail("node", "is missing", "a name that no other host of the cluster has", "add a line such as  node: pg1")
+	} else if err := cluster.CheckNodeName(v.c.Node); err != nil {
+		v.fail("node", fmt.Sprintf("%q cannot be a node's name", v.c.Node), "1 to 40 of a-z, 0-9 and -, beginning with a letter or digit", "")
+	}
+	if !clusterName.MatchString(v.c.Backup.Stanza) && v.c.Backup.Stanza != v.c.Cluster {
+		v.fail("backup.stanza", fmt.Sprintf("%q cannot be a stanza's name", v.c.Backup.Stanza), "a-z, 0-9, - and _", "")
+	}
+}
+
+func (v *validator) roles() {
+	if len(v.c.Roles) == 0 {
+		v.fail("roles", "is empty: this host would do nothing", "a list of: database, store, proxy, repository", "")
+	}
+	for i, r := range v.c.Roles {
+		if slices.Contains(v.c.Roles[:i], r) {
+			v.fail("roles", fmt.Sprintf("%q stands twice", r), "", "")
+		}
+	}
+	if v.c.Durability == cluster.Async {
+		v.fail("durability", "async has no automatic failover yet", "quorum or strict", "quorum commits alone when no standby is left; strict makes writes wait")
+	}
+}
+
+func (v *validator) network() {
+	for _, key := range []string{"listen", "advertise"} {
+		s := v.c.Listen
+		if key == "advertise" {
+			s = v.c.Advertise
+		}
+		if strings.Contains(s, ":") && net.ParseIP(s) == nil {
+			v.fail(key, fmt.Sprintf("%q is no address", s), "a host name or IP address without a port", "ports have their own section, ports:")
+		} else if s == "" || strings.ContainsAny(s, " /@") {
+			v.fail(key, fmt.Sprintf("%q is no address", s), "a host name or IP address", "")
+		}
+	}
+	if ip := net.ParseIP(v.c.Advertise); ip != nil && ip.IsUnspecified() {
+		v.fail("advertise", fmt.Sprintf("%s tells the others no address to dial", v.c.Advertise), "the address under which other hosts reach this one", "add a line such as  advertise: 10.0.0.11")
+	}
+	v.ports()
+}
+
+func (v *validator) ports() {
+	used := map[int]string{}
+	for _, u := range v.c.UsedPorts() {
+		if first, taken := used[u.Port]; taken {
+			v.fail(u.Key, fmt.Sprintf("%d is already taken by %s", u.Port, first), "a port of its own", "")
+			continue
+		}
+		used[u.Port] = u.Key
+	}
+}
+
+func (v *validator) timing() {
+	t := v.c.Timing
+	if t.SuspectAfter < 3*t.Beat {
+		v.fail("timing.suspect_after", fmt.Sprintf("%s is less than three beats of %s: one lost packet would be a suspicion", shortDuration(t.SuspectAfter), shortDuration(t.Beat)),
+			"at least "+shortDuration(3*t.Beat), "")
+	}
+	if t.DegradeAfter < 3*t.Beat {
+		v.fail("timing.degrade_after", fmt.Sprintf("%s is less than three beats of %s", shortDuration(t.DegradeAfter), shortDuration(t.Beat)), "at least "+shortDuration(3*t.Beat), "")
+	}
+}
+
+// owned are parameters of PostgreSQL on which the protocol stands or that other
+// keys set, with where to turn instead.
+var owned = map[string]string{
+	"synchronous_standby_names":     "the failover protocol sets it; see durability and want_k",
+	"synchronous_commit":            "commits must wait for a standby; set it per session or role where a loss is acceptable",
+	"primary_conninfo":              "the failover protocol sets it",
+	"primary_slot_name":             "the failover protocol sets it",
+	"recovery_min_apply_delay":      "a delayed standby cannot take over",
+	"promote_trigger_file":          "only an agent promotes",
+	"hot_standby":                   "standbys must answer",
+	"wal_log_hints":                 "pg_rewind needs it",
+	"full_page_writes":              "a crash would lose data",
+	"fsync":                         "a crash would lose data",
+	"restart_after_crash":           "the agent decides what follows a crash",
+	"archive_mode":                  "the backup engine sets it",
+	"archive_command":               "the backup engine sets it",
+	"archive_library":               "the backup engine sets it",
+	"archive_cleanup_command":       "it would remove WAL that other members need",
+	"restore_command":               "the backup engine sets it",
+	"recovery_end_command":          "the agent decides what follows a promotion",
+	"listen_addresses":              "see listen",
+	"port":                          "see ports.postgresql",
+	"unix_socket_directories":       "see run_dir",
+	"data_directory":                "see data_dir",
+	"config_file":                   "Manada renders it",
+	"hba_file":                      "see postgresql.hba",
+	"ident_file":                    "Manada renders it",
+	"external_pid_file":             "Manada follows postmaster.pid",
+	"password_encryption":           "the proxy and the replication log in with SCRAM",
+	"cluster_name":                  "Manada sets it",
+	"ssl":                           "Manada's own certificates are used",
+	"ssl_ca_file":                   "Manada's own certificates are used",
+	"ssl_cert_file":                 "Manada's own certificates are used",
+	"ssl_key_file":                  "Manada's own certificates are used",
+	"ssl_crl_file":                  "Manada's own certificates are used",
+	"log_destination":               "see log",
+	"logging_collector":             "see log",
+	"event_source":                  "see log",
+	"stats_temp_directory":          "see run_dir",
+	"zero_damaged_pages":            "a standby would hide a corrupt page",
+	"ignore_checksum_failure":       "a standby would hide a corrupt page",
+	"ignore_invalid_pages":          "a standby would hide a corrupt page",
+	"default_transaction_read_only": "the proxy tells primary and standby apart by recovery",
+}
+
+// OwnedParameter says why a parameter cannot be set in the file; "" when it can.
+func OwnedParameter(name string) string {
+	name = strings.ToLower(name)
+	if strings.HasPrefix(name, "recovery_target") {
+		return "see manada restore"
+	}
+	return owned[name]
+}
+
+var parameterName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)?$`)
+
+func (v *validator) parameters() {
+	names := make([]string, 0, len(v.c.PostgreSQL.Parameters))
+	for n := range v.c.PostgreSQL.Parameters {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	for _, n := range names {
+		key, value := parametersKey+"."+n, v.c.PostgreSQL.Parameters[n]
+		if !parameterName.MatchString(n) {
+			v.fail(key, "is no name of a parameter", "", "")
+		}
+		if strings.ContainsAny(value, "\n\x00") {
+			v.fail(key, "holds a line break", "one line", "")
+		}
+		if why := OwnedParameter(n); why != "" {
+			v.fail(key, "cannot be set here: "+why, "", "remove the line")
+		}
+		if strings.EqualFold(n, "wal_level") && value != "replica" && value != "logical" {
+			v.fail(key, fmt.Sprintf("%q does not allow replication", value), "replica or logical", "")
+		}
+	}
+}
+
+var hbaTypes = []string{"local", "host", "hostssl", "hostnossl", "hostgssenc", "hostnogssenc"}
+
+func (v *validator) hba() {
+	for i, line := range v.c.PostgreSQL.HBA {
+		f := strings.Fields(line)
+		n := 4 // local DATABASE USER METHOD; the others have an address before the method
+		if len(f) > 0 && f[0] != "local" {
+			n = 5
+		}
+		what := fmt.Sprintf("line %d, %q: ", i+1, line)
+		switch {
+		case len(f) == 0 || !contains(hbaTypes, f[0]):
+			v.fail("postgresql.hba", what+"does not begin with a connection type", strings.Join(hbaTypes, ", "), "")
+		case len(f) < n:
+			v.fail("postgresql.hba", what+"too few fields", "TYPE DATABASE USER [ADDRESS] METHOD", "")
+		case strings.ContainsAny(line, "\n\x00"):
+			v.fail("postgresql.hba", what+"holds a line break", "one rule per entry", "")
+		case f[0] != "local" && slices.Contains(f[n-1:], "trust"):
+			v.fail("postgresql.hba", what+"would let anyone in without a password", "scram-sha-256, cert or reject", "")
+		}
+	}
+}
+
+func (v *validator) join() {
+	j := v.c.Join
+	for _, a := range j.Addresses {
+		if _, _, err := net.SplitHostPort(a); err != nil {
+			v.fail("join.addresses", fmt.Sprintf("%q has no port", a), "HOST:PORT of any member", fmt.Sprintf("the members listen on port 7400 by default: %s:7400", a))
+		}
+	}
+	if j.TokenFile != "" && j.SecretFile != "" {
+		v.fail("join.secret_file", "given beside join.token_file", "one of the two", "")
+	}
+	if len(j.Addresses) == 0 && (j.TokenFile != "" || j.SecretFile != "") {
+		key := "join.token_file"
+		if j.TokenFile == "" {
+			key = "join.secret_file"
+		}
+		v.fail(key, "given without join.addresses", "the address of any member", "")
+	}
+}
