@@ -94,9 +94,9 @@ func fromNothing(v *View) (Decision, bool) {
 	k := min(v.Spec.WantK, len(ready))
 	want := waitFor(k, v.Store.Term.Epoch, ready)
 	switch {
-	case l.Sync.Setting.Alone:
+	case !l.Sync.Proved && !l.Sync.Setting.IsHold():
 		return render(v, cluster.HoldCommits(), "a standby is ready: holding commits for a moment")
-	case l.Sync.Setting.IsHold() && !l.Sync.Proved:
+	case !l.Sync.Proved:
 		return do(Action{Verb: Probe}, "proving that commits wait"), true
 	case !l.Sync.Setting.Equal(want):
 		return render(v, want, "waiting for "+list(ready))
