@@ -1,0 +1,112 @@
+package route
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"manada/internal/cluster"
+)
+
+const whyUnknown = "no host of the herd has answered yet"
+
+// Heard is a beat and how long ago it arrived.
+type Heard struct {
+	Beat cluster.Beat
+	Age  time.Duration
+}
+
+// FromBeats derives the view from what the hosts say of themselves. The term
+// record with the highest revision wins. Its leader is the primary only while
+// the epoch is open and the leader's own beat says that it leads that epoch.
+//
+// Age never unseats a primary: a silent agent is not a dead database, and a
+// dead one is replaced by a newer record. It does disqualify standbys: one that
+// was not heard within fresh is not streaming as far as anybody knows.
+func FromBeats(beats []Heard, fresh time.Duration) View {
+	term := newestTerm(beats)
+	if term == nil {
+		return View{Why: whyUnknown}
+	}
+	nodes := byNode(beats, fresh)
+	v := View{Known: true, Epoch: term.Epoch, Open: term.Open}
+	leader, heard := nodes[term.Leader]
+	switch {
+	case !term.Open:
+		v.Why = fmt.Sprintf("epoch %d was won by %s and is not open yet", term.Epoch, term.Leader)
+		if heard && leader.Beat.Op != "" {
+			v.Why += " (" + leader.Beat.Op + ")"
+		}
+	case !heard:
+		v.Why = fmt.Sprintf("%s leads epoch %d but has not been heard", term.Leader, term.Epoch)
+	case leader.Beat.Leads != term.Epoch:
+		v.Why = fmt.Sprintf("%s should lead epoch %d but its PostgreSQL does not (%s, heard %s ago)",
+			term.Leader, term.Epoch, leader.Beat.Postgres, leader.Age.Round(100*time.Millisecond))
+	case leader.Beat.Addrs.SQL == "":
+		v.Why = fmt.Sprintf("%s leads epoch %d but has not said where its PostgreSQL listens", term.Leader, term.Epoch)
+	default:
+		v.Primary = Node{term.Leader, leader.Beat.Addrs.SQL}
+	}
+	v.Standbys = standbys(nodes, term, fresh)
+	return v
+}
+
+func newestTerm(beats []Heard) *cluster.Term {
+	var term *cluster.Term
+	var rev int64
+	for _, h := range beats {
+		if t := h.Beat.Term; t != nil && (term == nil || h.Beat.TermRev > rev) {
+			term, rev = t, h.Beat.TermRev
+		}
+	}
+	return term
+}
+
+// byNode keeps one beat of each node: its agent's, unless that is stale and the
+// guardian has since said that the postmaster is gone.
+func byNode(beats []Heard, fresh time.Duration) map[string]Heard {
+	agents, guardians := map[string]Heard{}, map[string]Heard{}
+	for _, h := range beats {
+		m := agents
+		if h.Beat.From == "guardian" {
+			m = guardians
+		}
+		if o, ok := m[h.Beat.Node]; !ok || h.Age < o.Age {
+			m[h.Beat.Node] = h
+		}
+	}
+	for name, g := range guardians {
+		a, ok := agents[name]
+		switch {
+		case !ok:
+			agents[name] = g
+		case a.Age > fresh && g.Age < a.Age && !g.Beat.Postgres.Up():
+			a.Beat.Postgres, a.Beat.Leads, a.Beat.Streaming = g.Beat.Postgres, 0, false
+			agents[name] = a
+		}
+	}
+	return agents
+}
+
+func standbys(nodes map[string]Heard, term *cluster.Term, fresh time.Duration) []Standby {
+	var out []Standby
+	end := nodes[term.Leader].Beat.WAL
+	for name, h := range nodes {
+		b := h.Beat
+		if name == term.Leader || b.Postgres != cluster.PostgresStandby || b.Addrs.SQL == "" {
+			continue
+		}
+		s := Standby{Node: Node{name, b.Addrs.SQL}, LagBytes: -1, LagMS: -1}
+		s.Streaming = b.Streaming && b.Rejoin == "" && b.Certified == term.Epoch && h.Age <= fresh
+		if end.LSN != 0 && b.Replay != 0 {
+			s.LagBytes = max(0, int64(end.LSN)-int64(b.Replay))
+		}
+		if b.LagMS != nil {
+			s.LagMS = *b.LagMS
+		}
+		out = append(out, s)
+	}
+	slices.SortFunc(out, func(a, b Standby) int { return cmp.Compare(a.Name, b.Name) })
+	return out
+}

@@ -1,0 +1,141 @@
+package route
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"manada/internal/cluster"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func term(epoch uint64, leader string, open bool) *cluster.Term {
+	return &cluster.Term{Epoch: epoch, Leader: leader, Open: open}
+}
+
+func leads(node string, epoch uint64) cluster.Beat {
+	return cluster.Beat{Node: node, From: "agent", Postgres: cluster.PostgresPrimary, Leads: epoch,
+		WAL: cluster.Position{Epoch: epoch, LSN: 1000}, Addrs: cluster.Addresses{SQL: node + ":5432"}}
+}
+
+func follows(node string, epoch uint64, replay cluster.LSN) cluster.Beat {
+	return cluster.Beat{Node: node, From: "agent", Postgres: cluster.PostgresStandby, Streaming: true, Certified: epoch,
+		Replay: replay, Addrs: cluster.Addresses{SQL: node + ":5432"}}
+}
+
+func with(b cluster.Beat, t *cluster.Term, rev int64) cluster.Beat {
+	b.Term, b.TermRev = t, rev
+	return b
+}
+
+func heard(bs ...cluster.Beat) (out []Heard) {
+	for _, b := range bs {
+		out = append(out, Heard{Beat: b, Age: 100 * time.Millisecond})
+	}
+	return out
+}
+
+func TestFromBeats(t *testing.T) {
+	const fresh = 3 * time.Second
+	t7, t8won, t8 := term(7, "master", true), term(8, "slave", false), term(8, "slave", true)
+	slave7 := Standby{Node{"slave", "slave:5432"}, 100, -1, true}
+	master := Node{"master", "master:5432"}
+	guardian := cluster.Beat{Node: "master", From: "guardian", Postgres: cluster.PostgresDown}
+	stale := func(h []Heard, i int) []Heard { h[i].Age = time.Minute; return h }
+	down := leads("master", 0)
+	down.Postgres = cluster.PostgresDown
+
+	for _, c := range []struct {
+		name  string
+		beats []Heard
+		want  View
+		why   string
+	}{
+		{"nobody", nil, View{}, "no host of the herd"},
+		{"beats without a record", heard(leads("master", 7)), View{}, "no host of the herd"},
+		{"normal", heard(with(leads("master", 7), t7, 5), follows("slave", 7, 900)),
+			View{Known: true, Epoch: 7, Open: true, Primary: master, Standbys: []Standby{slave7}}, ""},
+		{"highest revision wins, heard from anybody", heard(with(leads("master", 7), t7, 5), with(follows("slave", 7, 900), t8won, 6)),
+			View{Known: true, Epoch: 8}, "won by slave and is not open yet"},
+		{"deposed leader still says it leads", heard(with(leads("master", 7), t7, 5), with(leads("slave", 8), t8, 7)),
+			View{Known: true, Epoch: 8, Open: true, Primary: Node{"slave", "slave:5432"}}, ""},
+		{"open, leader of an older epoch only", heard(with(leads("slave", 7), t8, 7)),
+			View{Known: true, Epoch: 8, Open: true}, "should lead epoch 8"},
+		{"leader's postgres is down", heard(with(down, t7, 5)), View{Known: true, Epoch: 7, Open: true}, "(down, heard 100ms ago)"},
+		{"leader unheard of", heard(with(follows("slave", 7, 900), t7, 5)),
+			View{Known: true, Epoch: 7, Open: true, Standbys: []Standby{{Node{"slave", "slave:5432"}, -1, -1, true}}}, "has not been heard"},
+		{"a silent agent is not a dead primary", stale(heard(with(leads("master", 7), t7, 5)), 0),
+			View{Known: true, Epoch: 7, Open: true, Primary: master}, ""},
+		{"unless its guardian says so", append(stale(heard(with(leads("master", 7), t7, 5)), 0), heard(guardian)...),
+			View{Known: true, Epoch: 7, Open: true}, "its PostgreSQL does not (down"},
+		{"a silent standby does not stream", stale(heard(with(leads("master", 7), t7, 5), follows("slave", 7, 900)), 1),
+			View{Known: true, Epoch: 7, Open: true, Primary: master, Standbys: []Standby{{slave7.Node, 100, -1, false}}}, ""},
+		{"a standby of an older epoch does not count as streaming", heard(with(leads("master", 9), term(9, "master", true), 9), follows("slave", 7, 900)),
+			View{Known: true, Epoch: 9, Open: true, Primary: master, Standbys: []Standby{{slave7.Node, 100, -1, false}}}, ""},
+	} {
+		got := FromBeats(c.beats, fresh)
+		if c.why == "" != (got.Why == "") || !strings.Contains(got.Why, c.why) {
+			t.Errorf("%s: why %q, want ...%q...", c.name, got.Why, c.why)
+		}
+		if got.HasPrimary() != (c.why == "") {
+			t.Errorf("%s: primary %v with why %q", c.name, got.Primary, got.Why)
+		}
+		got.Why = ""
+		if d := cmp.Diff(c.want, got); d != "" {
+			t.Errorf("%s: (-want +got)\n%s", c.name, d)
+		}
+	}
+}
+
+func TestPick(t *testing.T) {
+	s := func(name string, bytes, ms int64, streaming bool) Standby {
+		return Standby{Node{name, name}, bytes, ms, streaming}
+	}
+	v := View{Standbys: []Standby{s("a", 0, 0, true), s("b", 10, -1, true), s("late", 5000, 0, true), s("old", 0, 9000, true), s("gone", 0, 0, false)}}
+	r := Reader{Limits: Limits{LagBytes: 1000, Lag: time.Second}}
+	count := map[string]int{}
+	for range 10 {
+		p, ok := r.Pick(v, nil)
+		if !ok {
+			t.Fatal("nobody")
+		}
+		count[p.Name]++
+	}
+	if count["a"] != 5 || count["b"] != 5 {
+		t.Errorf("not in turn among the fresh: %v", count)
+	}
+	if p, _ := r.Pick(v, map[string]bool{"a": true}); p.Name != "b" {
+		t.Errorf("picked %q", p.Name)
+	}
+	if _, ok := r.Pick(v, map[string]bool{"a": true, "b": true}); ok {
+		t.Error("picked one beyond the limits")
+	}
+	if n := len((&Reader{}).Usable(v)); n != 4 {
+		t.Errorf("without limits %d are usable", n)
+	}
+}
+
+func TestHolder(t *testing.T) {
+	var h Holder
+	if v := h.Current(); v.Known || v.Why == "" {
+		t.Fatalf("%+v", v)
+	}
+	a, b := h.Changed(), h.Changed()
+	select {
+	case <-a:
+		t.Fatal("changed before Set")
+	default:
+	}
+	h.Set(View{Known: true, Epoch: 3})
+	<-a
+	<-b
+	if h.Current().Epoch != 3 {
+		t.Fatal("view not set")
+	}
+	select {
+	case <-h.Changed():
+		t.Fatal("a new channel is closed already")
+	default:
+	}
+}

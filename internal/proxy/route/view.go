@@ -1,0 +1,87 @@
+package route
+
+import "sync"
+
+// Node is a database that sessions can be sent to.
+type Node struct {
+	Name string
+	// Addr is "host:port", or the absolute path of a unix socket.
+	Addr string
+}
+
+// Standby is a node in recovery.
+type Standby struct {
+	Node
+	// LagBytes is how far its replay is behind the primary's WAL, -1 when unknown.
+	LagBytes int64
+	// LagMS is the age of the last replayed commit while it is behind, else 0; -1 when unknown.
+	LagMS int64
+	// Streaming says that it follows the primary of the View's epoch.
+	Streaming bool
+}
+
+// View is what is known of the herd at a moment. It is never changed once it
+// was handed out.
+type View struct {
+	// Known is false until the term record has been heard of.
+	Known bool
+	Epoch uint64
+	Open  bool
+	// Primary has an empty name when no session may be sent to a primary.
+	Primary  Node
+	Standbys []Standby
+	// Why says, for people, why there is no primary; empty when there is one.
+	Why string
+}
+
+// HasPrimary says whether there is a primary to route to.
+func (v View) HasPrimary() bool { return v.Known && v.Open && v.Primary.Name != "" }
+
+// Topology is what the proxy follows.
+type Topology interface {
+	// Current is the newest view. It does not block.
+	Current() View
+	// Changed returns a channel that is closed at the next change. To miss
+	// none, call it before Current.
+	Changed() <-chan struct{}
+}
+
+// Holder is a Topology whose view is set by its owner. The zero value knows
+// nothing yet; it is safe for concurrent use.
+type Holder struct {
+	mu      sync.Mutex
+	view    View
+	set     bool
+	changed chan struct{}
+}
+
+// Set publishes a view. The caller must not change it afterwards.
+func (h *Holder) Set(v View) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.view, h.set = v, true
+	if h.changed != nil {
+		close(h.changed)
+		h.changed = nil
+	}
+}
+
+// Current implements Topology.
+func (h *Holder) Current() View {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.set {
+		return View{Why: whyUnknown}
+	}
+	return h.view
+}
+
+// Changed implements Topology.
+func (h *Holder) Changed() <-chan struct{} {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.changed == nil {
+		h.changed = make(chan struct{})
+	}
+	return h.changed
+}

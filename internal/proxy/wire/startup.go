@@ -1,0 +1,150 @@
+package wire
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// Kind of the first packet of a connection.
+type Kind int
+
+// What a client may open with.
+const (
+	KindStartup Kind = iota
+	KindSSL
+	KindGSS
+	KindCancel
+)
+
+// Protocol versions, major<<16 | minor.
+const (
+	Version30 = 3 << 16
+	Version32 = 3<<16 | 2
+
+	codeCancel = 1234<<16 | 5678
+	codeSSL    = 1234<<16 | 5679
+	codeGSS    = 1234<<16 | 5680
+
+	maxStartup = 10000 // PostgreSQL's MAX_STARTUP_PACKET_LENGTH
+	maxKey     = 256
+)
+
+// Param is a start-up parameter; their order is kept.
+type Param struct{ Name, Value string }
+
+// Startup is the first packet of a connection.
+type Startup struct {
+	Kind    Kind
+	Version uint32  // as requested; KindStartup
+	Params  []Param // KindStartup
+	PID     uint32  // KindCancel
+	Key     []byte  // KindCancel
+}
+
+// Get returns the last value of a parameter.
+func (s *Startup) Get(name string) string {
+	for i := len(s.Params) - 1; i >= 0; i-- {
+		if s.Params[i].Name == name {
+			return s.Params[i].Value
+		}
+	}
+	return ""
+}
+
+// Speaks is the version that is spoken with this client and the _pq_ options
+// that are not known; tell says that the client has to be told so.
+func (s *Startup) Speaks() (version uint32, unknown []string, tell bool) {
+	for _, p := range s.Params {
+		if strings.HasPrefix(p.Name, "_pq_.") {
+			unknown = append(unknown, p.Name)
+		}
+	}
+	version = min(s.Version, Version32)
+	return version, unknown, version != s.Version || len(unknown) > 0
+}
+
+// ReadStartup reads one start-up packet and not a byte more, so that nothing
+// sent in plain can be taken for part of an encrypted session.
+func ReadStartup(r io.Reader) (Startup, error) {
+	var h [4]byte
+	if _, err := io.ReadFull(r, h[:]); err != nil {
+		return Startup{}, err
+	}
+	n := int64(binary.BigEndian.Uint32(h[:])) - 4
+	if n < 4 || n > maxStartup {
+		return Startup{}, fmt.Errorf("%w: start-up packet of %d bytes", ErrProtocol, n)
+	}
+	body := make([]byte, n)
+	if _, err := io.ReadFull(r, body); err != nil {
+		return Startup{}, err
+	}
+	return ParseStartup(body)
+}
+
+// ParseStartup parses a start-up packet after its length word.
+func ParseStartup(body []byte) (Startup, error) {
+	if len(body) < 4 {
+		return Startup{}, fmt.Errorf("%w: short start-up packet", ErrProtocol)
+	}
+	code, rest := binary.BigEndian.Uint32(body), body[4:]
+	switch {
+	case code == codeSSL:
+		return Startup{Kind: KindSSL}, nil
+	case code == codeGSS:
+		return Startup{Kind: KindGSS}, nil
+	case code == codeCancel:
+		if len(rest) < 5 || len(rest) > 4+maxKey {
+			return Startup{}, fmt.Errorf("%w: malformed cancel request", ErrProtocol)
+		}
+		return Startup{Kind: KindCancel, PID: binary.BigEndian.Uint32(rest), Key: rest[4:]}, nil
+	case code>>16 != 3:
+		return Startup{}, &Error{Severity: "FATAL", Code: "0A000",
+			Message: fmt.Sprintf("unsupported frontend protocol %d.%d: server supports 3.0 to 3.2", code>>16, code&0xffff)}
+	}
+	s := Startup{Kind: KindStartup, Version: code}
+	for {
+		name, r, ok := cutString(rest)
+		if !ok {
+			return Startup{}, fmt.Errorf("%w: start-up packet without terminator", ErrProtocol)
+		}
+		if name == "" {
+			if len(r) != 0 {
+				return Startup{}, fmt.Errorf("%w: bytes after the start-up packet's terminator", ErrProtocol)
+			}
+			return s, nil
+		}
+		value, r, ok := cutString(r)
+		if !ok {
+			return Startup{}, fmt.Errorf("%w: start-up parameter %q without value", ErrProtocol, name)
+		}
+		s.Params = append(s.Params, Param{name, value})
+		rest = r
+	}
+}
+
+// AppendStartup appends a start-up packet of protocol 3.0.
+func AppendStartup(b []byte, params []Param) []byte {
+	at := len(b)
+	b = append(b, 0, 0, 0, 0)
+	b = binary.BigEndian.AppendUint32(b, Version30)
+	for _, p := range params {
+		b = cstring(cstring(b, p.Name), p.Value)
+	}
+	return end(append(b, 0), at)
+}
+
+// AppendSSLRequest asks a server for TLS.
+func AppendSSLRequest(b []byte) []byte {
+	b = binary.BigEndian.AppendUint32(b, 8)
+	return binary.BigEndian.AppendUint32(b, codeSSL)
+}
+
+// AppendCancel asks a server to cancel what a backend does.
+func AppendCancel(b []byte, pid uint32, key []byte) []byte {
+	b = binary.BigEndian.AppendUint32(b, uint32(12+len(key)))
+	b = binary.BigEndian.AppendUint32(b, codeCancel)
+	b = binary.BigEndian.AppendUint32(b, pid)
+	return append(b, key...)
+}

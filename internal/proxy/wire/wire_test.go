@@ -1,0 +1,277 @@
+package wire
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"reflect"
+	"slices"
+	"testing"
+)
+
+func packet(code uint32, rest string) []byte {
+	return append(binary.BigEndian.AppendUint32(nil, code), rest...)
+}
+
+func TestParseStartup(t *testing.T) {
+	s, err := ParseStartup(packet(Version30, "user\x00ana\x00database\x00d\x00_pq_.x\x001\x00\x00"))
+	if err != nil || s.Get("user") != "ana" || s.Get("database") != "d" || s.Get("none") != "" {
+		t.Fatalf("%+v, %v", s, err)
+	}
+	if v, unknown, tell := s.Speaks(); v != Version30 || !tell || !slices.Equal(unknown, []string{"_pq_.x"}) {
+		t.Fatalf("speaks %d %v %v", v, unknown, tell)
+	}
+	for asked, want := range map[uint32]uint32{Version30: Version30, Version32: Version32, 3<<16 | 9999: Version32} {
+		s, err := ParseStartup(packet(asked, "user\x00a\x00\x00"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if v, _, tell := s.Speaks(); v != want || tell != (asked != want) {
+			t.Errorf("asked %x: speaks %x, tell %v", asked, v, tell)
+		}
+	}
+	for _, kind := range []struct {
+		body []byte
+		want Kind
+	}{{packet(codeSSL, ""), KindSSL}, {packet(codeGSS, ""), KindGSS}, {packet(codeCancel, "\x00\x00\x00\x07key!"), KindCancel}} {
+		if s, err := ParseStartup(kind.body); err != nil || s.Kind != kind.want {
+			t.Errorf("%x: %+v, %v", kind.body, s, err)
+		}
+	}
+	for _, bad := range [][]byte{nil, packet(Version30, ""), packet(Version30, "user"), packet(Version30, "user\x00a"),
+		packet(Version30, "user\x00a\x00"), packet(Version30, "\x00x"), packet(codeCancel, "abcd")} {
+		if _, err := ParseStartup(bad); !errors.Is(err, ErrProtocol) {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+	var e *Error
+	if _, err := ParseStartup(packet(2<<16, "")); !errors.As(err, &e) || e.Code != "0A000" {
+		t.Errorf("protocol 2: %v", err)
+	}
+}
+
+func TestReadStartupReadsNoFurther(t *testing.T) {
+	b := AppendStartup(nil, []Param{{"user", "a"}})
+	r := bytes.NewReader(append(slices.Clone(b), "stuffed"...))
+	if _, err := ReadStartup(r); err != nil || r.Len() != len("stuffed") {
+		t.Fatalf("%v, %d bytes left", err, r.Len())
+	}
+	for _, bad := range [][]byte{{0, 0, 0, 7}, {0, 0, 0x27, 0x15}, {0xff, 0xff, 0xff, 0xff}, {0, 0}} {
+		if _, err := ReadStartup(bytes.NewReader(bad)); err == nil {
+			t.Errorf("%x accepted", bad)
+		}
+	}
+}
+
+func TestForServer(t *testing.T) {
+	ro := Param{"default_transaction_read_only", "on"}
+	for _, c := range []struct{ in, want []Param }{
+		{[]Param{{"user", "a"}, {"_pq_.x", "1"}}, []Param{{"user", "a"}, ro}},
+		{[]Param{{"client_min_messages", "ERROR"}}, []Param{{"client_min_messages", "warning"}, ro}},
+		{[]Param{{"client_min_messages", "notice"}}, []Param{{"client_min_messages", "notice"}, ro}},
+		{[]Param{{"options", `-c client_min_messages=error -c a=b\ c`}}, []Param{{"options", `-c client_min_messages=error -c a=b\ c -c client_min_messages=warning`}, ro}},
+		{[]Param{{"options", `--client-min-messages=panic`}}, []Param{{"options", `--client-min-messages=panic -c client_min_messages=warning`}, ro}},
+		{[]Param{{"options", `-cclient_min_messages=error -c client_min_messages=log`}}, []Param{{"options", `-cclient_min_messages=error -c client_min_messages=log`}, ro}},
+		{[]Param{{"options", `-c default_transaction_read_only=off`}}, []Param{{"options", `-c default_transaction_read_only=off`}}},
+	} {
+		if got := ForServer(c.in, ro); !reflect.DeepEqual(got, c.want) {
+			t.Errorf("ForServer(%v) = %v, want %v", c.in, got, c.want)
+		}
+	}
+}
+
+func TestErrorRoundTrip(t *testing.T) {
+	e := &Error{Severity: "FATAL", Code: "57P03", Message: "m", Detail: "d", Hint: "h"}
+	b := e.Append(nil)
+	_, body, err := ReadMessage(bytes.NewReader(b), 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := ParseError(body)
+	if got.Code != e.Code || got.Message != "m" || got.Detail != "d" || got.Hint != "h" || got.Severity != "FATAL" {
+		t.Fatalf("%+v", got)
+	}
+	if !bytes.Equal(got.Append(nil), b) {
+		t.Fatal("a received error is not passed on byte for byte")
+	}
+}
+
+func notice(fields ...string) []byte {
+	var body []byte
+	for _, f := range fields {
+		body = cstring(body, f)
+	}
+	return AppendMessage(nil, TypeNotice, append(body, 0))
+}
+
+func serverStream() []byte {
+	b := AppendMessage(nil, 'T', []byte("row description"))
+	b = AppendMessage(b, TypeDataRow, bytes.Repeat([]byte("x"), 3000))
+	b = append(b, notice("SNOTICE", "VNOTICE", "C00000", "Mhello")...)
+	b = AppendMessage(b, 'C', []byte("SELECT 1\x00"))
+	return AppendMessage(b, TypeReady, []byte("T"))
+}
+
+// However the stream is cut, the scan passes on every byte and sees the same.
+func TestServerScanSplits(t *testing.T) {
+	in := serverStream()
+	for size := 1; size < len(in); size += 1 + size/7 {
+		var s ServerScan
+		var out, held []byte
+		for rest := in; len(rest) > 0; {
+			k := min(size, len(rest))
+			held = append(held, rest[:k]...)
+			rest = rest[k:]
+			n, unreplicated, err := s.Feed(held)
+			if err != nil || unreplicated {
+				t.Fatal(unreplicated, err)
+			}
+			out = append(out, held[:n]...)
+			held = held[n:]
+			if len(held) > MaxHold {
+				t.Fatalf("holds %d bytes", len(held))
+			}
+		}
+		if !bytes.Equal(out, in) || s.Status != 'T' || s.Ready != 1 || s.Last != TypeReady || !s.AtBoundary() {
+			t.Fatalf("chunks of %d: %d of %d bytes, %+v", size, len(out), len(in), s)
+		}
+	}
+}
+
+func TestServerScanFindsUnreplicatedCommit(t *testing.T) {
+	before := AppendMessage(nil, '2', nil)
+	after := AppendMessage(AppendMessage(nil, 'C', []byte("COMMIT\x00")), TypeReady, []byte("I"))
+	for name, c := range map[string]struct {
+		notice []byte
+		want   bool
+	}{
+		"user request":  {notice("SWARNING", "VWARNING", "C01000", "Mcanceling wait for synchronous replication due to user request", "RSyncRepWaitForLSN"), true},
+		"translated":    {notice("SADVERTENCIA", "VWARNING", "C01000", "Mcancelando la espera", "RSyncRepWaitForLSN"), true},
+		"admin":         {notice("SWARNING", "VWARNING", "C57P01", "Mcanceling the wait ...", "RSyncRepWaitForLSN"), true},
+		"terse":         {notice("SWARNING", "VWARNING", "C01000", "Mcanceling wait for synchronous replication due to user request"), true},
+		"other warning": {notice("SWARNING", "VWARNING", "C01000", "Mthere is no transaction in progress", "RUserAbortTransactionBlock"), false},
+		"quoted":        {notice("SNOTICE", "VNOTICE", "C00000", "Mcanceling wait for synchronous replication due to user request", "Rexec_stmt_raise"), false},
+	} {
+		in := slices.Concat(before, c.notice, after)
+		for cut := range len(in) {
+			var s ServerScan
+			n, got, err := s.Feed(in[:cut])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !got {
+				var m int
+				m, got, err = s.Feed(in[n:])
+				n += m
+			}
+			if err != nil || got != c.want || (got && n != len(before)) || (!got && n != len(in)) {
+				t.Fatalf("%s cut at %d: unreplicated %v, %d bytes passed, %v", name, cut, got, n, err)
+			}
+		}
+	}
+}
+
+func TestServerScanPassesHugeNotice(t *testing.T) {
+	in := notice("SNOTICE", "VNOTICE", "M"+string(bytes.Repeat([]byte("y"), 3*maxNotice)))
+	var s ServerScan
+	if n, _, err := s.Feed(in[:100]); n != 100 || err != nil {
+		t.Fatalf("held a notice that is too long to look into: %d, %v", n, err)
+	}
+	if n, _, err := s.Feed(in[100:]); n != len(in)-100 || err != nil || !s.AtBoundary() {
+		t.Fatal(n, err)
+	}
+	if _, _, err := s.Feed([]byte{'D', 0, 0, 0, 3}); !errors.Is(err, ErrProtocol) {
+		t.Fatalf("impossible length: %v", err)
+	}
+}
+
+func TestClientScan(t *testing.T) {
+	in := AppendMessage(nil, TypeQuery, []byte("select 1\x00"))
+	in = AppendMessage(in, 'P', []byte("\x00select 2\x00\x00\x00"))
+	in = AppendMessage(in, TypeSync, nil)
+	asked := AppendMessage(slices.Clone(in), 'E', []byte("\x00\x00\x00\x00\x00"))
+	for size := 1; size <= len(asked); size++ {
+		var s ClientScan
+		for rest := asked; len(rest) > 0; rest = rest[min(size, len(rest)):] {
+			s.Feed(rest[:min(size, len(rest))])
+		}
+		if s.Asked != 2 || !s.Tail || s.Left {
+			t.Fatalf("chunks of %d: %+v", size, s)
+		}
+	}
+	var s ClientScan
+	s.Feed(in)
+	if s.Asked != 2 || s.Tail {
+		t.Fatalf("%+v", s)
+	}
+	s.Feed(AppendMessage(nil, TypeTerminate, nil))
+	if !s.Left {
+		t.Fatal("good-bye not seen")
+	}
+	s.Feed([]byte{'Q', 0, 0, 0, 0, 'Q', 0, 0, 0, 4})
+	if s.Asked != 2 || !s.Tail {
+		t.Fatalf("after garbage: %+v", s)
+	}
+}
+
+func TestReader(t *testing.T) {
+	in := slices.Concat(AppendParameterStatus(nil, "a", "b"), AppendMessage(nil, 'C', bytes.Repeat([]byte("z"), 9000)), []byte("rest"))
+	r := NewReader(bytes.NewReader(in))
+	_, body, err := r.Next(100)
+	if n, v, ok := ParseParameterStatus(body); err != nil || !ok || n != "a" || v != "b" {
+		t.Fatal(n, v, err)
+	}
+	if _, body, err := r.Next(10000); err != nil || len(body) != 9000 {
+		t.Fatal(len(body), err)
+	}
+	if !bytes.HasPrefix([]byte("rest"), r.Rest()) {
+		t.Fatalf("rest %q", r.Rest())
+	}
+	if _, _, err := NewReader(bytes.NewReader(in[len(in)-9100:])).Next(10); err == nil {
+		t.Fatal("too long a message accepted")
+	}
+}
+
+func FuzzParseStartup(f *testing.F) {
+	f.Add(packet(Version30, "user\x00ana\x00\x00"))
+	f.Add(packet(Version32, "user\x00a\x00_pq_.q\x00\x00\x00"))
+	f.Add(packet(codeCancel, "\x00\x00\x00\x07key!"))
+	f.Add(packet(codeSSL, ""))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		s, err := ParseStartup(b)
+		if err != nil || s.Kind != KindStartup {
+			return
+		}
+		again, err := ReadStartup(bytes.NewReader(AppendStartup(nil, s.Params)))
+		if err != nil || !slices.Equal(again.Params, s.Params) {
+			t.Fatalf("%q: parsed %v, written and read %v, %v", b, s.Params, again.Params, err)
+		}
+		ForServer(s.Params)
+	})
+}
+
+func FuzzServerScan(f *testing.F) {
+	f.Add(serverStream(), 7)
+	f.Fuzz(func(t *testing.T, in []byte, cut int) {
+		if cut < 0 || cut > len(in) {
+			return
+		}
+		var s ServerScan
+		n, _, err := s.Feed(in[:cut])
+		if n > cut || err == nil && cut-n > MaxHold {
+			t.Fatalf("passed %d of %d", n, cut)
+		}
+	})
+}
+
+func BenchmarkServerScan(b *testing.B) {
+	in := slices.Concat(AppendMessage(nil, 'T', make([]byte, 30)), AppendMessage(nil, 'D', make([]byte, 12)),
+		AppendMessage(nil, 'C', []byte("SELECT 1\x00")), AppendMessage(nil, TypeReady, []byte("I")))
+	var s ServerScan
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, _, err := s.Feed(in); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
