@@ -1,0 +1,299 @@
+package store
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// Config says how to reach the store.
+type Config struct {
+	// Cluster is the herd's name, part of every key.
+	Cluster string
+	// Endpoints are client URLs, "https://host:2379". Put the member on this
+	// host first: it is asked first for as long as it answers.
+	Endpoints []string
+	// TLS holds our certificate and the CA; nil only for http endpoints.
+	TLS *tls.Config
+	// Timeout is the deadline of every call (default 1 s).
+	Timeout time.Duration
+	// Hedge is how long a read waits for a member before it asks another as
+	// well (default 100 ms).
+	Hedge time.Duration
+	// Reread is how often Watch reads although nothing seems to have happened
+	// (default 1 s).
+	Reread time.Duration
+	Log    *slog.Logger
+}
+
+// Client is a Store in etcd, with what is needed to manage its members.
+type Client struct {
+	*herd
+	pool *pool
+}
+
+// Open makes a client. It connects in the background and does not fail because
+// no member answers. The client lives until Close; of ctx only the values are
+// kept.
+func Open(ctx context.Context, cfg Config) (*Client, error) {
+	if cfg.Cluster == "" {
+		return nil, errors.New("open the store: no cluster name given")
+	}
+	cfg.Timeout, cfg.Reread = orSecond(cfg.Timeout), orSecond(cfg.Reread)
+	if cfg.Hedge <= 0 {
+		cfg.Hedge = 100 * time.Millisecond
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	p := newPool(context.WithoutCancel(ctx), cfg)
+	if err := p.set(cfg.Endpoints); err != nil {
+		_ = p.close()
+		return nil, fmt.Errorf("open the store: %w", err)
+	}
+	return &Client{herd: newHerd(ctx, p, cfg.Cluster, cfg.Reread), pool: p}, nil
+}
+
+// SetEndpoints replaces the client URLs; connections to those that stay are
+// kept, calls under way through the others end as unknown.
+func (c *Client) SetEndpoints(urls []string) error {
+	if err := c.pool.set(urls); err != nil {
+		return fmt.Errorf("set store endpoints: %w", err)
+	}
+	return nil
+}
+
+// Endpoints returns the present client URLs in order of preference.
+func (c *Client) Endpoints() []string { return c.pool.urls() }
+
+// do implements kv.
+func (p *pool) do(ctx context.Context, t txn) (txnResult, error) {
+	ctx, cancel := context.WithTimeout(ctx, p.cfg.Timeout)
+	defer cancel()
+	if t.readOnly() {
+		return p.read(ctx, t)
+	}
+	return p.write(ctx, t)
+}
+
+// read asks the first member and, when it errs or takes longer than the hedge,
+// the next ones too. Reads change nothing, so the first answer is good.
+func (p *pool) read(ctx context.Context, t txn) (txnResult, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // the losers
+	order := p.order()
+	p.probe(t, order)
+	r := reading{pool: p, t: t, order: order, answers: make(chan answer)}
+	r.launch(ctx)
+	hedge := time.NewTicker(p.cfg.Hedge)
+	defer hedge.Stop()
+	for {
+		select {
+		case a := <-r.answers:
+			r.pending--
+			if a.err == nil {
+				r.blameSlow(a.from)
+				return a.res, nil
+			}
+			if errors.Is(a.err, ErrRefused) {
+				return txnResult{}, a.err
+			}
+			r.err, r.sent = a.err, r.sent || !errors.Is(a.err, ErrUnreachable)
+			if r.next < len(order) {
+				r.launch(ctx)
+			}
+		case <-hedge.C:
+			r.launch(ctx)
+		case <-ctx.Done():
+			return txnResult{}, r.failure(ctx)
+		}
+	}
+}
+
+// reading is one read under way.
+type reading struct {
+	pool    *pool
+	t       txn
+	order   []*endpoint
+	answers chan answer
+	next    int // into order; beyond its end: further rounds
+	pending int
+	asked   []*endpoint // still without an answer
+	err     error       // the last one
+	sent    bool        // some attempt may have reached a member
+}
+
+type answer struct {
+	res  txnResult
+	err  error
+	from *endpoint
+}
+
+func (r *reading) launch(ctx context.Context) {
+	if r.pending >= len(r.order) {
+		return
+	}
+	e := r.order[r.next%len(r.order)]
+	r.next++
+	r.pending++
+	r.asked = append(r.asked, e)
+	r.pool.wg.Go(func() {
+		res, err := e.attempt(ctx, r.t)
+		select {
+		case r.answers <- answer{res, err, e}:
+		case <-ctx.Done():
+		}
+	})
+}
+
+// blameSlow puts members that were asked before the one that answered behind
+// the others until a probe gets an answer from them.
+func (r *reading) blameSlow(winner *endpoint) {
+	for _, e := range r.asked {
+		if e == winner {
+			return
+		}
+		e.bad.Store(true)
+	}
+}
+
+func (r *reading) failure(ctx context.Context) error {
+	kind := ErrUnreachable
+	if r.sent || r.pending > 0 {
+		kind = ErrUnknown
+	}
+	// %v: the last attempt's own verdict must not show through.
+	return fmt.Errorf("asked %d members: %w: last: %v: %w", len(r.order), ctx.Err(), r.err, kind)
+}
+
+// write sends the transaction through one member. It goes on to the next one
+// only when nothing was sent: a transaction is never sent twice.
+func (p *pool) write(ctx context.Context, t txn) (txnResult, error) {
+	var lastErr error
+	for {
+		ready, err := p.awaitReady(ctx)
+		if err != nil {
+			return txnResult{}, fmt.Errorf("%w: last: %v: %w", err, lastErr, ErrUnreachable)
+		}
+		for _, e := range ready {
+			res, err := e.attempt(ctx, t)
+			if err == nil || !errors.Is(err, ErrUnreachable) {
+				return res, err
+			}
+			lastErr = err
+		}
+		if err := pause(ctx, readyPoll); err != nil {
+			return txnResult{}, fmt.Errorf("%w: last: %v: %w", err, lastErr, ErrUnreachable)
+		}
+	}
+}
+
+// attempt runs the transaction through this member, once.
+func (e *endpoint) attempt(ctx context.Context, t txn) (txnResult, error) {
+	ctx, sent := tellSent(ctx)
+	at := time.Now()
+	resp, err := e.cli.Txn(ctx).If(etcdCmps(t.cmps)...).Then(etcdOps(t.then)...).Else(etcdOps(t.els)...).Commit()
+	if err != nil {
+		// A reader that got its answer elsewhere cancels this; that is no fault.
+		if !errors.Is(ctx.Err(), context.Canceled) {
+			e.bad.Store(true)
+		}
+		return txnResult{}, fmt.Errorf("%s: %w: %w", e.url, err, classify(err, sent.Load()))
+	}
+	e.bad.Store(false)
+	res := txnResult{ok: resp.Succeeded, rev: resp.Header.Revision, storeID: resp.Header.ClusterId, sent: at}
+	for _, r := range resp.Responses {
+		var ps []pair
+		for _, kv := range r.GetResponseRange().GetKvs() {
+			ps = append(ps, pair{string(kv.Key), kv.Value, kv.ModRevision})
+		}
+		res.gets = append(res.gets, ps)
+	}
+	return res, nil
+}
+
+// classify: only what certainly was not applied is anything but unknown. Not
+// even "database space exceeded" is: etcd applies the write that finds the
+// quota exceeded and then answers with that error.
+func classify(err error, sent bool) error {
+	refusals := []error{
+		rpctypes.ErrRequestTooLarge, rpctypes.ErrTooManyRequests, rpctypes.ErrTooManyOps,
+		rpctypes.ErrPermissionDenied, rpctypes.ErrDuplicateKey, rpctypes.ErrEmptyKey,
+	}
+	switch {
+	case !sent:
+		return ErrUnreachable
+	case slices.ContainsFunc(refusals, func(r error) bool { return is(err, r) }):
+		return ErrRefused
+	}
+	return ErrUnknown
+}
+
+func etcdCmps(cs []compare) []clientv3.Cmp {
+	out := make([]clientv3.Cmp, 0, len(cs))
+	for _, c := range cs {
+		switch {
+		case c.byValue:
+			out = append(out, clientv3.Compare(clientv3.Value(c.key), "=", c.value))
+		case c.exists:
+			out = append(out, clientv3.Compare(clientv3.ModRevision(c.key), ">", 0))
+		default:
+			out = append(out, clientv3.Compare(clientv3.ModRevision(c.key), "=", c.rev))
+		}
+	}
+	return out
+}
+
+func etcdOps(ops []op) []clientv3.Op {
+	out := make([]clientv3.Op, 0, len(ops))
+	for _, o := range ops {
+		switch o.kind {
+		case opPut:
+			out = append(out, clientv3.OpPut(o.key, string(o.value)))
+		case opDelete:
+			out = append(out, clientv3.OpDelete(o.key))
+		default:
+			out = append(out, clientv3.OpGet(o.key, rangeOptions(o)...))
+		}
+	}
+	return out
+}
+
+func rangeOptions(o op) (opts []clientv3.OpOption) {
+	if !o.prefix {
+		return nil
+	}
+	order := clientv3.SortAscend
+	if o.newestFirst {
+		order = clientv3.SortDescend
+	}
+	return []clientv3.OpOption{clientv3.WithPrefix(), clientv3.WithLimit(o.limit), clientv3.WithSort(clientv3.SortByKey, order)}
+}
+
+// bell implements kv with etcd's watch on the member that answers best.
+func (p *pool) bell(ctx context.Context, prefix string, since int64, ring func(string)) error {
+	ready, err := p.awaitReady(ctx)
+	if err != nil {
+		return err
+	}
+	opts := []clientv3.OpOption{clientv3.WithPrefix()}
+	if since > 0 {
+		opts = append(opts, clientv3.WithRev(since))
+	}
+	for resp := range ready[0].cli.Watch(clientv3.WithRequireLeader(ctx), prefix, opts...) {
+		if err := resp.Err(); err != nil {
+			return fmt.Errorf("watch %s: %w", ready[0].url, err)
+		}
+		for _, ev := range resp.Events {
+			ring(string(ev.Kv.Key))
+		}
+	}
+	return ctx.Err()
+}

@@ -1,0 +1,108 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"manada/internal/cluster"
+)
+
+// PutNode implements Store.
+func (h *herd) PutNode(ctx context.Context, n Node) error {
+	if err := cluster.CheckNodeName(n.Name); err != nil {
+		return fmt.Errorf("register node: %w: %w", err, ErrInvalid)
+	}
+	n.Joined = n.Joined.UTC()
+	value, err := json.Marshal(n)
+	if err != nil {
+		return fmt.Errorf("register node %s: %w", n.Name, err)
+	}
+	_, err = h.kv.do(ctx, txn{name: "node", then: []op{put(h.key("node", n.Name), value)}})
+	return outcome(err, true, nil, "register node "+n.Name)
+}
+
+// Nodes implements Store.
+func (h *herd) Nodes(ctx context.Context) ([]Node, error) {
+	res, err := h.kv.do(ctx, txn{name: "read", then: []op{list(h.key("node", ""))}})
+	if err != nil {
+		return nil, fmt.Errorf("list nodes: %w", err)
+	}
+	return decodeAll[Node](res.gets[0])
+}
+
+// DeleteNode implements Store.
+func (h *herd) DeleteNode(ctx context.Context, name string) error {
+	_, err := h.kv.do(ctx, txn{name: "node", then: []op{del(h.key("node", name))}})
+	return outcome(err, true, nil, "remove node "+name)
+}
+
+// Config implements Store.
+func (h *herd) Config(ctx context.Context) (json.RawMessage, int64, error) {
+	res, err := h.kv.do(ctx, txn{name: "read", then: []op{get(h.key("config"))}})
+	if err != nil {
+		return nil, 0, fmt.Errorf("read the configuration: %w", err)
+	}
+	p, _ := res.one(0)
+	return p.value, p.rev, nil
+}
+
+// PutConfig implements Store.
+func (h *herd) PutConfig(ctx context.Context, rev int64, cfg json.RawMessage) (int64, error) {
+	if !json.Valid(cfg) {
+		return 0, fmt.Errorf("write the configuration: not JSON: %w", ErrInvalid)
+	}
+	key := h.key("config")
+	res, err := h.kv.do(ctx, txn{name: "config", cmps: []compare{revIs(key, rev)}, then: []op{put(key, cfg)}})
+	if err := outcome(err, res.ok, ErrConflict, "write the configuration"); err != nil {
+		return 0, err
+	}
+	return res.rev, nil
+}
+
+// TakeToken implements Store.
+func (h *herd) TakeToken(ctx context.Context, id string) (Token, error) {
+	what := "take token " + id
+	if err := checkID(id); err != nil {
+		return Token{}, fmt.Errorf("take token: %w", err)
+	}
+	key := h.key("token", id)
+	res, err := h.kv.do(ctx, txn{name: "read", then: []op{get(key)}})
+	if err != nil {
+		return Token{}, fmt.Errorf("%s: %w", what, err)
+	}
+	p, ok := res.one(0)
+	if !ok {
+		return Token{}, fmt.Errorf("%s: %w", what, ErrNotFound)
+	}
+	res, err = h.kv.do(ctx, txn{name: "token", cmps: []compare{revIs(key, p.rev)}, then: []op{del(key)}})
+	if err := outcome(err, res.ok, ErrNotFound, what); err != nil {
+		return Token{}, err
+	}
+	t, err := decode[Token](p)
+	if err != nil {
+		return Token{}, fmt.Errorf("%s: %w", what, err)
+	}
+	if !time.Now().Before(t.Expires) {
+		return Token{}, fmt.Errorf("%s: %w", what, ErrExpired)
+	}
+	return *t, nil
+}
+
+// Secret implements Store.
+func (h *herd) Secret(ctx context.Context) ([]byte, error) {
+	res, err := h.kv.do(ctx, txn{name: "read", then: []op{get(h.key("secret"))}})
+	p, ok := res.one(0)
+	if err := outcome(err, ok, ErrNotFound, "read the herd's secret"); err != nil {
+		return nil, err
+	}
+	return p.value, nil
+}
+
+// CreateSecret implements Store.
+func (h *herd) CreateSecret(ctx context.Context, secret []byte) error {
+	key := h.key("secret")
+	res, err := h.kv.do(ctx, txn{name: "secret", cmps: []compare{absent(key)}, then: []op{put(key, secret)}})
+	return outcome(err, res.ok, ErrExists, "store the herd's secret")
+}

@@ -1,0 +1,119 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+
+	"manada/internal/cluster"
+)
+
+var (
+	// ErrConflict: somebody else changed it first; this write was not applied
+	// and never will be.
+	ErrConflict = errors.New("the record was changed by somebody else")
+	// ErrOtherSystem is an ErrConflict whose cause is that the store belongs to
+	// another database system (two herds under one name).
+	ErrOtherSystem = errors.New("the store belongs to another database system")
+	// ErrUnknown: the request may have been applied, or may still be. For the
+	// record only a later successful Read and Touch (or Swap) settles it. A read
+	// that got no answer returns it too.
+	ErrUnknown = errors.New("no definite answer from the store")
+	// ErrUnreachable: the request certainly never left this process.
+	ErrUnreachable = errors.New("no member of the store can be reached")
+	// ErrRefused: the store answered that it will not do this (too large, not
+	// permitted); certainly not applied.
+	ErrRefused = errors.New("refused by the store")
+	// ErrNotFound: there is no such key.
+	ErrNotFound = errors.New("not in the store")
+	// ErrExists: there is one already.
+	ErrExists = errors.New("already in the store")
+	// ErrExpired: the token was there, and is used up now, but too old.
+	ErrExpired = errors.New("expired")
+	// ErrInvalid: the value breaks an invariant of the record and was not sent.
+	ErrInvalid = errors.New("invalid record")
+	// ErrNoQuorum: the change would leave, or finds, too few living voters.
+	ErrNoQuorum = errors.New("not enough living voters")
+	// ErrRolledBack: the store knows less than it once did (see HighWater).
+	ErrRolledBack = errors.New("the store has been rolled back")
+)
+
+// Store is a client's view of the herd's shared state. Every method ends by
+// the client's deadline (default 1 s) or the context's, whichever is earlier.
+// Implementations are safe for concurrent use.
+//
+// Writes fail with errors for which errors.Is finds ErrConflict (also
+// ErrExists, ErrNotFound where the method says so), ErrRefused and
+// ErrUnreachable, all of which mean "certainly not applied", or ErrUnknown.
+type Store interface {
+	// Read is one linearizable read of everything a decision needs.
+	Read(ctx context.Context) (Snapshot, error)
+	// Create writes the first record; ErrConflict when there is one already or
+	// the store belongs to another system. Returns its modification revision.
+	Create(ctx context.Context, t *cluster.Term) (rev int64, err error)
+	// Swap replaces the record if its modification revision is still rev and the
+	// store's system identifier is next.SystemID. Returns the new revision.
+	Swap(ctx context.Context, rev int64, next *cluster.Term) (newRev int64, err error)
+	// Touch rewrites the record unchanged under a new revision. Its success
+	// proves that no write made against an older revision can still be applied,
+	// which settles an unknown outcome (finding H2).
+	Touch(ctx context.Context, rev int64) (newRev int64, err error)
+	// Renew writes the leader's renewal counter. ErrConflict when a newer epoch
+	// already renews: an old leader never overwrites a newer one's counter.
+	Renew(ctx context.Context, l Lease) error
+	// Watch sends a snapshot at once, after every change of what Read reads and
+	// at least once per re-read interval (default 1 s) while the store answers.
+	// A slow reader sees only the newest. The channel is closed when ctx ends or
+	// the store is closed; while the store does not answer nothing is sent, so
+	// judge by the age of Snapshot.Sent.
+	Watch(ctx context.Context) <-chan Snapshot
+
+	// CreateRequest files an operator's request; ErrExists if the id is taken.
+	// Of the requests that are finished only the newest 20 are kept.
+	CreateRequest(ctx context.Context, r Request) error
+	// FinishRequest adds the result; the first result stays (ErrConflict).
+	// ErrNotFound when there is no such request.
+	FinishRequest(ctx context.Context, id string, res Result) error
+	// DeleteRequest removes it; none is no error.
+	DeleteRequest(ctx context.Context, id string) error
+
+	// SetPause pauses the herd, nil resumes.
+	SetPause(ctx context.Context, p *Pause) error
+
+	// AppendEvent numbers and stores the event and returns its number. The
+	// newest 1000 are kept.
+	AppendEvent(ctx context.Context, e Event) (n int64, err error)
+	// Events returns events with a number above after, oldest first; when there
+	// are more than limit (0: no limit) the newest of them.
+	Events(ctx context.Context, after int64, limit int) ([]Event, error)
+
+	// PutNode registers a node or replaces its registration.
+	PutNode(ctx context.Context, n Node) error
+	// Nodes lists the registered nodes by name.
+	Nodes(ctx context.Context) ([]Node, error)
+	// DeleteNode removes a registration; none is no error.
+	DeleteNode(ctx context.Context, name string) error
+
+	// Config returns the shared configuration and its revision; nil and 0 when
+	// there is none.
+	Config(ctx context.Context) (cfg json.RawMessage, rev int64, err error)
+	// PutConfig replaces it if its revision is still rev (0: there is none).
+	PutConfig(ctx context.Context, rev int64, cfg json.RawMessage) (newRev int64, err error)
+
+	// CreateToken stores a join token; ErrExists if the id is taken.
+	CreateToken(ctx context.Context, t Token) error
+	// TakeToken removes the token and returns it: of several takers exactly one
+	// succeeds, the others get ErrNotFound. ErrExpired past Token.Expires.
+	TakeToken(ctx context.Context, id string) (Token, error)
+
+	// Secret returns the herd's opaque secret; ErrNotFound before CreateSecret.
+	Secret(ctx context.Context) ([]byte, error)
+	// CreateSecret stores it, once and for all; ErrExists afterwards.
+	CreateSecret(ctx context.Context, secret []byte) error
+
+	// Status says how the store itself is. An error means that no member
+	// answered; the status then still carries what is known.
+	Status(ctx context.Context) (Status, error)
+	// Close ends watches and connections.
+	Close() error
+}
