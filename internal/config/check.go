@@ -8,10 +8,6 @@ import (
 	"path/filepath"
 )
 
-// maxSocketPath is the longest path of a unix socket (sun_path without its
-// final zero).
-const maxSocketPath = 107
-
 // Check looks at the machine: folders, programs, files, addresses. It changes
 // nothing. The error is of type Problems.
 func (c *Config) Check() error {
@@ -22,7 +18,6 @@ func (c *Config) Check() error {
 		return v.problems.orNil()
 	}
 	v.folders(account)
-	v.sockets()
 	v.program(account)
 	v.joinFiles(account)
 	v.address()
@@ -43,15 +38,6 @@ func (v *validator) folders(a Account) {
 	}
 	if st, err := os.Stat(v.c.PGData()); err == nil && st.Mode().Perm()&0o027 != 0 {
 		v.fail("data_dir", fmt.Sprintf("%s has mode %04o: PostgreSQL refuses to start there", v.c.PGData(), st.Mode().Perm()), "0700 or 0750", "chmod 0700 "+v.c.PGData())
-	}
-}
-
-func (v *validator) sockets() {
-	for _, s := range []string{v.c.ControlSocket(), filepath.Join(v.c.RunDir, fmt.Sprintf(".s.PGSQL.%d", v.c.Ports.PostgreSQL))} {
-		if len(s) > maxSocketPath {
-			v.fail("run_dir", fmt.Sprintf("the path of the socket %s has %d bytes", s, len(s)), fmt.Sprintf("at most %d", maxSocketPath), "set run_dir to a shorter path, such as /run/manada")
-			return
-		}
 	}
 }
 
@@ -93,9 +79,10 @@ func (v *validator) joinFiles(a Account) {
 }
 
 // HasIdentity says whether this host belongs to a herd: it founded or joined.
+// (identity.json is what package pki writes last.)
 func (c *Config) HasIdentity() bool {
-	entries, err := os.ReadDir(c.IdentityDir())
-	return err == nil && len(entries) > 0
+	_, err := os.Stat(filepath.Join(c.IdentityDir(), "identity.json"))
+	return err == nil
 }
 
 // address checks that listen is an address of this machine.

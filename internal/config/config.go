@@ -139,9 +139,6 @@ func (c *Config) StoreDir() string    { return filepath.Join(c.DataDir, "store")
 func (c *Config) IdentityDir() string { return filepath.Join(c.DataDir, "identity") }
 func (c *Config) LogDir() string      { return filepath.Join(c.DataDir, "log") }
 
-// ControlSocket is where the supervisor answers.
-func (c *Config) ControlSocket() string { return filepath.Join(c.RunDir, "supervisor.sock") }
-
 // LockFile is held by the supervisor of the data directory.
 func (c *Config) LockFile() string { return filepath.Join(c.DataDir, "supervisor.pid") }
 

@@ -1,0 +1,145 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// ErrKilled says that a process did not stop in time and was killed.
+var ErrKilled = errors.New("did not stop in time and was killed")
+
+// Run starts the children and keeps them running until a signal or the end of
+// ctx asks it to stop; then it stops them in the reverse order and returns. It
+// must be called once in a process, which may start nothing else (see the
+// package comment).
+func Run(ctx context.Context, cfg Config) error {
+	cfg = cfg.withDefaults()
+	lockFile, err := lock(cfg.LockFile)
+	if err != nil {
+		return err
+	}
+	defer lockFile.Close()
+	s := &supervisor{cfg: cfg, since: time.Now(), procs: newProcs(), stop: make(chan string, 1)}
+	defer s.procs.close()
+	for _, c := range cfg.Children {
+		ch, err := newChild(c, cfg, s.procs)
+		if err != nil {
+			return err
+		}
+		s.children = append(s.children, ch)
+	}
+	if cfg.Socket != "" {
+		close, err := s.serve(cfg.Socket)
+		if err != nil {
+			return err
+		}
+		defer close()
+	}
+	return s.run(ctx)
+}
+
+type supervisor struct {
+	cfg      Config
+	since    time.Time
+	procs    *procs
+	children []*child
+	stop     chan string // asked to stop, and why
+	ending   stopFlag
+}
+
+func (s *supervisor) run(ctx context.Context) error {
+	for _, c := range s.children {
+		go c.loop()
+	}
+	go s.ready(ctx)
+	why := s.wait(ctx)
+	s.ending.set()
+	notify("STOPPING=1")
+	s.cfg.Log.Info("stopping", "why", why)
+	return s.stopAll()
+}
+
+// ready tells systemd when every child was started once.
+func (s *supervisor) ready(ctx context.Context) {
+	for _, c := range s.children {
+		select {
+		case <-c.started:
+		case <-c.done:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+	if !s.ending.isSet() {
+		notify("READY=1\nSTATUS=runs " + strings.Join(s.names(), ", "))
+	}
+}
+
+func (s *supervisor) names() []string {
+	var n []string
+	for _, c := range s.children {
+		n = append(n, c.Name)
+	}
+	return n
+}
+
+// wait returns why it is time to stop; it passes reloads on.
+func (s *supervisor) wait(ctx context.Context) string {
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx).Error()
+		case why := <-s.stop:
+			return why
+		case sig := <-s.cfg.Signals:
+			if sig != syscall.SIGHUP {
+				return sig.String()
+			}
+			s.reload()
+		}
+	}
+}
+
+func (s *supervisor) reload() {
+	s.cfg.Log.Info("reload passed on")
+	notify(fmt.Sprintf("RELOADING=1\nMONOTONIC_USEC=%d", monotonicUsec()))
+	for _, c := range s.children {
+		s.procs.signal(c.pid(), syscall.SIGHUP)
+	}
+	notify("READY=1")
+}
+
+// stopAll ends the children one after the other, the last started first. Each
+// has its own deadline, after which it is killed; so this ends.
+func (s *supervisor) stopAll() error {
+	var errs []error
+	for _, c := range slices.Backward(s.children) {
+		c.end()
+		if c.killed {
+			errs = append(errs, fmt.Errorf("%s %w", c.Name, ErrKilled))
+		}
+		s.cfg.Log.Info("process stopped", "process", c.Name)
+	}
+	if s.cfg.AfterStop != nil {
+		if err := s.cfg.AfterStop(); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (s *supervisor) status() Status {
+	st := Status{Schema: 1, PID: os.Getpid(), Since: s.since.UTC(), Stopping: s.ending.isSet()}
+	for _, c := range s.children {
+		cs := c.snapshot()
+		cs.Since = cs.Since.UTC()
+		st.Children = append(st.Children, cs)
+	}
+	return st
+}
