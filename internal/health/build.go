@@ -1,0 +1,294 @@
+package health
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"manada/internal/cluster"
+)
+
+// Seen is what one host has heard of a node.
+type Seen struct {
+	Beat *cluster.Beat // newest of the agent; nil: none ever
+	Age  time.Duration // since it arrived
+	// Guardian is the newest beat of the guardian; nil: none ever.
+	Guardian    *cluster.Beat
+	GuardianAge time.Duration
+}
+
+// Expected is a node that the configuration or the registry names, heard or not.
+type Expected struct {
+	Name string
+	Kind string // as Beat.Kind
+}
+
+// Store is what is known of the voters.
+type Store struct {
+	cluster.StoreStatus
+	Down []string // nodes whose voter does not answer
+}
+
+// Backup is what backupd says.
+type Backup struct {
+	cluster.BackupStatus
+	Host        string // the repository host
+	Unreachable string // why backupd could not be asked; empty: it was
+	ArchiveErr  string // why archiving fails; empty: it does not
+	BackupErr   string // why the last backup failed; empty: it did not
+	TestErr     string // why the last restore test failed; empty: it did not
+}
+
+// Limits are thresholds; zero fields get the defaults.
+type Limits struct {
+	Stale           time.Duration // a beat older than this says nothing: 3 s
+	LagBytes        int64         // 64 MiB
+	Lag             time.Duration // 10 s
+	Waiting         time.Duration // commits waiting for a standby: 2 s
+	WaitingSegments int64         // 8
+	BackupAge       time.Duration // 8 days
+}
+
+// DefaultLimits are what zero fields of Limits become.
+var DefaultLimits = Limits{
+	Stale: 3 * time.Second, LagBytes: 64 << 20, Lag: 10 * time.Second, Waiting: 2 * time.Second,
+	WaitingSegments: 8, BackupAge: 8 * 24 * time.Hour,
+}
+
+func (l Limits) withDefaults() Limits {
+	d := DefaultLimits
+	if l.Stale > 0 {
+		d.Stale = l.Stale
+	}
+	if l.LagBytes > 0 {
+		d.LagBytes = l.LagBytes
+	}
+	if l.Lag > 0 {
+		d.Lag = l.Lag
+	}
+	if l.Waiting > 0 {
+		d.Waiting = l.Waiting
+	}
+	if l.WaitingSegments > 0 {
+		d.WaitingSegments = l.WaitingSegments
+	}
+	if l.BackupAge > 0 {
+		d.BackupAge = l.BackupAge
+	}
+	return d
+}
+
+// Input is all that Build looks at.
+type Input struct {
+	Cluster  string
+	Self     string // the host whose view it is
+	Now      time.Time
+	Nodes    map[string]Seen // by node name
+	Expected []Expected
+	// Term is the newest record the caller has read and TermRev its
+	// modification revision. A newer one out of a beat is preferred: records
+	// only ever grow, so even an old beat's may be the newest known.
+	Term    *cluster.Term
+	TermRev int64
+	Store   *Store // nil: unknown
+	Backup  *Backup
+	Paused  bool
+	Limits  Limits
+	// Extra are conditions that the caller knows of by itself.
+	Extra []cluster.Condition
+}
+
+// Build makes the status of the herd out of what one host has heard. It
+// trusts no beat older than Limits.Stale: of such a node only its name, its
+// place in the record and the age of the beat are told. The input is not
+// changed and nothing in the result points into it.
+func Build(in Input) cluster.Status {
+	b := builder{in: in, lim: in.Limits.withDefaults()}
+	b.term = newestTerm(in)
+	for _, name := range b.names() {
+		b.nodes = append(b.nodes, b.observe(name))
+	}
+	b.findPrimary()
+	st := cluster.Status{
+		Cluster: in.Cluster, SeenFrom: in.Self, At: in.Now.UTC(), Primary: b.primary, Paused: b.paused(),
+	}
+	if t := b.term; t != nil {
+		st.Epoch, st.Durability, st.K = t.Epoch, t.Durability, t.K
+		for _, m := range t.Sync {
+			st.Sync = append(st.Sync, m.Name)
+		}
+		slices.Sort(st.Sync)
+	}
+	for i := range b.nodes {
+		st.Nodes = append(st.Nodes, b.row(&b.nodes[i]))
+	}
+	slices.SortStableFunc(st.Nodes, func(x, y cluster.NodeStatus) int { return roleRank(x.Role) - roleRank(y.Role) })
+	if in.Store != nil {
+		s := in.Store.StoreStatus
+		st.Store = &s
+	}
+	if in.Backup != nil && in.Backup.Unreachable == "" {
+		st.Backup = cloneBackup(in.Backup.BackupStatus)
+	}
+	st.Conditions = Sort(b.conditions(st))
+	st.Health = Of(st.Conditions)
+	return st
+}
+
+// builder carries one Build.
+type builder struct {
+	in      Input
+	lim     Limits
+	term    *cluster.Term
+	nodes   []node // by name
+	primary string
+}
+
+// node is what Build made of one node's beats.
+type node struct {
+	name   string
+	kind   string
+	beat   *cluster.Beat // the freshest trusted word, agent's before guardian's; nil: unreachable
+	agent  bool          // beat is the agent's
+	heard  bool          // at least once, by anyone
+	age    time.Duration // of the newest beat, trusted or not
+	state  cluster.NodeState
+	lagged *int64
+}
+
+func (b *builder) names() []string {
+	set := map[string]bool{}
+	for _, e := range b.in.Expected {
+		set[e.Name] = true
+	}
+	for name := range b.in.Nodes {
+		set[name] = true
+	}
+	if b.term != nil {
+		if b.term.Leader != "" {
+			set[b.term.Leader] = true
+		}
+		for _, m := range b.term.Sync {
+			set[m.Name] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(set))
+}
+
+// observe finds the freshest trusted word on a node.
+func (b *builder) observe(name string) node {
+	n := node{name: name, kind: b.kind(name)}
+	s := b.in.Nodes[name]
+	if s.Beat != nil {
+		n.heard, n.age = true, s.Age
+		if s.Age <= b.lim.Stale {
+			n.beat, n.agent = s.Beat, true
+		}
+	}
+	if s.Guardian != nil {
+		if !n.heard || s.GuardianAge < n.age {
+			n.heard, n.age = true, s.GuardianAge
+		}
+		if n.beat == nil && s.GuardianAge <= b.lim.Stale {
+			n.beat = s.Guardian
+		}
+	}
+	return n
+}
+
+// kind is what a node was made as. It does not change while it lives, so an old
+// beat may tell it.
+func (b *builder) kind(name string) string {
+	s := b.in.Nodes[name]
+	for _, beat := range []*cluster.Beat{s.Beat, s.Guardian} {
+		if beat != nil && beat.Kind != "" {
+			return beat.Kind
+		}
+	}
+	for _, e := range b.in.Expected {
+		if e.Name == name && e.Kind != "" {
+			return e.Kind
+		}
+	}
+	return "data"
+}
+
+// findPrimary: the record must be open, and its leader heard leading that very
+// epoch within the threshold.
+func (b *builder) findPrimary() {
+	if b.term == nil || !b.term.Open {
+		return
+	}
+	if n := b.node(b.term.Leader); n != nil && n.leads(b.term.Epoch) {
+		b.primary = n.name
+	}
+}
+
+// leads says whether the node's trusted word is that its PostgreSQL runs as
+// primary of the epoch. Of a guardian, which does not always know epochs, the
+// word that PostgreSQL is a primary is enough: the record names its epoch.
+func (n *node) leads(epoch uint64) bool {
+	if n.beat == nil || !n.beat.Postgres.Up() {
+		return false
+	}
+	if n.beat.Leads == epoch {
+		return true
+	}
+	return !n.agent && n.beat.Leads == 0 && n.beat.Postgres == cluster.PostgresPrimary
+}
+
+func (b *builder) node(name string) *node {
+	for i := range b.nodes {
+		if b.nodes[i].name == name {
+			return &b.nodes[i]
+		}
+	}
+	return nil
+}
+
+func (b *builder) paused() bool {
+	if b.in.Paused {
+		return true
+	}
+	return slices.ContainsFunc(b.nodes, func(n node) bool { return n.beat != nil && n.agent && n.beat.Paused })
+}
+
+// newestTerm takes the record with the highest revision that anybody mentions.
+// At equal revisions the caller's own wins.
+func newestTerm(in Input) *cluster.Term {
+	best, rev := in.Term, in.TermRev
+	for _, name := range slices.Sorted(maps.Keys(in.Nodes)) {
+		s := in.Nodes[name]
+		for _, beat := range []*cluster.Beat{s.Beat, s.Guardian} {
+			if beat != nil && beat.Term != nil && (best == nil || beat.TermRev > rev) {
+				best, rev = beat.Term, beat.TermRev
+			}
+		}
+	}
+	return best
+}
+
+func roleRank(r cluster.Role) int {
+	return slices.Index([]cluster.Role{cluster.RolePrimary, cluster.RoleStandby, cluster.RoleWitness, cluster.RoleOfProxy}, r)
+}
+
+func cloneBackup(b cluster.BackupStatus) *cluster.BackupStatus {
+	if b.Last != nil {
+		l := *b.Last
+		l.Stop = l.Stop.UTC()
+		b.Last = &l
+	}
+	utc := func(t *time.Time) *time.Time {
+		if t == nil {
+			return nil
+		}
+		u := t.UTC()
+		return &u
+	}
+	b.RestorableFrom, b.RestorableTo, b.RestoreTested = utc(b.RestorableFrom), utc(b.RestorableTo), utc(b.RestoreTested)
+	if b.WaitingSegments != nil {
+		n := *b.WaitingSegments
+		b.WaitingSegments = &n
+	}
+	return &b
+}

@@ -1,0 +1,73 @@
+package health
+
+import "manada/internal/cluster"
+
+// Conditions of backups and of the archive.
+const (
+	ArchiveFailing    Code = "M-B01"
+	SegmentsWaiting   Code = "M-B02"
+	NoBackup          Code = "M-B03"
+	BackupOld         Code = "M-B04"
+	BackupFailed      Code = "M-B05"
+	RestoreTestFailed Code = "M-B06"
+	RepoUnreachable   Code = "M-B07"
+	ArchiveGap        Code = "M-B08"
+)
+
+var backupEntries = []Entry{
+	{
+		Code: ArchiveFailing, Severity: cluster.Warning, Title: "Archiving fails",
+		Text: "archiving fails: {why}",
+		Hint: "until it works WAL fills the primary's disk; try  manada check",
+		Args: []string{"why"},
+		Doc:  "PostgreSQL keeps every segment until it is archived. Restores end at the last archived segment.",
+	},
+	{
+		Code: SegmentsWaiting, Severity: cluster.Warning, Title: "WAL segments wait to be archived",
+		Text: "{count} WAL segments wait to be archived",
+		Hint: "the repository is too slow or not reachable:  manada check",
+		Args: []string{"count"},
+		Doc:  "More segments wait than the threshold. What they hold cannot be restored if every node is lost.",
+	},
+	{
+		Code: NoBackup, Severity: cluster.Warning, Title: "There is no backup yet",
+		Text: "there is no backup yet",
+		Hint: "take one:  manada backup",
+		Doc:  "The repository holds no backup, so nothing can be restored, not even with a complete archive.",
+	},
+	{
+		Code: BackupOld, Severity: cluster.Warning, Title: "The last backup is too old",
+		Text: "the last backup ended {age}",
+		Hint: "take one now:  manada backup ; then see the schedule of backupd",
+		Args: []string{"age"},
+		Doc:  "No backup was completed for more than 8 days. Restores replay more and more WAL.",
+	},
+	{
+		Code: BackupFailed, Severity: cluster.Warning, Title: "The last backup failed",
+		Text: "the last backup failed: {why}",
+		Hint: "try again:  manada backup ; a partly made one is resumed",
+		Args: []string{"why"},
+		Doc:  "Older backups and the archive are untouched.",
+	},
+	{
+		Code: RestoreTestFailed, Severity: cluster.Warning, Title: "The restore test failed",
+		Text: "the last restore test failed: {why}",
+		Hint: "try it by hand into an empty folder:  manada restore --target-dir DIR",
+		Args: []string{"why"},
+		Doc:  "A backup that was never restored is a hope. The scheduled test restores the newest one and starts PostgreSQL on it.",
+	},
+	{
+		Code: RepoUnreachable, Severity: cluster.Warning, Title: "The repository host does not answer",
+		Text: "the backup service on {node} does not answer: {why}",
+		Hint: "look at  manada backupd  on {node} (port 8432):  manada doctor",
+		Args: []string{"why"},
+		Doc:  "Nothing can be said about backups, and segments wait on the nodes until it is back.",
+	},
+	{
+		Code: ArchiveGap, Severity: cluster.Warning, Title: "The archive has a gap",
+		Text: "the archive lacks {segment}: nothing after it can be reached from backups before it",
+		Hint: "take a new backup:  manada backup",
+		Args: []string{"segment"},
+		Doc:  "After a promotion the new primary back-fills what it holds. A gap remains only when no node has the segment any more.",
+	},
+}

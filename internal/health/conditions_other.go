@@ -1,0 +1,96 @@
+package health
+
+import "manada/internal/cluster"
+
+// Conditions of the configuration, of hosts and of proxies.
+const (
+	SettingPutBack  Code = "M-C01"
+	Paused          Code = "M-C02"
+	ConfigRefused   Code = "M-C03"
+	DiskNearlyFull  Code = "M-H01"
+	ClockSkew       Code = "M-H02"
+	CertExpiring    Code = "M-H03"
+	VersionSkew     Code = "M-H04"
+	ProxyNoPrimary  Code = "M-X01"
+	ProxyPoolFull   Code = "M-X02"
+	ProxyBehindTerm Code = "M-X03"
+)
+
+var configEntries = []Entry{
+	{
+		Code: SettingPutBack, Severity: cluster.Info, Title: "A setting was changed by hand and put back",
+		Text: "{setting} on {node} was changed by hand to {value} and put back",
+		Hint: "change it for the whole herd:  manada config set {setting}=VALUE",
+		Args: []string{"setting", "value"},
+		Doc: "Settings on which the promise of no lost commit rests, such as synchronous_standby_names, belong to the agent. " +
+			"A change by ALTER SYSTEM or in a file is undone and reported.",
+	},
+	{
+		Code: Paused, Severity: cluster.Warning, Title: "The herd is paused",
+		Text: "the herd is paused: no automatic failover",
+		Hint: "end the maintenance:  manada resume",
+		Doc:  "An operator ran `manada pause`. PostgreSQL and replication go on; nothing is promoted, restarted or rewound by itself.",
+	},
+	{
+		Code: ConfigRefused, Severity: cluster.Warning, Title: "The configuration was refused",
+		Text: "{node} goes on with its old configuration: {why}",
+		Hint: "check the file:  manada config check",
+		Args: []string{"why"},
+		Doc:  "A changed configuration file was read and found wrong. The last good one stays in force.",
+	},
+}
+
+var hostEntries = []Entry{
+	{
+		Code: DiskNearlyFull, Severity: cluster.Warning, Title: "A disk is nearly full",
+		Text: "{path} on {node} has {free} left ({percent} % full)",
+		Hint: "make room, or find out what keeps WAL: waiting segments, slots of lost standbys",
+		Args: []string{"path", "free", "percent"},
+		Doc:  "PostgreSQL stops when it cannot write WAL. Failing over to an equally full standby would not help, so it is not done for this.",
+	},
+	{
+		Code: ClockSkew, Severity: cluster.Warning, Title: "Clocks differ",
+		Text: "the clock of {node} is off by {skew}",
+		Hint: "check time synchronisation (chrony, systemd-timesyncd) on {node}",
+		Args: []string{"skew"},
+		Doc:  "The safety of failover does not rest on clocks. Point-in-time recovery, certificates and every log that people read do.",
+	},
+	{
+		Code: CertExpiring, Severity: cluster.Warning, Title: "A certificate expires soon",
+		Text: "the certificate of {node} expires {when}",
+		Hint: "it is renewed by itself while the store has a quorum; if not, read the log of  manada run  on {node}",
+		Args: []string{"when"},
+		Doc:  "Peers, store and API of the node stop talking to it once its certificate has expired.",
+	},
+	{
+		Code: VersionSkew, Severity: cluster.Info, Title: "Nodes run different versions",
+		Text: "nodes run different versions of manada: {versions}",
+		Hint: "finish the upgrade; neighbouring versions work together",
+		Args: []string{"versions"},
+		Doc:  "Normal during a rolling upgrade.",
+	},
+}
+
+var proxyEntries = []Entry{
+	{
+		Code: ProxyNoPrimary, Severity: cluster.Warning, Title: "A proxy holds clients until there is a primary",
+		Text: "proxy {node} holds {clients} clients that wait for a primary",
+		Hint: "they go on by themselves; if it lasts:  manada status  and  manada proxy show servers",
+		Args: []string{"clients"},
+		Doc:  "During failover and switchover new transactions wait, for a bounded time, instead of failing.",
+	},
+	{
+		Code: ProxyPoolFull, Severity: cluster.Warning, Title: "A pool of a proxy is exhausted",
+		Text: "pool {pool} of proxy {node} is full: {clients} clients wait",
+		Hint: "look for idle transactions:  manada proxy show clients ; or raise the pool's size",
+		Args: []string{"pool", "clients"},
+		Doc:  "Every server connection of the pool is in a transaction and clients queue for them.",
+	},
+	{
+		Code: ProxyBehindTerm, Severity: cluster.Warning, Title: "A proxy follows an old epoch",
+		Text: "proxy {node} follows epoch {epoch}, the herd is at {newest}",
+		Hint: "check the network from {node} to the agents and to the store",
+		Args: []string{"epoch", "newest"},
+		Doc:  "The proxy has not heard of the newest term record. It cannot acknowledge anything wrong: the old primary acknowledges nothing.",
+	},
+}

@@ -1,0 +1,58 @@
+package health
+
+import "manada/internal/cluster"
+
+// Conditions of PostgreSQL.
+const (
+	PostgresDown      Code = "M-P01"
+	PostgresHung      Code = "M-P02"
+	CannotCommit      Code = "M-P03"
+	CommitNotSync     Code = "M-P04"
+	RestartNeeded     Code = "M-P05"
+	NotStoppedCleanly Code = "M-P06"
+)
+
+var postgresEntries = []Entry{
+	{
+		Code: PostgresDown, Severity: cluster.Warning, Title: "PostgreSQL is down",
+		Text: "PostgreSQL on {node} is {state}",
+		Hint: "the agent starts it again unless that is unsafe:  manada explain {node}",
+		Args: []string{"state"},
+		Doc: "The host answers and its PostgreSQL does not run. A primary's PostgreSQL that ended without a clean stop never " +
+			"continues its epoch: it hands over, or succeeds itself under a new one.",
+	},
+	{
+		Code: PostgresHung, Severity: cluster.Warning, Title: "PostgreSQL hangs",
+		Text: "PostgreSQL on {node} runs but does not answer",
+		Hint: "look at storage and at stopped processes on {node}:  manada doctor",
+		Doc:  "A probe of the agent passed its deadline: stopped processes, hung storage, exhausted connections or memory.",
+	},
+	{
+		Code: CannotCommit, Severity: cluster.Fatal, Title: "The primary cannot commit",
+		Text: "{node} cannot commit: {why}",
+		Hint: "a standby takes over if it can; otherwise look at storage and free space on {node}",
+		Args: []string{"why"},
+		Doc:  "The leader's own agent says that nothing can be committed. Its peers take that as a reason to suspect it.",
+	},
+	{
+		Code: CommitNotSync, Severity: cluster.Warning, Title: "synchronous_commit is weakened for a role or database",
+		Text: "synchronous_commit is {value} for {whom}",
+		Hint: "if that is not meant:  ALTER {whom_sql} RESET synchronous_commit;",
+		Args: []string{"value", "whom", "whom_sql"},
+		Doc: "Commits of these sessions are acknowledged before a standby has them; a failover may lose them. That can be meant, " +
+			"so it is said and not undone.",
+	},
+	{
+		Code: RestartNeeded, Severity: cluster.Info, Title: "A restart is needed for changed parameters",
+		Text: "{node} needs a restart of PostgreSQL for {parameters}",
+		Hint: "restart standbys first, then hand over with  manada switchover  and restart the former primary",
+		Args: []string{"parameters"},
+		Doc:  "These parameters take effect only when PostgreSQL starts. Nothing is restarted without being asked.",
+	},
+	{
+		Code: NotStoppedCleanly, Severity: cluster.Info, Title: "PostgreSQL did not stop cleanly",
+		Text: "PostgreSQL on {node} ended without a clean stop and recovers",
+		Hint: "find out why it ended: log of PostgreSQL, kernel log (out of memory)",
+		Doc:  "Crash recovery replays the WAL since the last checkpoint before the node takes part again.",
+	},
+}
