@@ -75,6 +75,14 @@ func (id *Identity) ClientTLSAny() *tls.Config {
 	})
 }
 
+// TLSFor is ClientTLS of a node, or ClientTLSAny when the name is empty.
+func (id *Identity) TLSFor(node string) *tls.Config {
+	if node == "" {
+		return id.ClientTLSAny()
+	}
+	return id.ClientTLS(node)
+}
+
 func (id *Identity) clientTLS(want func(Name) error) *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13,

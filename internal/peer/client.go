@@ -1,0 +1,80 @@
+package peer
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"time"
+)
+
+// Client calls hosts. Each call is a connection of its own.
+type Client struct {
+	// TLS gives the configuration for dialling a node; "" asks for one that
+	// takes any host of the herd.
+	TLS func(node string) *tls.Config
+	// DialTimeout bounds connecting and the TLS handshake together. Default 500 ms.
+	DialTimeout time.Duration
+}
+
+// Call asks the node at addr for a verb: in is sent as JSON unless it is nil,
+// the answer is read into out unless that is nil. Refusals are *Error. Give ctx
+// a deadline; without one a call ends after a minute.
+func (c *Client) Call(ctx context.Context, addr, node, method, path string, in, out any) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	var body io.Reader
+	if in != nil {
+		b, err := json.Marshal(in)
+		if err != nil {
+			return fmt.Errorf("call %s %s: %w", method, path, err)
+		}
+		body = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "https://"+addr+path, body)
+	if err != nil {
+		return fmt.Errorf("call %s %s: %w", method, path, err)
+	}
+	if in != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	resp, err := c.transport(node).RoundTrip(req)
+	if err != nil {
+		return fmt.Errorf("call %s %s of %s: %w", method, path, name(node, addr), err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode >= 300 {
+		return readError(resp)
+	}
+	if out == nil {
+		return nil
+	}
+	if err := json.NewDecoder(io.LimitReader(resp.Body, 64<<20)).Decode(out); err != nil {
+		return fmt.Errorf("call %s %s of %s: read answer: %w", method, path, name(node, addr), err)
+	}
+	return nil
+}
+
+func (c *Client) transport(node string) *http.Transport {
+	d := dialer{tls: c.TLS, timeout: c.DialTimeout, silence: 5 * time.Second}
+	if d.timeout <= 0 {
+		d.timeout = defaultDial
+	}
+	return &http.Transport{
+		DisableKeepAlives: true,
+		DialTLSContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
+			return d.dial(ctx, node, addr)
+		},
+	}
+}
+
+// View asks any host for everything it has heard.
+func (c *Client) View(ctx context.Context, addr string) ([]Row, error) {
+	var rows []Row
+	err := c.Call(ctx, addr, "", http.MethodGet, "/v1/view", nil, &rows)
+	return rows, err
+}

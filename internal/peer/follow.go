@@ -1,0 +1,256 @@
+package peer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"manada/internal/cluster"
+)
+
+// Follower keeps the newest view of a herd for somebody who is no member of it
+// (a proxy, a command line), from any addresses that answer. It listens to
+// every node of which it learns and asks one of them now and then for those
+// that it does not reach itself. Safe for concurrent use.
+type Follower struct {
+	cfg    Config
+	client Client
+	seeds  []string
+	in     *inbox
+	links  *links
+	cancel context.CancelFunc
+	ended  chan struct{}
+
+	heard     chan struct{} // closed when something has been heard
+	heardOnce sync.Once
+
+	mu    sync.Mutex
+	known map[string]string // peer address by node
+	seen  map[string]time.Time
+	errs  map[string]error // by address, of the last round
+	turn  int
+}
+
+const (
+	refreshWell = 3 * time.Second        // every node is heard directly
+	refreshIll  = 500 * time.Millisecond // some node is not
+	freshFor    = time.Second
+	forgetAfter = time.Minute // a node that nobody mentions any more
+)
+
+// Follow starts to follow. cfg.TLS is asked for node "" as long as the name
+// behind an address is not known (pki.Identity.TLSFor does both). Close it.
+func Follow(cfg Config, seeds []string) *Follower {
+	cfg.defaults()
+	// Detached: a follower lives until Close.
+	ctx, cancel := context.WithCancel(context.Background())
+	f := &Follower{
+		cfg: cfg, client: Client{TLS: cfg.TLS, DialTimeout: cfg.DialTimeout}, seeds: seeds,
+		in: newInbox(cfg.Cluster, ""), cancel: cancel,
+		ended: make(chan struct{}), heard: make(chan struct{}),
+		known: map[string]string{}, seen: map[string]time.Time{}, errs: map[string]error{},
+	}
+	f.links = newLinks(cfg.Log, f.subscribe)
+	go f.loop(ctx)
+	return f
+}
+
+// Close ends following and waits for its connections.
+func (f *Follower) Close() {
+	f.cancel()
+	<-f.ended
+	f.links.close()
+}
+
+// Heard is the newest beat of each node's agent.
+func (f *Follower) Heard() map[string]Heard { return f.in.from(FromAgent) }
+
+// HeardGuardian is the newest beat of each node's guardian, by hearsay.
+func (f *Follower) HeardGuardian() map[string]Heard { return f.in.from(FromGuardian) }
+
+// Changed is Hub.Changed.
+func (f *Follower) Changed() <-chan struct{} { return f.in.changed }
+
+// View is everything heard.
+func (f *Follower) View() []Row {
+	rows := f.in.rows(time.Now())
+	sortRows(rows)
+	return rows
+}
+
+// Term is the record of the highest revision heard, nil when none was. It is
+// shared: do not change it.
+func (f *Follower) Term() (t *cluster.Term, rev int64) { return NewestTerm(f.in.rows(time.Now())) }
+
+// NewestTerm finds the record of the highest revision in a view.
+func NewestTerm(rows []Row) (t *cluster.Term, rev int64) {
+	for _, r := range rows {
+		if r.Term != nil && (t == nil || r.TermRev > rev) {
+			t, rev = r.Term, r.TermRev
+		}
+	}
+	return t, rev
+}
+
+// Wait returns when somebody has been heard, or with what each address
+// answered when ctx ends before.
+func (f *Follower) Wait(ctx context.Context) error {
+	select {
+	case <-f.heard:
+		return nil
+	case <-ctx.Done():
+	}
+	if err := f.Err(); err != nil {
+		return fmt.Errorf("nobody of the herd answers: %w", err)
+	}
+	return fmt.Errorf("nobody of the herd answers: %w", context.Cause(ctx))
+}
+
+// Err joins what went wrong at each address in the last round of questions,
+// nil when all answered.
+func (f *Follower) Err() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var errs []error
+	for _, err := range f.errs {
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+func (f *Follower) subscribe(ctx context.Context, node, addr string) (heard bool, err error) {
+	src := f.in.stream(node)
+	defer src.close()
+	err = f.cfg.dialer().listen(ctx, node, addr, func(line []byte) {
+		if src.line(line) {
+			heard = true
+			f.heardOnce.Do(func() { close(f.heard) })
+		}
+	})
+	return heard, err
+}
+
+func (f *Follower) loop(ctx context.Context) {
+	defer close(f.ended)
+	for {
+		well := f.well()
+		f.ask(ctx, f.addresses(well))
+		wait := refreshIll
+		if well {
+			wait = refreshWell
+		}
+		t := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return
+		case <-t.C:
+		}
+	}
+}
+
+// well says whether every known node is heard directly and lately.
+func (f *Follower) well() bool {
+	heard := f.Heard()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for node := range f.known {
+		h, ok := heard[node]
+		if !ok || h.Broken || time.Since(h.At) > freshFor {
+			return false
+		}
+	}
+	return len(f.known) > 0
+}
+
+// addresses says whom to ask: everybody, or one after the other when all is well.
+func (f *Follower) addresses(well bool) []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	set := map[string]bool{}
+	var all []string
+	add := func(a string) {
+		if a != "" && !set[a] {
+			set[a] = true
+			all = append(all, a)
+		}
+	}
+	for _, a := range f.known {
+		add(a)
+	}
+	if well {
+		f.turn++
+		return all[f.turn%len(all):][:1]
+	}
+	for _, a := range f.seeds {
+		add(a)
+	}
+	return all
+}
+
+// ask asks the addresses for their views, all at once, and listens to the
+// nodes they name.
+func (f *Follower) ask(ctx context.Context, addrs []string) {
+	ctx, cancel := context.WithTimeout(ctx, 2*f.cfg.DialTimeout)
+	defer cancel()
+	f.mu.Lock()
+	f.errs = map[string]error{}
+	f.mu.Unlock()
+	var wg sync.WaitGroup
+	for _, a := range addrs {
+		wg.Go(func() {
+			rows, err := f.client.View(ctx, a)
+			if err != nil {
+				f.mu.Lock()
+				f.errs[a] = err
+				f.mu.Unlock()
+				return
+			}
+			f.merge(rows)
+		})
+	}
+	wg.Wait()
+	f.connect()
+}
+
+func (f *Follower) merge(rows []Row) {
+	now := time.Now()
+	for _, r := range rows {
+		f.in.hearsay(r, now)
+		if r.Cluster != f.cfg.Cluster || r.From != FromAgent {
+			continue
+		}
+		f.mu.Lock()
+		f.seen[r.Node] = now
+		if r.Addrs.Peer != "" {
+			f.known[r.Node] = r.Addrs.Peer
+		}
+		f.mu.Unlock()
+	}
+	if len(rows) > 0 {
+		f.heardOnce.Do(func() { close(f.heard) })
+		f.connect()
+	}
+}
+
+func (f *Follower) connect() {
+	heard := f.Heard()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	keep := map[string]bool{}
+	for node, at := range f.seen {
+		if h, ok := heard[node]; ok && h.At.After(at) {
+			f.seen[node], at = h.At, h.At
+		}
+		if time.Since(at) > forgetAfter {
+			delete(f.seen, node)
+			delete(f.known, node)
+			continue
+		}
+		keep[node] = true
+	}
+	f.links.set(f.known)
+	f.in.keep(keep)
+}
