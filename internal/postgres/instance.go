@@ -1,0 +1,107 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Instance is one PostgreSQL instance on this host. Its methods are safe for
+// concurrent use, but operations that change the instance (Found, Start*, Stop,
+// Promote, Rewind, Clone) are meant for one caller at a time.
+type Instance struct {
+	cfg       Config
+	sup       Supervisor
+	log       *slog.Logger
+	socketDir string
+
+	marksMu sync.Mutex
+	confMu  sync.Mutex // sync.conf and upstream.conf
+	main    session    // the one persistent session
+	probe   prober
+	inForce inForceProbe
+	waits   waitTracker
+}
+
+// New makes an instance; it touches nothing but the state and run directories.
+func New(cfg Config, sup Supervisor) (*Instance, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range []string{cfg.StateDir, cfg.RunDir} {
+		if err := os.MkdirAll(d, 0o700); err != nil {
+			return nil, fmt.Errorf("make directory: %w", err)
+		}
+	}
+	i := &Instance{cfg: cfg, sup: sup, log: cfg.Logger}
+	if i.socketDir, err = socketDirFor(cfg); err != nil {
+		return nil, err
+	}
+	i.main.name = "manada:agent"
+	return i, nil
+}
+
+// Config is the configuration in use, defaults filled in.
+func (i *Instance) Config() Config { return i.cfg }
+
+// SocketDir is where the unix socket lives.
+func (i *Instance) SocketDir() string { return i.socketDir }
+
+// Close ends the instance's sessions; PostgreSQL goes on.
+func (i *Instance) Close() {
+	i.main.close()
+	i.inForce.close()
+}
+
+// Reconfigure takes new user parameters, HBA lines and commands, renders them
+// and reloads. What needs a restart shows in Observation.PendingRestart.
+func (i *Instance) Reconfigure(ctx context.Context, params map[string]string, hba []string) error {
+	if err := CheckParams(params); err != nil {
+		return err
+	}
+	i.cfg.Params, i.cfg.HBA = params, hba
+	if changed, err := i.render(); err != nil || !changed {
+		return err
+	}
+	return i.reloadIfRunning(ctx)
+}
+
+// reloadIfRunning sends SIGHUP to the postmaster.
+func (i *Instance) reloadIfRunning(ctx context.Context) error {
+	st, err := i.sup.Status(ctx)
+	if err != nil {
+		return fmt.Errorf("reload postgres: %w", err)
+	}
+	if !st.Running {
+		return nil
+	}
+	// A signal before the postmaster has its handlers would kill it; from
+	// "ready" or "standby" on, postmaster.pid says so.
+	if err := i.waitHandlers(ctx, st.PID); err != nil {
+		return fmt.Errorf("reload postgres: %w", err)
+	}
+	if err := syscall.Kill(st.PID, syscall.SIGHUP); err != nil && err != syscall.ESRCH {
+		return fmt.Errorf("reload postgres: %w", err)
+	}
+	return nil
+}
+
+// poll calls f every few milliseconds until it says true, fails, or ctx ends.
+func poll(ctx context.Context, every time.Duration, f func() (bool, error)) error {
+	for {
+		ok, err := f()
+		if ok || err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(every):
+		}
+	}
+}

@@ -1,0 +1,83 @@
+package postgres
+
+import (
+	"time"
+
+	"manada/internal/cluster"
+)
+
+// Observation is what is known of the instance at one moment. Fields that
+// cannot be known in the state it is in are zero (or nil).
+type Observation struct {
+	At        time.Time
+	State     cluster.PostgresState
+	Why       string // for people, when the state is hung, starting or stopping
+	PID       int    // of the postmaster, 0 when none runs
+	TreeEmpty bool   // verified by the guardian: nothing of PostgreSQL lives
+	Exit      string // how the last postmaster ended
+	StartedAt time.Time
+
+	// On disk.
+	HasData       bool
+	DataError     string // why PGDATA cannot be used, "" when it can
+	Control       *Control
+	CleanStop     bool // pg_control says so; meaningful while nothing runs
+	FormerPrimary bool // led (or set out to) since the last rewind or clone, or pg_control says so: to be rewound
+	Instance      string
+	LedEpoch      uint64
+	Promise       *cluster.Promise
+	Poison        *Poison
+
+	// While it answers.
+	Recovering bool // pg_is_in_recovery
+	Timeline   cluster.Timeline
+	Received   cluster.LSN // a standby's; reset to a segment's start by a restart (trap T2)
+	Replayed   cluster.LSN
+	Flushed    cluster.LSN // a primary's
+	Inserted   cluster.LSN // a primary's
+	LagMS      *int64      // age of the last replayed commit while behind, else 0
+	Paused     bool        // replay is paused
+
+	Receivers  []int  // pids, from the process table
+	Upstream   string // application_name in the rendered primary_conninfo, "" if none
+	Streaming  bool   // a receiver streams
+	ReceivedTL cluster.Timeline
+	MessageAge time.Duration // since the last word of the upstream; only when streaming
+	ConnInfoOf string        // application_name of the receiver that lives
+	ControlRow *ControlRow   // newest replayed (or written)
+
+	Sync           string // synchronous_standby_names as a fresh command sees it
+	SyncSource     string // file that it comes from
+	Senders        []Sender
+	OldestWait     time.Duration // of a commit that waits for a standby; counted from when it was first seen
+	Waiting        int           // commits that wait
+	PendingRestart []string      // settings that take effect at the next start
+	Slots          []Slot
+	NewConnection  error // how the last try of a new connection ended; nil: it worked
+}
+
+// ControlRow is a row of manada.control.
+type ControlRow struct {
+	Epoch uint64
+	Node  string
+	Nonce string
+}
+
+// Sender is a walsender with what tells it from an older one of the same name
+// (finding H4).
+type Sender struct {
+	cluster.Sender
+	Addr         string
+	BackendStart time.Time
+	Write        cluster.LSN
+	Sent         cluster.LSN
+	ReplyAge     time.Duration
+}
+
+// Slot is a replication slot.
+type Slot struct {
+	Name    string
+	Active  bool
+	Restart cluster.LSN
+	Status  string // wal_status: reserved, extended, unreserved, lost
+}

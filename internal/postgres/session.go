@@ -1,0 +1,199 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"manada/internal/cluster"
+)
+
+// session is a connection that is opened when needed and kept. Commits of it
+// never wait for a standby (synchronous_commit=local), so that waiting commits
+// cannot lock us out (finding M12).
+type session struct {
+	name string
+	mu   sync.Mutex
+	conn *pgconn.PgConn
+}
+
+func (s *session) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.drop()
+}
+
+// drop closes without ceremony; the mutex is held.
+func (s *session) drop() {
+	if s.conn != nil {
+		s.conn.Conn().Close() // no Terminate message: the server may hang
+		s.conn = nil
+	}
+}
+
+// connect opens a local superuser connection by peer authentication.
+func (i *Instance) connect(ctx context.Context, name, syncCommit string) (*pgconn.PgConn, error) {
+	// A complete connection string keeps libpq's environment and files out.
+	c, err := pgconn.ParseConfig(fmt.Sprintf("host='%s' port=%d user=%s dbname=%s sslmode=disable application_name='%s'",
+		i.socketDir, i.cfg.Port, cluster.RoleSuperuser, cluster.Database, name))
+	if err != nil {
+		return nil, fmt.Errorf("connect to postgres: %w", err)
+	}
+	c.Password = ""
+	c.RuntimeParams = map[string]string{
+		"application_name": name, "synchronous_commit": syncCommit, "client_encoding": "UTF8",
+		"statement_timeout": "0", "lock_timeout": "0", "search_path": "pg_catalog", "datestyle": "ISO",
+	}
+	return pgconn.ConnectConfig(ctx, c)
+}
+
+// rows of one result, as text; nil bytes are NULL.
+type rows [][][]byte
+
+// query runs one or more statements in one round trip on the persistent
+// session and returns a result for each. After an error that is not the
+// server's answer the session is thrown away; a session that somebody ended
+// meanwhile is replaced once.
+func (i *Instance) query(ctx context.Context, sql string) ([]rows, error) {
+	i.main.mu.Lock()
+	defer i.main.mu.Unlock()
+	for attempt := 0; ; attempt++ {
+		fresh := i.main.conn == nil || i.main.conn.IsClosed()
+		if fresh {
+			i.main.drop()
+			c, err := i.connect(ctx, i.main.name, "local")
+			if err != nil {
+				return nil, err
+			}
+			i.main.conn = c
+		}
+		out, err := run(ctx, i.main.conn, sql)
+		if err == nil {
+			return out, nil
+		}
+		var pg *pgconn.PgError
+		if errors.As(err, &pg) && !fatalCode(pg.Code) {
+			return nil, err
+		}
+		i.main.drop()
+		// Only a statement that never reached the server may be sent again.
+		if fresh || attempt > 0 || ctx.Err() != nil || !pgconn.SafeToRetry(err) && !closedByServer(pg) {
+			return nil, err
+		}
+	}
+}
+
+// closedByServer: an idle session was ended by an administrator or a restart,
+// and told so before our statement was run.
+func closedByServer(pg *pgconn.PgError) bool { return pg != nil && pg.Code == "57P01" }
+
+func fatalCode(code string) bool { return code == "57P01" || code == "57P02" || code == "57P03" }
+
+func run(ctx context.Context, c *pgconn.PgConn, sql string) ([]rows, error) {
+	res, err := c.Exec(ctx, sql).ReadAll()
+	if err != nil {
+		return nil, err
+	}
+	out := make([]rows, len(res))
+	for n, r := range res {
+		if r.Err != nil {
+			return nil, r.Err
+		}
+		out[n] = r.Rows
+	}
+	return out, nil
+}
+
+// value runs a statement and gives the first column of the first row, "" for
+// none or NULL.
+func (i *Instance) value(ctx context.Context, sql string) (string, error) {
+	r, err := i.query(ctx, sql)
+	if err != nil {
+		return "", err
+	}
+	last := r[len(r)-1]
+	if len(last) == 0 || len(last[0]) == 0 {
+		return "", nil
+	}
+	return string(last[0][0]), nil
+}
+
+// literal quotes a string for SQL (standard_conforming_strings is on).
+func literal(s string) string {
+	out := make([]byte, 0, len(s)+2)
+	out = append(out, '\'')
+	for n := range len(s) {
+		if s[n] == '\'' {
+			out = append(out, '\'')
+		}
+		out = append(out, s[n])
+	}
+	return string(append(out, '\''))
+}
+
+func lsnOf(b []byte) cluster.LSN {
+	l, _ := cluster.ParseLSN(string(b))
+	return l
+}
+
+func intOf(b []byte) int64 {
+	n, _ := strconv.ParseInt(string(b), 10, 64)
+	return n
+}
+
+func boolOf(b []byte) bool { return string(b) == "t" }
+
+// code of a server's error, "" when it is not one.
+func code(err error) string {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		return pg.Code
+	}
+	return ""
+}
+
+// prober tries a new connection now and then: with a stopped postmaster old
+// sessions go on committing while nobody new gets in (trap T14).
+type prober struct {
+	mu      sync.Mutex
+	running bool
+	last    time.Time // end of the last try
+	begun   time.Time
+	err     error
+}
+
+// check starts a try when one is due and returns how the last one ended. A try
+// that still runs past its deadline counts as failed.
+func (i *Instance) checkNewConnection(ctx context.Context) error {
+	p := &i.probe
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.running && time.Since(p.last) >= i.cfg.ProbeEvery {
+		p.running, p.begun = true, time.Now()
+		go func() {
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), i.cfg.QueryTimeout)
+			defer cancel()
+			c, err := i.connect(ctx, "manada:probe", "local")
+			if err == nil {
+				_, err = run(ctx, c, "select 1")
+				c.Conn().Close()
+			}
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			p.running, p.last, p.err = false, time.Now(), err
+		}()
+	}
+	return p.err
+}
+
+// reset forgets the last try: it was about another postmaster.
+func (p *prober) reset() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.err, p.last = nil, time.Time{}
+}
