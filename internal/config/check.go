@@ -88,13 +88,7 @@ func (c *Config) HasIdentity() bool {
 // address checks that listen is an address of this machine.
 func (v *validator) address() {
 	ip := net.ParseIP(v.c.Listen)
-	if ip == nil {
-		if _, err := net.LookupHost(v.c.Listen); err != nil {
-			v.fail("listen", fmt.Sprintf("cannot resolve %q", v.c.Listen), "an address of this host", "")
-		}
-		return
-	}
-	if ip.IsUnspecified() || ip.IsLoopback() {
+	if ip == nil || ip.IsUnspecified() || ip.IsLoopback() {
 		return
 	}
 	addrs, err := net.InterfaceAddrs()

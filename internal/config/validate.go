@@ -73,19 +73,21 @@ func (v *validator) roles() {
 }
 
 func (v *validator) network() {
-	for _, key := range []string{"listen", "advertise"} {
-		s := v.c.Listen
-		if key == "advertise" {
-			s = v.c.Advertise
+	if net.ParseIP(v.c.Listen) == nil && v.c.Listen != "localhost" {
+		hint := "other hosts may know this one by a name: advertise"
+		if strings.Contains(v.c.Listen, ":") {
+			hint = "ports have their own section, ports:"
 		}
-		if strings.Contains(s, ":") && net.ParseIP(s) == nil {
-			v.fail(key, fmt.Sprintf("%q is no address", s), "a host name or IP address without a port", "ports have their own section, ports:")
-		} else if s == "" || strings.ContainsAny(s, " /@") {
-			v.fail(key, fmt.Sprintf("%q is no address", s), "a host name or IP address", "")
-		}
+		v.fail("listen", fmt.Sprintf("%q is no IP address", v.c.Listen), "an IP address of this host, without a port", hint)
 	}
-	if ip := net.ParseIP(v.c.Advertise); ip != nil && ip.IsUnspecified() {
-		v.fail("advertise", fmt.Sprintf("%s tells the others no address to dial", v.c.Advertise), "the address under which other hosts reach this one", "add a line such as  advertise: 10.0.0.11")
+	a := v.c.Advertise
+	ip := net.ParseIP(a)
+	switch {
+	case ip != nil && ip.IsUnspecified():
+		v.fail("advertise", fmt.Sprintf("%s tells the others no address to dial", a), "the address under which other hosts reach this one", "add a line such as  advertise: 10.0.0.11")
+	case a == v.c.Listen:
+	case a == "" || strings.ContainsAny(a, " /@") || ip == nil && strings.Contains(a, ":"):
+		v.fail("advertise", fmt.Sprintf("%q is no address", a), "a host name or IP address, without a port", "ports have their own section, ports:")
 	}
 	v.ports()
 }
