@@ -90,10 +90,22 @@ func NewRequest(n Name, hosts []string) (*Request, error) {
 	if _, _, err := n.altNames(hosts); err != nil {
 		return nil, err
 	}
+	key, err := newKey()
+	if err != nil {
+		return nil, err
+	}
+	return requestWith(key, n, hosts)
+}
+
+func newKey() (*ecdsa.PrivateKey, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return nil, fmt.Errorf("make key of %s: %w", n.Node, err)
+		return nil, fmt.Errorf("make key: %w", err)
 	}
+	return key, nil
+}
+
+func requestWith(key *ecdsa.PrivateKey, n Name, hosts []string) (*Request, error) {
 	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: n.subject()}, key)
 	if err != nil {
 		return nil, fmt.Errorf("make certificate request of %s: %w", n.Node, err)
@@ -105,18 +117,30 @@ func NewRequest(n Name, hosts []string) (*Request, error) {
 // Sign signs a request. Of the CSR it takes the public key and nothing else:
 // the names are those that the caller has checked.
 func (ca *CA) Sign(csrPEM []byte, n Name, hosts []string, now time.Time) (certPEM []byte, err error) {
-	block, _ := pem.Decode(csrPEM)
-	if block == nil || block.Type != "CERTIFICATE REQUEST" {
-		return nil, errors.New("sign certificate: not a certificate request in PEM")
-	}
-	csr, err := x509.ParseCertificateRequest(block.Bytes)
+	csr, err := parseRequest(csrPEM)
 	if err != nil {
 		return nil, fmt.Errorf("sign certificate of %s: %w", n.Node, err)
 	}
-	if err := csr.CheckSignature(); err != nil {
-		return nil, fmt.Errorf("sign certificate of %s: request is not signed by its own key: %w", n.Node, err)
-	}
 	return ca.signKey(csr.PublicKey, n, hosts, now)
+}
+
+// parseRequest reads a request and checks that its sender has the key.
+func parseRequest(csrPEM []byte) (*x509.CertificateRequest, error) {
+	block, _ := pem.Decode(csrPEM)
+	if block == nil || block.Type != "CERTIFICATE REQUEST" {
+		return nil, errors.New("not a certificate request in PEM")
+	}
+	csr, err := x509.ParseCertificateRequest(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("read certificate request: %w", err)
+	}
+	if err := csr.CheckSignature(); err != nil {
+		return nil, fmt.Errorf("certificate request is not signed by its own key: %w", err)
+	}
+	if k, ok := csr.PublicKey.(*ecdsa.PublicKey); !ok || k.Curve != elliptic.P256() {
+		return nil, fmt.Errorf("certificate request: want an ECDSA P-256 key, got %T", csr.PublicKey)
+	}
+	return csr, nil
 }
 
 func (ca *CA) signKey(pub any, n Name, hosts []string, now time.Time) ([]byte, error) {
@@ -237,4 +261,20 @@ func keyPEM(k *ecdsa.PrivateKey) ([]byte, error) {
 		return nil, fmt.Errorf("encode key: %w", err)
 	}
 	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
+}
+
+func parseKey(b []byte) (*ecdsa.PrivateKey, error) {
+	block, _ := pem.Decode(b)
+	if block == nil || block.Type != "PRIVATE KEY" {
+		return nil, errors.New("read key: not a private key in PEM")
+	}
+	k, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("read key: %w", err)
+	}
+	ec, ok := k.(*ecdsa.PrivateKey)
+	if !ok || ec.Curve != elliptic.P256() {
+		return nil, fmt.Errorf("read key: want ECDSA P-256, got %T", k)
+	}
+	return ec, nil
 }
