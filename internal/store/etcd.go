@@ -208,7 +208,7 @@ func (e *endpoint) attempt(ctx context.Context, t txn) (txnResult, error) {
 		return txnResult{}, fmt.Errorf("%s: %w: %w", e.url, err, classify(err, sent.Load()))
 	}
 	e.bad.Store(false)
-	res := txnResult{ok: resp.Succeeded, rev: resp.Header.Revision, storeID: resp.Header.ClusterId, sent: at}
+	res := txnResult{ok: resp.Succeeded, rev: resp.Header.Revision, storeID: resp.Header.ClusterId, sent: at, got: time.Now()}
 	for _, r := range resp.Responses {
 		var ps []pair
 		for _, kv := range r.GetResponseRange().GetKvs() {
@@ -228,13 +228,16 @@ func classify(err error, sent bool) error {
 		rpctypes.ErrPermissionDenied, rpctypes.ErrDuplicateKey, rpctypes.ErrEmptyKey,
 	}
 	switch {
-	case !sent:
+	case !sent, is(err, errLearner):
 		return ErrUnreachable
 	case slices.ContainsFunc(refusals, func(r error) bool { return is(err, r) }):
 		return ErrRefused
 	}
 	return ErrUnknown
 }
+
+// errLearner is how a member without a vote turns every request away unread.
+var errLearner = rpctypes.Error(rpctypes.ErrGRPCNotSupportedForLearner)
 
 func etcdCmps(cs []compare) []clientv3.Cmp {
 	out := make([]clientv3.Cmp, 0, len(cs))

@@ -92,6 +92,7 @@ type txnResult struct {
 	storeID uint64
 	gets    [][]pair
 	sent    time.Time
+	got     time.Time // when the answer arrived
 }
 
 // one returns the only pair of the i-th operation.

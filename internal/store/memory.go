@@ -301,7 +301,7 @@ func (c *memClient) do(ctx context.Context, t txn) (txnResult, error) {
 	if f.DropReply {
 		return txnResult{}, c.noAnswer(ctx)
 	}
-	res.sent = sent
+	res.sent, res.got = sent, c.m.now()
 	return res, nil
 }
 

@@ -61,7 +61,7 @@ func (h *herd) Read(ctx context.Context) (Snapshot, error) {
 }
 
 func decodeSnapshot(res txnResult) (Snapshot, error) {
-	s := Snapshot{StoreRev: res.rev, StoreID: res.storeID, Sent: res.sent}
+	s := Snapshot{StoreRev: res.rev, StoreID: res.storeID, Sent: res.sent, Received: res.got}
 	var err error
 	if p, ok := res.one(0); ok {
 		s.TermRev = p.rev

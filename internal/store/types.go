@@ -27,6 +27,9 @@ type Snapshot struct {
 	// Sent is when the read that was answered was sent, on this process's
 	// monotonic clock: the snapshot is at least as new as that.
 	Sent time.Time
+	// Received is when its answer arrived, on the same clock: a read sent later
+	// can not know less.
+	Received time.Time
 }
 
 // Lease is the leader's renewal counter. Observers judge by their own clocks
