@@ -18,7 +18,7 @@ var storeEntries = []Entry{
 		Text: "the store has no quorum ({seen})",
 		Hint: "bring a voter back; if a majority is gone for good, run  manada store recover  on a survivor",
 		Args: []string{"seen"},
-		Doc: "Fewer than half of the voters answer. A primary whose standbys of the current epoch still stream goes on " +
+		Doc: "No majority of the voters answers. A primary whose standbys of the current epoch still stream goes on " +
 			"acknowledging commits, because they prove that no newer epoch can have been won. Until a quorum is back nothing can be " +
 			"decided: no failover, no switchover, no degrading, no change of membership.",
 	},

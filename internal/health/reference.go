@@ -37,7 +37,19 @@ func (e Entry) reference() string {
 		return placeholder.ReplaceAllStringFunc(s, func(p string) string { return strings.ToUpper(p[1 : len(p)-1]) })
 	}
 	return fmt.Sprintf("\n### %s: %s\n\n*%s.* `%s`\n\n%s\n\n**What to do:** %s.\n",
-		e.Code, e.Title, severityWord(e.Severity), show(e.Text), e.Doc, strings.TrimSuffix(show(e.Hint), "."))
+		e.Code, e.Title, severityWord(e.Severity), show(e.Text), e.Doc, code(strings.TrimSuffix(show(e.Hint), ".")))
+}
+
+// code marks the commands that two blanks set off from the prose.
+func code(s string) string {
+	parts := strings.Split(s, "  ")
+	for i, p := range parts {
+		if strings.HasPrefix(p, "manada ") || strings.HasPrefix(p, "ALTER ") {
+			cmd, rest, _ := strings.Cut(p, " ;")
+			parts[i] = "`" + cmd + "`" + optional(";", rest)
+		}
+	}
+	return strings.Join(parts, " ")
 }
 
 func severityWord(s cluster.Severity) string {

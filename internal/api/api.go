@@ -1,0 +1,145 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"manada/internal/cluster"
+)
+
+// Source tells the state that most endpoints show. Both methods return at once
+// from memory: load balancers ask several times a second.
+type Source interface {
+	Status() cluster.Status
+	// Self is the newest beat of this very host's agent.
+	Self() cluster.Beat
+}
+
+// Read answers a GET /v1/<name> with a value that becomes JSON.
+type Read func(ctx context.Context, query url.Values) (any, error)
+
+// Verb answers a POST /v1/<name>. The context ends with the client's
+// connection and after Options.VerbTimeout at the latest: a verb that must not
+// be left half done detaches its work and reports what became of it.
+type Verb func(ctx context.Context, body json.RawMessage) (any, error)
+
+// Options say what a process serves. What is nil is not served.
+type Options struct {
+	Log    *slog.Logger
+	Source Source // nil in processes without a view of the herd
+	// Ready answers /health and /readiness where there is no Source: nil error
+	// means ready.
+	Ready func() error
+	// LoopAge is the age of the last turn of the process's main loop, for
+	// /liveness; nil: alive as long as it answers.
+	LoopAge func() time.Duration
+	// LoopLimit is the age past which a primary's loop counts as stuck, twice
+	// that for others; 0: 30 s (Patroni's ttl).
+	LoopLimit time.Duration
+	// Tags of the node, for /replica?tag_KEY=VALUE; "noloadbalance": "true"
+	// keeps load balancers away.
+	Tags map[string]string
+	// LastTakeover is how long the last takeover took that this node won; ok is
+	// false when it won none since it started.
+	LastTakeover func() (d time.Duration, ok bool)
+	Collectors   []prometheus.Collector // further metrics of the process
+	Events       EventSource
+	Reads        map[string]Read
+	Verbs        map[string]Verb
+	VerbTimeout  time.Duration // 0: 10 min
+	// Root answers everything else, for instance the dashboard. Without it
+	// GET / means GET /primary, as in Patroni.
+	Root http.Handler
+}
+
+// Trust says what is known of those who send requests to a listener.
+type Trust int
+
+const (
+	// ReadOnly: anybody, as over plain HTTP on loopback. Verbs are refused.
+	ReadOnly Trust = iota
+	// MutualTLS: verbs are answered to requests that came with a client
+	// certificate which the TLS configuration has verified.
+	MutualTLS
+	// Local: a socket whose file permissions let in only the operator.
+	Local
+)
+
+// admits says whether a request may change something.
+func (t Trust) admits(r *http.Request) bool {
+	switch t {
+	case MutualTLS:
+		return r.TLS != nil && len(r.TLS.VerifiedChains) > 0
+	case Local:
+		return true
+	}
+	return false
+}
+
+// API is what a process serves; Handler gives it to a listener.
+type API struct {
+	o       Options
+	metrics http.Handler
+}
+
+// New prepares the endpoints. It panics when a collector is registered twice,
+// which is a mistake of the program.
+func New(o Options) *API {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.LoopLimit == 0 {
+		o.LoopLimit = 30 * time.Second
+	}
+	if o.VerbTimeout == 0 {
+		o.VerbTimeout = 10 * time.Minute
+	}
+	return &API{o: o, metrics: metricsHandler(o)}
+}
+
+// Handler serves a listener whose requests deserve that much trust.
+func (a *API) Handler(trust Trust) http.Handler {
+	mux := http.NewServeMux()
+	a.mountHealth(mux)
+	mux.Handle("GET /metrics", a.metrics)
+	if a.o.Source != nil {
+		mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) {
+			writeJSON(w, http.StatusOK, a.o.Source.Status())
+		})
+	}
+	if a.o.Events != nil {
+		mux.HandleFunc("GET /v1/events", a.events)
+	}
+	mux.HandleFunc("GET /v1/{name}", a.read)
+	mux.HandleFunc("POST /v1/{name}", func(w http.ResponseWriter, r *http.Request) { a.verb(w, r, trust) })
+	if a.o.Root != nil {
+		mux.Handle("GET /", a.o.Root)
+	}
+	return safeHeaders(mux)
+}
+
+// safeHeaders keeps browsers and caches from making more of an answer than it is.
+func safeHeaders(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		w.Header().Set("Cache-Control", "no-store")
+		next.ServeHTTP(w, r)
+	})
+}
+
+// writeJSON ends a response. An error of writing means that the client left.
+func writeJSON(w http.ResponseWriter, code int, v any) {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		code, raw = http.StatusInternalServerError, []byte(`{"error":"the answer cannot be encoded","hint":"","code":"failed"}`)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	_, _ = w.Write(append(raw, '\n'))
+}
