@@ -58,7 +58,7 @@ func (s *ServerScan) Feed(b []byte) (n int, unreplicated bool, err error) {
 				if have < total {
 					return n, false, nil
 				}
-				if unreplicated(b[n+headerLen : n+total]) {
+				if warnsUnreplicated(b[n+headerLen : n+total]) {
 					return n, true, nil
 				}
 			}
@@ -78,9 +78,9 @@ var (
 	syncText    = []byte("canceling wait for synchronous replication")
 )
 
-// unreplicated looks for the words before it parses: a flood of notices must
+// warnsUnreplicated looks for the words before it parses: a flood of notices must
 // not cost allocations.
-func unreplicated(notice []byte) bool {
+func warnsUnreplicated(notice []byte) bool {
 	if !bytes.Contains(notice, syncRoutine) && !bytes.Contains(notice, syncText) {
 		return false
 	}

@@ -1,0 +1,18 @@
+// Package proxy is the SQL entry point of a herd: port 5431 leads to the
+// primary of the current open epoch, port 5430 to standbys that are fresh
+// enough. It is stateless; run as many as you like.
+//
+// It authenticates clients itself, by SCRAM-SHA-256 against the verifier that
+// PostgreSQL stores, and logs in to PostgreSQL as the same user with what the
+// client's proof reveals: no list of users, no stored passwords. While there is
+// no primary, new connections wait. When the primary changes, the sessions of
+// the old one end with an error that says so.
+//
+// It decides nothing about who is primary, and in this version every client has
+// one backend from log-in to the end. The work is in the sub-packages, whose
+// arrows point inward: session uses route (where to), pool (backends) and scram
+// (log-in); these use wire (the protocol). This package holds what runs them:
+// configuration, listeners, limits, HTTP and metrics.
+//
+// Start reading at Run (proxy.go), then session.Server.Serve.
+package proxy

@@ -1,0 +1,125 @@
+package pool
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"time"
+
+	"manada/internal/proxy/wire"
+)
+
+// Dialer connects to PostgreSQL. Its fields are not changed after first use.
+type Dialer struct {
+	// TLS is used for every connection except those that PlainLocal exempts.
+	// ServerName is filled in from the address when it is empty.
+	TLS *tls.Config
+	// PlainLocal allows connections without TLS to unix sockets and loopback
+	// addresses; with TLS == nil these are the only ones possible.
+	PlainLocal bool
+	// ConnectTimeout bounds the connection of the socket, LoginTimeout
+	// everything from the first byte to ReadyForQuery.
+	ConnectTimeout time.Duration
+	LoginTimeout   time.Duration
+}
+
+// ErrPlain means that a node could only be reached without encryption.
+var ErrPlain = errors.New("no TLS configuration, and plain connections are only allowed on this machine")
+
+// keepAlive finds a dead host behind an idle session in about 5 s. Data on its
+// way is watched by Backend.Lost. TCP_USER_TIMEOUT would do both, but it also
+// ends a connection whose peer is alive and does not read for a while, as a
+// backend does that waits for a lock in the middle of a COPY.
+var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 2 * time.Second, Interval: time.Second, Count: 3}
+
+// dial connects and negotiates TLS. The returned connection has a deadline of
+// LoginTimeout from now.
+func (d *Dialer) dial(ctx context.Context, addr string) (net.Conn, error) {
+	network, host := "tcp", ""
+	if strings.HasPrefix(addr, "/") {
+		network = "unix"
+	} else {
+		var err error
+		if host, _, err = net.SplitHostPort(addr); err != nil {
+			return nil, fmt.Errorf("address of postgres %q: %w", addr, err)
+		}
+	}
+	plain := d.PlainLocal && (network == "unix" || isLoopback(host))
+	if !plain && d.TLS == nil {
+		return nil, fmt.Errorf("connect to postgres at %s: %w", addr, ErrPlain)
+	}
+	nd := net.Dialer{Timeout: d.ConnectTimeout, KeepAliveConfig: keepAlive}
+	conn, err := nd.DialContext(ctx, network, addr)
+	if err != nil {
+		return nil, fmt.Errorf("connect to postgres: %w", err)
+	}
+	if err := conn.SetDeadline(time.Now().Add(d.LoginTimeout)); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("connect to postgres at %s: %w", addr, err)
+	}
+	if plain || network == "unix" {
+		return conn, nil
+	}
+	secure, err := d.startTLS(ctx, conn, host)
+	if err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("start TLS with postgres at %s: %w", addr, err)
+	}
+	return secure, nil
+}
+
+func (d *Dialer) startTLS(ctx context.Context, conn net.Conn, host string) (net.Conn, error) {
+	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	if _, err := conn.Write(wire.AppendSSLRequest(nil)); err != nil {
+		return nil, err
+	}
+	var answer [1]byte
+	if _, err := io.ReadFull(conn, answer[:]); err != nil {
+		return nil, err
+	}
+	if answer[0] != 'S' {
+		return nil, errors.New("it does not accept TLS (set ssl = on)")
+	}
+	cfg := d.TLS
+	if cfg.ServerName == "" {
+		cfg = cfg.Clone()
+		cfg.ServerName = host
+	}
+	secure := tls.Client(conn, cfg)
+	if err := secure.HandshakeContext(ctx); err != nil {
+		return nil, err
+	}
+	return secure, nil
+}
+
+func isLoopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
+}
+
+// Cancel asks the PostgreSQL at addr to cancel what a backend does, and waits
+// until it has read the request: PostgreSQL then closes the connection.
+func (d *Dialer) Cancel(ctx context.Context, addr string, pid uint32, key []byte) error {
+	conn, err := d.dial(ctx, addr)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	if _, err := conn.Write(wire.AppendCancel(nil, pid, key)); err != nil {
+		return fmt.Errorf("send cancel request to %s: %w", addr, err)
+	}
+	if _, err := io.Copy(io.Discard, conn); err != nil && ctx.Err() != nil {
+		return fmt.Errorf("send cancel request to %s: %w", addr, ctx.Err())
+	}
+	return nil
+}

@@ -1,0 +1,245 @@
+package pool
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"sync"
+	"time"
+
+	"manada/internal/proxy/wire"
+)
+
+// Verifiers looks up the password verifiers of roles through the function
+// manada.user_lookup(name), as a role of its own, over one kept connection per
+// node.
+//
+// Logins of the same role that wait at the same time share one query, but only
+// one that was sent after they asked: with TTL 0 a changed password counts at
+// once. Safe for concurrent use.
+type Verifiers struct {
+	Dialer   *Dialer
+	User     string // manada_proxy
+	Password string // empty when TLS authenticates the proxy
+	Database string
+	TTL      time.Duration // for how long an answer is used again
+	Timeout  time.Duration // of one query
+
+	mu     sync.Mutex
+	cache  map[string]cached
+	nodes  map[string]*lookups
+	closed bool
+}
+
+// Secret is what is stored for a role.
+type Secret struct {
+	Exists   bool
+	Password string // empty: none stored
+}
+
+type cached struct {
+	secret Secret
+	at     time.Time
+}
+
+// lookups is one node's queue. turn holds a token while nobody queries.
+type lookups struct {
+	addr    string
+	turn    chan struct{}
+	backend *Backend // used by the holder of the token
+	pending map[string]*lookup
+}
+
+type lookup struct {
+	done   chan struct{}
+	secret Secret
+	err    error
+}
+
+// Lookup asks the node at addr for what is stored for a role. The query is not
+// tied to ctx, which only bounds the wait: others may wait for the same answer.
+func (v *Verifiers) Lookup(ctx context.Context, addr, role string) (Secret, error) {
+	v.mu.Lock()
+	if c, ok := v.cache[role]; ok && time.Since(c.at) < v.TTL {
+		v.mu.Unlock()
+		return c.secret, nil
+	}
+	if v.closed {
+		v.mu.Unlock()
+		return Secret{}, context.Canceled
+	}
+	if v.nodes == nil {
+		v.nodes, v.cache = map[string]*lookups{}, map[string]cached{}
+	}
+	n := v.nodes[addr]
+	if n == nil {
+		n = &lookups{addr: addr, turn: make(chan struct{}, 1), pending: map[string]*lookup{}}
+		n.turn <- struct{}{}
+		v.nodes[addr] = n
+	}
+	l := n.pending[role]
+	if l == nil {
+		l = &lookup{done: make(chan struct{})}
+		n.pending[role] = l
+		go v.run(context.WithoutCancel(ctx), n, l, role)
+	}
+	v.mu.Unlock()
+	select {
+	case <-l.done:
+		return l.secret, l.err
+	case <-ctx.Done():
+		return Secret{}, fmt.Errorf("look up role on %s: %w", addr, context.Cause(ctx))
+	}
+}
+
+// run waits for its turn and asks. The wait is bounded because every turn is.
+func (v *Verifiers) run(ctx context.Context, n *lookups, l *lookup, role string) {
+	defer close(l.done)
+	<-n.turn
+	defer func() { n.turn <- struct{}{} }()
+	v.mu.Lock()
+	delete(n.pending, role) // from now on a newcomer needs a younger answer
+	closed := v.closed
+	v.mu.Unlock()
+	if closed {
+		l.err = context.Canceled
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, v.Timeout)
+	defer cancel()
+	if l.secret, l.err = v.ask(ctx, n, role); l.err != nil {
+		l.err = fmt.Errorf("look up role: %w", l.err)
+		return
+	}
+	if v.TTL > 0 {
+		v.mu.Lock()
+		v.remember(role, l.secret)
+		v.mu.Unlock()
+	}
+}
+
+// maxCached bounds the cache: names are the clients' to invent.
+const maxCached = 10000
+
+func (v *Verifiers) remember(role string, s Secret) {
+	if len(v.cache) >= maxCached {
+		clear(v.cache)
+	}
+	v.cache[role] = cached{s, time.Now()}
+}
+
+// Forget drops a cached answer, after a failed log-in.
+func (v *Verifiers) Forget(role string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	delete(v.cache, role)
+}
+
+// Close ends the kept connections, waiting for queries under way.
+func (v *Verifiers) Close() {
+	v.mu.Lock()
+	v.closed = true
+	nodes := v.nodes
+	v.mu.Unlock()
+	for _, n := range nodes {
+		<-n.turn
+		n.drop()
+		n.turn <- struct{}{}
+	}
+}
+
+func (n *lookups) drop() {
+	if n.backend != nil {
+		n.backend.Conn.Close()
+		n.backend = nil
+	}
+}
+
+// ask uses the kept connection; if that has died meanwhile, a new one.
+func (v *Verifiers) ask(ctx context.Context, n *lookups, role string) (Secret, error) {
+	if n.backend != nil {
+		if s, err := n.query(ctx, role); err == nil {
+			return s, nil
+		}
+		n.drop()
+	}
+	b, err := v.Dialer.Open(ctx, n.addr, Login{Password: v.Password, Params: []wire.Param{
+		{Name: "user", Value: v.User}, {Name: "database", Value: v.Database},
+		{Name: "application_name", Value: "manada proxy"}, {Name: "client_encoding", Value: "UTF8"}}})
+	if err != nil {
+		return Secret{}, err
+	}
+	n.backend = b
+	s, err := n.query(ctx, role)
+	if err != nil {
+		n.drop()
+	}
+	return s, err
+}
+
+const lookupSQL = "select rolname, rolpassword from manada.user_lookup($1)"
+
+func (n *lookups) query(ctx context.Context, role string) (Secret, error) {
+	conn := n.backend.Conn
+	deadline, _ := ctx.Deadline()
+	if err := conn.SetDeadline(deadline); err != nil {
+		return Secret{}, err
+	}
+	if _, err := conn.Write(lookupMessages(role)); err != nil {
+		return Secret{}, err
+	}
+	var s Secret
+	var failed error
+	r := wire.NewReader(conn)
+	for {
+		typ, body, err := r.Next(maxLogin)
+		if err != nil {
+			return Secret{}, err
+		}
+		switch typ {
+		case wire.TypeError:
+			failed = wire.ParseError(body)
+		case wire.TypeDataRow:
+			if s, err = parseSecret(body); err != nil {
+				return Secret{}, err
+			}
+		case wire.TypeReady:
+			return s, failed
+		}
+	}
+}
+
+func lookupMessages(role string) []byte {
+	b := wire.AppendMessage(nil, 'P', []byte("\x00"+lookupSQL+"\x00\x00\x00"))
+	bind := []byte{0, 0, 0, 0, 0, 1} // no portal, no statement name, text formats, one parameter
+	bind = binary.BigEndian.AppendUint32(bind, uint32(len(role)))
+	bind = append(append(bind, role...), 0, 0)
+	b = wire.AppendMessage(b, 'B', bind)
+	b = wire.AppendMessage(b, 'E', []byte{0, 0, 0, 0, 0})
+	return wire.AppendMessage(b, wire.TypeSync, nil)
+}
+
+// parseSecret reads a row of two text columns.
+func parseSecret(row []byte) (Secret, error) {
+	bad := fmt.Errorf("%w: malformed row of manada.user_lookup", wire.ErrProtocol)
+	if len(row) < 2 || binary.BigEndian.Uint16(row) != 2 {
+		return Secret{}, bad
+	}
+	row = row[2:]
+	var cols [2]string
+	for i := range cols {
+		if len(row) < 4 {
+			return Secret{}, bad
+		}
+		n := int32(binary.BigEndian.Uint32(row))
+		row = row[4:]
+		if n < 0 {
+			continue
+		}
+		if int(n) > len(row) {
+			return Secret{}, bad
+		}
+		cols[i], row = string(row[:n]), row[n:]
+	}
+	return Secret{Exists: true, Password: cols[1]}, nil
+}

@@ -1,0 +1,254 @@
+package proxy
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"manada/internal/proxy/pool"
+	"manada/internal/proxy/route"
+	"manada/internal/proxy/session"
+)
+
+// Proxy is one proxy: New, then Listen (optional), then Run once.
+type Proxy struct {
+	cfg       Config
+	sessions  *session.Server
+	verifiers *pool.Verifiers
+	metrics   *metrics
+	started   time.Time
+
+	mu        sync.Mutex
+	listeners [2]net.Listener // by session.Port; guarded by mu
+
+	accepted atomic.Int64 // gauge: connections of any kind
+	running  atomic.Bool
+	draining atomic.Bool
+	served   sync.WaitGroup
+}
+
+// Run runs a proxy until ctx is done, then drains it. It is New and Proxy.Run
+// for callers that want no HTTP.
+func Run(ctx context.Context, cfg Config) error {
+	p, err := New(cfg)
+	if err != nil {
+		return err
+	}
+	return p.Run(ctx)
+}
+
+// New makes a proxy. Nothing runs and no port is open yet.
+func New(cfg Config) (*Proxy, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	dialer := &pool.Dialer{TLS: cfg.ServerTLS, PlainLocal: cfg.PlainLocal,
+		ConnectTimeout: cfg.ConnectTimeout, LoginTimeout: cfg.ServerLoginTimeout}
+	p := &Proxy{cfg: cfg, started: time.Now()}
+	p.verifiers = &pool.Verifiers{Dialer: dialer, User: cfg.LookupUser, Password: cfg.LookupPassword,
+		Database: cfg.LookupDatabase, TTL: cfg.AuthCacheTTL, Timeout: cfg.ServerLoginTimeout}
+	secret := make([]byte, 32)
+	rand.Read(secret) // never fails (crypto/rand)
+	p.sessions = &session.Server{
+		Options: session.Options{
+			ClientTLS: cfg.ClientTLS, RequireTLS: cfg.RequireTLS, MaxClients: cfg.MaxClientConn,
+			LoginTimeout: cfg.LoginTimeout, ConnectWait: cfg.ConnectWait,
+			ReadOnlyFallback: cfg.ReadOnlyFallback, MockSecret: secret,
+		},
+		Topology:  cfg.Topology,
+		Reader:    &route.Reader{Limits: route.Limits{LagBytes: cfg.MaxReadLagBytes, Lag: cfg.MaxReadLag}},
+		Dialer:    dialer,
+		Verifiers: p.verifiers,
+		Log:       cfg.Log,
+	}
+	p.metrics = newMetrics(p)
+	p.sessions.Stats.Waited = p.metrics.waited
+	return p, nil
+}
+
+// Listen opens the ports, so that Addr is known before Run.
+func (p *Proxy) Listen(ctx context.Context) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for port, addr := range [2]string{p.cfg.ReadWriteAddr, p.cfg.ReadOnlyAddr} {
+		if addr == "" || p.listeners[port] != nil {
+			continue
+		}
+		l, err := (&net.ListenConfig{KeepAlive: 30 * time.Second}).Listen(ctx, "tcp", addr)
+		if err != nil {
+			closeAll(p.listeners)
+			return fmt.Errorf("open %s port: %w", session.Port(port), err)
+		}
+		p.listeners[port] = l
+	}
+	return nil
+}
+
+// Addr is where a port listens, nil when it does not.
+func (p *Proxy) Addr(port session.Port) net.Addr {
+	if l := p.ports()[port]; l != nil {
+		return l.Addr()
+	}
+	return nil
+}
+
+func (p *Proxy) ports() [2]net.Listener {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.listeners
+}
+
+// Run serves until ctx is done, then stops accepting, lets transactions finish
+// for DrainTimeout, ends what is left and returns nil. Sessions that are idle
+// end at once.
+func (p *Proxy) Run(ctx context.Context) error {
+	if err := p.Listen(ctx); err != nil {
+		return err
+	}
+	p.warnFiles()
+	// Clients outlive ctx by DrainTimeout; accepting and waiting for nodes do not.
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	ports := p.ports()
+	failed := make(chan error, len(ports))
+	var own sync.WaitGroup
+	for port, l := range ports {
+		if l != nil {
+			own.Go(func() { failed <- p.accept(ctx, l, session.Port(port)) })
+		}
+	}
+	own.Go(func() { p.follow(ctx) })
+	own.Go(func() { p.watch(ctx) })
+	p.running.Store(true)
+	p.cfg.Log.Info("proxy listens", "read_write", p.cfg.ReadWriteAddr, "read_only", p.cfg.ReadOnlyAddr)
+
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+	}
+	p.draining.Store(true)
+	stop()
+	closeAll(ports)
+	p.drain()
+	own.Wait()
+	p.verifiers.Close()
+	p.cfg.Log.Info("proxy stopped")
+	return err
+}
+
+func closeAll(listeners [2]net.Listener) {
+	for _, l := range listeners {
+		if l != nil {
+			l.Close()
+		}
+	}
+}
+
+// accept serves the clients of one port until ctx is done.
+func (p *Proxy) accept(ctx context.Context, l net.Listener, port session.Port) error {
+	for {
+		conn, err := l.Accept()
+		switch {
+		case ctx.Err() != nil:
+			if err == nil {
+				conn.Close()
+			}
+			return nil
+		case errors.Is(err, net.ErrClosed):
+			return fmt.Errorf("accept on %s port: %w", port, err)
+		case err != nil:
+			// Out of files, or the client is gone already: others may go on.
+			p.cfg.Log.Error("accept failed", "port", port.String(), "error", err)
+			pause(ctx, 50*time.Millisecond)
+			continue
+		}
+		// Beyond the limit a client is told so (session), which takes a start-up
+		// packet; cancel requests have no limit of their own either. Far beyond
+		// it there is nothing but the closed door.
+		if p.accepted.Add(1) > 2*int64(p.cfg.MaxClientConn)+100 {
+			p.accepted.Add(-1)
+			conn.Close()
+			continue
+		}
+		p.served.Go(func() {
+			defer p.accepted.Add(-1)
+			p.sessions.Serve(ctx, conn, port)
+		})
+	}
+}
+
+// follow ends the sessions of deposed primaries when the topology changes.
+func (p *Proxy) follow(ctx context.Context) {
+	var last route.View
+	for {
+		changed := p.cfg.Topology.Changed()
+		v := p.cfg.Topology.Current()
+		if v.Epoch != last.Epoch || v.Open != last.Open || v.Primary != last.Primary {
+			p.cfg.Log.Info("topology changed", "epoch", v.Epoch, "open", v.Open, "primary", v.Primary.Name, "why", v.Why)
+		}
+		last = v
+		p.sessions.Sweep(v)
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// watch ends the sessions of hosts that have silently disappeared.
+func (p *Proxy) watch(ctx context.Context) {
+	for pause(ctx, p.cfg.DeadAfter/5) {
+		if n := p.sessions.EndLost(p.cfg.DeadAfter); n > 0 {
+			p.cfg.Log.Warn("ended sessions of a host that does not answer", "sessions", n)
+		}
+	}
+}
+
+// drain waits for the clients.
+func (p *Proxy) drain() {
+	p.sessions.Drain()
+	done := make(chan struct{})
+	go func() {
+		p.served.Wait()
+		close(done)
+	}()
+	t := time.NewTimer(p.cfg.DrainTimeout)
+	defer t.Stop()
+	select {
+	case <-done:
+		return
+	case <-t.C:
+	}
+	p.sessions.EndAll()
+	<-done // bounded: log-ins by their interruption, sessions by the time for last words
+}
+
+// warnFiles says when the limit of open files is below what the clients need.
+func (p *Proxy) warnFiles() {
+	var r syscall.Rlimit
+	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &r) != nil {
+		return
+	}
+	if need := uint64(2*p.cfg.MaxClientConn + 100); r.Cur < need {
+		p.cfg.Log.Warn("limit of open files is too low for max_client_conn", "limit", r.Cur, "need", need)
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

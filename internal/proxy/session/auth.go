@@ -1,0 +1,145 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"unicode/utf8"
+
+	"manada/internal/proxy/pool"
+	"manada/internal/proxy/scram"
+	"manada/internal/proxy/wire"
+)
+
+// maxSASL bounds a client's authentication message, in bytes.
+const maxSASL = 8192
+
+// authenticate runs SCRAM with the client up to its proof. The returned message
+// completes the exchange; it is only sent once PostgreSQL has accepted the user
+// too, so that every reason to refuse (no LOGIN, no such database, expired
+// password) reaches the client as PostgreSQL words it.
+func (c *client) authenticate(ctx context.Context) (scram.Keys, []byte, error) {
+	v, known, err := c.verifier(ctx)
+	if err != nil {
+		return scram.Keys{}, nil, err
+	}
+	if err := c.patience(ctx); err != nil {
+		return scram.Keys{}, nil, err
+	}
+	if _, err := c.conn.Write(wire.AppendAuthSASL(nil, scram.Mechanism)); err != nil {
+		return scram.Keys{}, nil, err
+	}
+	body, err := c.password()
+	if err != nil {
+		return scram.Keys{}, nil, err
+	}
+	mechanism, first, err := wire.ParseSASLInitial(body)
+	if err != nil {
+		return scram.Keys{}, nil, err
+	}
+	if mechanism != scram.Mechanism {
+		return scram.Keys{}, nil, wire.Fatal("08P01", fmt.Sprintf("client selected an invalid SASL authentication mechanism %q", mechanism), "")
+	}
+	x := scram.NewServer(v, known)
+	reply, err := x.First(first)
+	if err != nil {
+		return scram.Keys{}, nil, c.refuse(err)
+	}
+	if _, err := c.conn.Write(wire.AppendAuth(nil, wire.AuthSASLCont, reply)); err != nil {
+		return scram.Keys{}, nil, err
+	}
+	if body, err = c.password(); err != nil {
+		return scram.Keys{}, nil, err
+	}
+	final, keys, err := x.Final(body)
+	if err != nil {
+		return scram.Keys{}, nil, c.refuse(err)
+	}
+	return keys, final, nil
+}
+
+// password reads the client's next authentication message.
+func (c *client) password() ([]byte, error) {
+	typ, body, err := wire.ReadMessage(c.conn, maxSASL)
+	if err != nil {
+		return nil, err
+	}
+	if typ != wire.TypePassword {
+		return nil, fmt.Errorf("%w: message %q instead of an authentication response", wire.ErrProtocol, typ)
+	}
+	return body, nil
+}
+
+// refuse turns a failed exchange into what the client is told. A wrong password
+// and an unknown role look the same.
+func (c *client) refuse(err error) error {
+	c.Verifiers.Forget(c.user)
+	switch {
+	case errors.Is(err, scram.ErrProof):
+		c.Stats.AuthFailures.Add(1)
+		return wire.Fatal("28P01", fmt.Sprintf("password authentication failed for user %q", c.user), "")
+	case errors.Is(err, scram.ErrChannelBinding):
+		return wire.Fatal("28000", "channel binding is not available through the proxy", "Connect without channel_binding=require.")
+	}
+	return wire.Fatal("08P01", err.Error(), "")
+}
+
+// verifier finds what the client's proof is checked against. For a role that
+// does not exist or has no password it is a mock, and known is false.
+func (c *client) verifier(ctx context.Context) (v scram.Verifier, known bool, err error) {
+	mock := scram.Mock(c.Options.MockSecret, c.user)
+	if !utf8.ValidString(c.user) {
+		return mock, false, nil
+	}
+	secret, err := c.lookUp(ctx)
+	if err != nil {
+		return v, false, err
+	}
+	if !secret.Exists || secret.Password == "" {
+		return mock, false, nil
+	}
+	v, err = scram.ParseVerifier(secret.Password)
+	switch {
+	case errors.Is(err, scram.ErrMD5):
+		return v, false, wire.Fatal("28000",
+			fmt.Sprintf("role %q has an md5 password, and the proxy only speaks SCRAM", c.user),
+			fmt.Sprintf("Set it again as SCRAM: SET password_encryption = 'scram-sha-256'; then \\password %s", c.user))
+	case err != nil:
+		return v, false, wire.Fatal("28000", fmt.Sprintf("role %q has a password that the proxy cannot read", c.user),
+			fmt.Sprintf("Set it again: \\password %s", c.user))
+	}
+	return v, true, nil
+}
+
+// lookUp asks the primary, else a standby, for what is stored for the role, and
+// waits while no node answers.
+func (c *client) lookUp(ctx context.Context) (pool.Secret, error) {
+	var secret pool.Secret
+	err := c.retry(ctx, func(ctx context.Context) error {
+		v := c.Topology.Current()
+		err := errNoNode
+		if v.HasPrimary() {
+			if secret, err = c.Verifiers.Lookup(ctx, v.Primary.Addr, c.user); err == nil {
+				return nil
+			}
+		}
+		for _, s := range v.Standbys {
+			if !transient(err) {
+				break
+			}
+			var other error
+			if secret, other = c.Verifiers.Lookup(ctx, s.Addr, c.user); other == nil {
+				return nil
+			} else if errors.Is(err, errNoNode) {
+				err = other
+			}
+		}
+		return err
+	})
+	if err == nil || transient(err) { // what is transient here was waited for long enough
+		return secret, err
+	}
+	c.Log.Error("role look-up failed", "user", c.user, "error", err)
+	return secret, wire.Fatal("58000", "the proxy cannot look up roles: "+err.Error(),
+		"The role manada_proxy needs to log in and to execute manada.user_lookup(name) in database postgres.")
+}

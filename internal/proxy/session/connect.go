@@ -1,0 +1,269 @@
+package session
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"manada/internal/proxy/pool"
+	"manada/internal/proxy/route"
+	"manada/internal/proxy/scram"
+	"manada/internal/proxy/wire"
+)
+
+var (
+	errNoNode   = errors.New("no node to connect to")
+	errRecovery = errors.New("the primary's PostgreSQL is still in recovery")
+	errPromoted = errors.New("the standby is no longer one")
+	errChanged  = errors.New("the primary changed meanwhile")
+)
+
+func errShutdown() *wire.Error {
+	return wire.Fatal("57P01", "the proxy is shutting down", "Connect again: another proxy, or this one once it is back.")
+}
+
+const (
+	minBackoff = 50 * time.Millisecond
+	maxBackoff = 500 * time.Millisecond
+	minAttempt = 2 * time.Second // an attempt gets at least this, whatever is left of ConnectWait
+)
+
+// connect opens a backend for the client on a node that its port promises, and
+// waits for one, within ConnectWait. The session is registered.
+func (c *client) connect(ctx context.Context, l pool.Login) (*session, *pool.Backend, error) {
+	var s *session
+	var b *pool.Backend
+	err := c.retry(ctx, func(ctx context.Context) error {
+		var d destination
+		var err error
+		if b, d, err = c.open(ctx, c.Topology.Current(), l); err != nil {
+			return err
+		}
+		s = newSession(c, b, d)
+		c.registry.add(s, c.version)
+		// Registered first, compared second: whoever sweeps after a change
+		// finds the session, or the session finds the change.
+		if s.stale(c.Topology.Current()) {
+			c.registry.remove(s)
+			b.Conn.Close()
+			return errChanged
+		}
+		return nil
+	})
+	var e *wire.Error
+	switch {
+	case err == nil:
+		return s, b, nil
+	case errors.As(err, &e):
+		if e.Class() == "28" {
+			c.Verifiers.Forget(c.user)
+		}
+	case transient(err): // the client left meanwhile
+	case errors.Is(err, scram.ErrStale):
+		// The password changed between the look-up and the log-in.
+		err = c.refuse(scram.ErrProof)
+	default:
+		c.Log.Error("log-in to postgres failed", "user", c.user, "error", err)
+		err = wire.Fatal("08006", "the proxy cannot log in to PostgreSQL: "+err.Error(), "See the proxy's log, and: manada status")
+	}
+	return nil, nil, err
+}
+
+// destination is where a session has landed.
+type destination struct {
+	node    route.Node
+	epoch   uint64
+	primary bool
+}
+
+// open makes one attempt at the nodes of a view.
+func (c *client) open(ctx context.Context, v route.View, l pool.Login) (*pool.Backend, destination, error) {
+	if c.port == ReadWrite {
+		return c.openPrimary(ctx, v, l)
+	}
+	var last error
+	skip := map[string]bool{}
+	for {
+		s, ok := c.Reader.Pick(v, skip)
+		if !ok {
+			break
+		}
+		skip[s.Name] = true
+		b, err := c.Dialer.Open(ctx, s.Addr, l)
+		if err == nil {
+			if standby, known := b.InRecovery(); standby || !known {
+				return b, destination{s.Node, v.Epoch, false}, nil
+			}
+			b.Conn.Close()
+			err = errPromoted
+		}
+		if !transient(err) && !tooMany(err) {
+			return nil, destination{}, err
+		}
+		last = err
+	}
+	if c.Options.ReadOnlyFallback {
+		b, d, err := c.openPrimary(ctx, v, l)
+		if err == nil {
+			c.Stats.Fallbacks.Add(1)
+		}
+		return b, d, err
+	}
+	if !v.Known {
+		return nil, destination{}, errNoNode
+	}
+	return nil, destination{}, noStandby(v, last)
+}
+
+func noStandby(v route.View, last error) *wire.Error {
+	e := wire.Fatal("57P03", "no standby can be read from at the moment",
+		"Use the read-write port, or set read_only_fallback: true to let this port use the primary. What the standbys do: manada status")
+	switch {
+	case last != nil:
+		e.Detail = last.Error()
+	case len(v.Standbys) == 0:
+		e.Detail = fmt.Sprintf("No standby is known in epoch %d.", v.Epoch)
+	default:
+		e.Detail = fmt.Sprintf("None of the %d standbys streams from the primary of epoch %d closely enough.", len(v.Standbys), v.Epoch)
+	}
+	return e
+}
+
+func (c *client) openPrimary(ctx context.Context, v route.View, l pool.Login) (*pool.Backend, destination, error) {
+	if !v.HasPrimary() {
+		return nil, destination{}, errNoNode
+	}
+	ctx, cancel := whilePrimary(ctx, c.Topology, v)
+	defer cancel()
+	b, err := c.Dialer.Open(ctx, v.Primary.Addr, l)
+	if err != nil {
+		if ctx.Err() != nil && errors.Is(context.Cause(ctx), errChanged) {
+			err = errChanged
+		}
+		return nil, destination{}, err
+	}
+	if standby, _ := b.InRecovery(); standby {
+		b.Conn.Close()
+		return nil, destination{}, errRecovery
+	}
+	return b, destination{v.Primary, v.Epoch, true}, nil
+}
+
+// whilePrimary ends an attempt when the view's primary is no longer the one to
+// reach: a frozen host would otherwise hold it for the whole log-in time-out.
+func whilePrimary(ctx context.Context, t route.Topology, v route.View) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	go func() {
+		for {
+			changed := t.Changed()
+			if now := t.Current(); now.Epoch != v.Epoch || now.Primary != v.Primary {
+				cancel(errChanged)
+				return
+			}
+			select {
+			case <-changed:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return ctx, func() { cancel(context.Canceled) }
+}
+
+// retry repeats an attempt while it fails for reasons that pass, at every
+// change of the topology and at intervals, within what is left of ConnectWait.
+func (c *client) retry(ctx context.Context, try func(context.Context) error) error {
+	start := time.Now()
+	deadline := start.Add(c.Options.ConnectWait - c.waited)
+	waiting := false
+	defer func() {
+		c.waited += time.Since(start)
+		if waiting {
+			c.Stats.Waiting[c.port].Add(-1)
+			if c.Stats.Waited != nil {
+				c.Stats.Waited(time.Since(start))
+			}
+		}
+	}()
+	for backoff := minBackoff; ; backoff = min(2*backoff, maxBackoff) {
+		changed := c.Topology.Changed()
+		err := attempt(ctx, deadline, try)
+		left := time.Until(deadline)
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil:
+			return errShutdown()
+		case !transient(err):
+			return err
+		case left <= 0:
+			return c.gaveUp(err)
+		}
+		if !waiting {
+			waiting = true
+			c.Stats.Waiting[c.port].Add(1)
+		}
+		c.Stats.Retries.Add(1)
+		t := time.NewTimer(min(backoff, left))
+		select {
+		case <-changed:
+		case <-t.C:
+		case <-ctx.Done():
+		}
+		t.Stop()
+		if gone(c.conn) {
+			return io.EOF
+		}
+	}
+}
+
+func attempt(ctx context.Context, deadline time.Time, try func(context.Context) error) error {
+	if least := time.Now().Add(minAttempt); deadline.Before(least) {
+		deadline = least
+	}
+	ctx, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
+	return try(ctx)
+}
+
+// gaveUp says what was waited for in vain.
+func (c *client) gaveUp(last error) error {
+	v := c.Topology.Current()
+	wait := c.Options.ConnectWait
+	e := wire.Fatal("08006", fmt.Sprintf("cannot reach %s after waiting %s: %v", v.Primary.Name, wait, last),
+		"Check the node, and see what the herd knows of it with: manada status")
+	if !v.HasPrimary() {
+		e = wire.Fatal("57P03", fmt.Sprintf("no primary to connect to after waiting %s: %s", wait, v.Why),
+			"Try again in a moment; see what the herd waits for with: manada status")
+		if !errors.Is(last, errNoNode) {
+			e.Detail = last.Error()
+		}
+	}
+	return e
+}
+
+// transient says whether an attempt may succeed a little later or elsewhere.
+func transient(err error) bool {
+	var e *wire.Error
+	var cert *tls.CertificateVerificationError
+	switch {
+	case errors.As(err, &e):
+		switch e.Code {
+		case "57P01", "57P02", "57P03": // shutting down, crashed, starting up
+			return true
+		}
+		return e.Class() == "08"
+	case errors.As(err, &cert), errors.Is(err, pool.ErrMethod), errors.Is(err, pool.ErrPlain),
+		errors.Is(err, scram.ErrStale), errors.Is(err, scram.ErrServer), errors.Is(err, wire.ErrProtocol):
+		return false
+	}
+	return err != nil
+}
+
+func tooMany(err error) bool {
+	var e *wire.Error
+	return errors.As(err, &e) && e.Code == "53300"
+}

@@ -1,0 +1,292 @@
+package session
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"time"
+
+	"manada/internal/proxy/pool"
+	"manada/internal/proxy/wire"
+)
+
+// client is a connection that is not a session yet.
+type client struct {
+	*Server
+	conn net.Conn
+	port Port
+
+	startup  wire.Startup
+	version  uint32 // that is spoken with the client
+	user     string
+	admitted bool
+	waited   time.Duration // for nodes, so far
+}
+
+// alpn is the protocol name of PostgreSQL in TLS (version 17 and later).
+const alpn = "postgresql"
+
+// logIn takes the client to a session that is ready for its first query. It
+// returns nil without an error when there is nothing more to do (a cancel
+// request). A *wire.Error in the chain is told to the client.
+func (c *client) logIn(ctx context.Context) (*session, error) {
+	if err := c.patience(ctx); err != nil {
+		return nil, err
+	}
+	if err := c.negotiate(); err != nil {
+		return nil, err
+	}
+	if c.startup.Kind == wire.KindCancel {
+		c.cancel(ctx)
+		return nil, nil
+	}
+	if err := c.admit(); err != nil {
+		return nil, err
+	}
+	keys, final, err := c.authenticate(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s, b, err := c.connect(ctx, pool.Login{Params: c.serverParams(), Keys: &keys})
+	if err != nil {
+		return nil, err
+	}
+	if err := c.welcome(ctx, s, b, final); err != nil {
+		c.registry.remove(s)
+		b.Conn.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// patience gives the client LoginTimeout for what it has to send next. The
+// check comes after the deadline, so that it cannot undo the interruption of
+// Serve.
+func (c *client) patience(ctx context.Context) error {
+	if err := c.conn.SetDeadline(time.Now().Add(c.Options.LoginTimeout)); err != nil {
+		return err
+	}
+	if ctx.Err() != nil {
+		return errShutdown()
+	}
+	return nil
+}
+
+// welcome tells the client that it is logged in, in one write.
+func (c *client) welcome(ctx context.Context, s *session, b *pool.Backend, final []byte) error {
+	if err := c.patience(ctx); err != nil {
+		return err
+	}
+	out := wire.AppendAuth(make([]byte, 0, 1024), wire.AuthSASLFinal, final)
+	out = wire.AppendAuth(out, wire.AuthOK, nil)
+	out = append(out, b.Greeting...)
+	out = wire.AppendBackendKey(out, s.key.pid, []byte(s.key.secret))
+	out = wire.AppendMessage(out, wire.TypeReady, []byte{b.Status})
+	if _, err := c.conn.Write(out); err != nil {
+		return err
+	}
+	return c.conn.SetDeadline(time.Time{})
+}
+
+// negotiate reads start-up packets until one says what the client wants.
+func (c *client) negotiate() error {
+	secure, gss := false, false
+	for {
+		s, direct, err := c.firstPacket(secure || gss)
+		if err != nil {
+			return err
+		}
+		switch {
+		case direct:
+			secure = true
+			continue
+		case s.Kind == wire.KindSSL && !secure:
+			if secure, err = c.startTLS(); err != nil {
+				return err
+			}
+			if !secure {
+				gss = true // a second request gets no further
+			}
+			continue
+		case s.Kind == wire.KindGSS && !secure && !gss:
+			gss = true
+			if _, err := c.conn.Write([]byte{'N'}); err != nil {
+				return err
+			}
+			continue
+		case s.Kind == wire.KindSSL || s.Kind == wire.KindGSS:
+			return fmt.Errorf("%w: encryption asked for twice", wire.ErrProtocol)
+		case s.Kind == wire.KindStartup && !secure && c.Options.RequireTLS:
+			return wire.Fatal("28000", "this server only accepts connections over TLS", "Connect with sslmode=require or verify-full.")
+		}
+		c.startup = s
+		return nil
+	}
+}
+
+// firstPacket reads a start-up packet, or starts TLS when the client begins
+// with it at once (PostgreSQL 17's sslnegotiation=direct).
+func (c *client) firstPacket(talked bool) (s wire.Startup, direct bool, err error) {
+	var head [4]byte
+	if _, err := io.ReadFull(c.conn, head[:1]); err != nil {
+		return s, false, err
+	}
+	if head[0] == 0x16 && !talked && c.Options.ClientTLS != nil {
+		conn := tls.Server(&prefixed{Conn: c.conn, prefix: head[:1]}, withALPN(c.Options.ClientTLS))
+		if err := conn.Handshake(); err != nil {
+			return s, false, fmt.Errorf("TLS with client: %w", err)
+		}
+		if conn.ConnectionState().NegotiatedProtocol != alpn {
+			return s, false, fmt.Errorf("TLS with client: direct TLS without ALPN %q", alpn)
+		}
+		c.conn = conn
+		return s, true, nil
+	}
+	s, err = wire.ReadStartup(io.MultiReader(bytes.NewReader(head[:1]), c.conn))
+	return s, false, err
+}
+
+func (c *client) startTLS() (bool, error) {
+	answer := byte('S')
+	if c.Options.ClientTLS == nil {
+		answer = 'N'
+	}
+	if _, err := c.conn.Write([]byte{answer}); err != nil {
+		return false, err
+	}
+	if c.Options.ClientTLS == nil {
+		return false, nil
+	}
+	conn := tls.Server(c.conn, withALPN(c.Options.ClientTLS))
+	if err := conn.Handshake(); err != nil {
+		return false, fmt.Errorf("TLS with client: %w", err)
+	}
+	c.conn = conn
+	return true, nil
+}
+
+func withALPN(cfg *tls.Config) *tls.Config {
+	if len(cfg.NextProtos) > 0 {
+		return cfg
+	}
+	cfg = cfg.Clone()
+	cfg.NextProtos = []string{alpn}
+	return cfg
+}
+
+// prefixed gives back bytes that were read too early.
+type prefixed struct {
+	net.Conn
+	prefix []byte
+}
+
+func (p *prefixed) Read(b []byte) (int, error) {
+	if len(p.prefix) > 0 {
+		n := copy(b, p.prefix)
+		p.prefix = p.prefix[n:]
+		return n, nil
+	}
+	return p.Conn.Read(b)
+}
+
+// admit checks the start-up packet and counts the client.
+func (c *client) admit() error {
+	c.user = c.startup.Get("user")
+	if c.user == "" {
+		return wire.Fatal("28000", "no PostgreSQL user name specified in startup packet", "")
+	}
+	if c.draining.Load() {
+		return errShutdown()
+	}
+	c.Stats.Clients[c.port].Add(1)
+	c.admitted = true
+	if c.Stats.Clients[ReadWrite].Load()+c.Stats.Clients[ReadOnly].Load() > int64(c.Options.MaxClients) {
+		return wire.Fatal("53300", fmt.Sprintf("sorry, too many clients already: the proxy allows %d (max_client_conn)", c.Options.MaxClients),
+			"Close unused connections, or raise max_client_conn of the proxy.")
+	}
+	version, unknown, tell := c.startup.Speaks()
+	c.version = version
+	if tell {
+		_, err := c.conn.Write(wire.AppendNegotiate(nil, version, unknown))
+		return err
+	}
+	return nil
+}
+
+// serverParams are the start-up parameters for PostgreSQL. On the read-only
+// port sessions are read-only by default wherever they land, so that falling
+// back to the primary does not make writes possible by accident.
+func (c *client) serverParams() []wire.Param {
+	if c.port == ReadOnly {
+		return wire.ForServer(c.startup.Params, wire.Param{Name: "default_transaction_read_only", Value: "on"})
+	}
+	return wire.ForServer(c.startup.Params)
+}
+
+// fail ends a client that did not become a session.
+func (c *client) fail(err error) {
+	c.Stats.Failures[c.port].Add(1)
+	var e *wire.Error
+	switch {
+	case errors.As(err, &e):
+		c.Log.Info("client refused", "remote", remote(c.conn), "port", c.port.String(), "user", c.user, "code", e.Code, "error", err)
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):
+		c.Log.Debug("client left during log-in", "remote", remote(c.conn), "error", err)
+		return
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		e = wire.Fatal("08006", fmt.Sprintf("log-in not completed within %s", c.Options.LoginTimeout), "")
+		if c.draining.Load() {
+			e = errShutdown()
+		}
+		c.Log.Info("log-in timed out", "remote", remote(c.conn), "user", c.user)
+	case errors.Is(err, wire.ErrProtocol):
+		e = wire.Fatal("08P01", err.Error(), "")
+		c.Log.Info("client does not speak the protocol", "remote", remote(c.conn), "error", err)
+	default:
+		c.Log.Info("client lost during log-in", "remote", remote(c.conn), "user", c.user, "error", err)
+		return
+	}
+	farewell(c.conn, e)
+}
+
+// cancel forwards a cancel request. The client learns nothing from us, as from
+// PostgreSQL: it only sees the connection closed once the request was read.
+func (c *client) cancel(ctx context.Context) {
+	s := c.registry.find(cancelKey{c.startup.PID, string(c.startup.Key)})
+	if s == nil {
+		c.Log.Info("cancel request for an unknown session", "remote", remote(c.conn))
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.Options.LoginTimeout)
+	defer cancel()
+	if err := c.Dialer.Cancel(ctx, s.addr, s.backendPID, s.backendKey); err != nil {
+		c.Log.Warn("cancel request not delivered", "node", s.node, "error", err)
+		return
+	}
+	c.Stats.Cancels.Add(1)
+}
+
+func remote(conn net.Conn) string { return conn.RemoteAddr().String() }
+
+// linger is how long a client has to read our last words.
+const linger = 500 * time.Millisecond
+
+// farewell tells the client why its connection ends. Closing a socket with
+// unread bytes in it resets the connection and can destroy the message on its
+// way, so what the client still sends is read until it closes, for a moment.
+func farewell(conn net.Conn, e *wire.Error) {
+	if conn.SetDeadline(time.Now().Add(linger)) != nil {
+		return
+	}
+	if _, err := conn.Write(e.Append(nil)); err != nil {
+		return
+	}
+	if w, ok := conn.(interface{ CloseWrite() error }); ok && w.CloseWrite() == nil {
+		io.Copy(io.Discard, conn)
+	}
+}
