@@ -80,18 +80,27 @@ func (f *Follower) View() []Row {
 	return rows
 }
 
-// Term is the record of the highest revision heard, nil when none was. It is
-// shared: do not change it.
-func (f *Follower) Term() (t *cluster.Term, rev int64) { return NewestTerm(f.in.rows(time.Now())) }
+// Term is the newest record heard so far, nil when none was; see NewestTerm. It
+// never goes back, whoever falls silent. It is shared: do not change it.
+func (f *Follower) Term() (t *cluster.Term, rev int64) { return f.in.newestTerm() }
 
-// NewestTerm finds the record of the highest revision in a view.
+// NewestTerm finds the newest record in a view: that of the highest epoch and,
+// within it, of the highest revision. Epochs come first because revisions
+// begin again when a lost store is recovered; epochs do not.
 func NewestTerm(rows []Row) (t *cluster.Term, rev int64) {
-	for _, r := range rows {
-		if r.Term != nil && (t == nil || r.TermRev > rev) {
-			t, rev = r.Term, r.TermRev
+	for i := range rows {
+		if b := &rows[i].Beat; newerTerm(t, rev, b) {
+			t, rev = b.Term, b.TermRev
 		}
 	}
 	return t, rev
+}
+
+func newerTerm(t *cluster.Term, rev int64, b *cluster.Beat) bool {
+	if b.Term == nil || t == nil {
+		return b.Term != nil
+	}
+	return b.Term.Epoch > t.Epoch || b.Term.Epoch == t.Epoch && b.TermRev > rev
 }
 
 // Wait returns when somebody has been heard, or with what each address
@@ -153,12 +162,11 @@ func (f *Follower) loop(ctx context.Context) {
 
 // well says whether every known node is heard directly and lately.
 func (f *Follower) well() bool {
-	heard := f.Heard()
+	direct := f.in.direct()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for node := range f.known {
-		h, ok := heard[node]
-		if !ok || h.Broken || time.Since(h.At) > freshFor {
+		if at, ok := direct[node]; !ok || time.Since(at) > freshFor {
 			return false
 		}
 	}

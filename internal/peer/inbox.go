@@ -39,7 +39,7 @@ type speaker struct{ node, from string }
 
 type entry struct {
 	heard  Heard
-	stream uint64 // that delivered it
+	stream uint64 // that delivered it; 0: hearsay
 	// past boots of this speaker: a late line of a process that was replaced
 	// must not undo what its successor said.
 	past []string
@@ -57,6 +57,8 @@ type inbox struct {
 	entries map[speaker]*entry
 	stats   Stats
 	streams uint64
+	term    *cluster.Term // the newest ever heard
+	termRev int64
 }
 
 func newInbox(clusterName, self string) *inbox {
@@ -124,6 +126,9 @@ func (in *inbox) accept(b cluster.Beat, at time.Time, stream uint64) bool {
 		e = &entry{}
 		in.entries[k] = e
 	} else if old := &e.heard.Beat; old.Boot == b.Boot && b.Seq <= old.Seq || slices.Contains(e.past, b.Boot) {
+		if old.Boot == b.Boot && b.Seq == old.Seq && e.stream == 0 {
+			e.stream = stream // known by hearsay first; now the node's own word
+		}
 		in.stats.Stale++
 		return false
 	} else if old.Boot != b.Boot {
@@ -131,6 +136,9 @@ func (in *inbox) accept(b cluster.Beat, at time.Time, stream uint64) bool {
 		e.past = e.past[max(0, len(e.past)-pastBoots):]
 	}
 	in.stats.Accepted++
+	if newerTerm(in.term, in.termRev, &b) {
+		in.term, in.termRev = b.Term, b.TermRev
+	}
 	news := e.heard.Broken || matters(&e.heard.Beat, &b)
 	e.heard, e.stream = Heard{Beat: b, At: at}, stream
 	if news {
@@ -153,6 +161,10 @@ func (in *inbox) hearsay(r Row, now time.Time) {
 		return
 	}
 	if e != nil && e.heard.Beat.Boot == r.Boot && r.Seq <= e.heard.Beat.Seq {
+		if r.Seq == e.heard.Beat.Seq && e.stream == 0 && r.Broken && !e.heard.Broken {
+			e.heard.Broken = true // nobody has told us more, and now it broke there too
+			in.notify()
+		}
 		return
 	}
 	if in.accept(r.Beat, at, 0) {
@@ -180,6 +192,20 @@ func (in *inbox) from(who string) map[string]Heard {
 	return out
 }
 
+// direct returns when each agent was last heard over a connection to itself
+// that still works.
+func (in *inbox) direct() map[string]time.Time {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	out := map[string]time.Time{}
+	for k, e := range in.entries {
+		if k.from == FromAgent && e.stream != 0 && !e.heard.Broken {
+			out[k.node] = e.heard.At
+		}
+	}
+	return out
+}
+
 // keep forgets every node that is not named.
 func (in *inbox) keep(nodes map[string]bool) {
 	in.mu.Lock()
@@ -189,6 +215,12 @@ func (in *inbox) keep(nodes map[string]bool) {
 	if len(in.entries) != n {
 		in.notify()
 	}
+}
+
+func (in *inbox) newestTerm() (*cluster.Term, int64) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.term, in.termRev
 }
 
 func (in *inbox) counters() Stats {
