@@ -117,6 +117,8 @@ func (c *client) lookUp(ctx context.Context) (pool.Secret, error) {
 	var secret pool.Secret
 	err := c.retry(ctx, func(ctx context.Context) error {
 		v := c.Topology.Current()
+		ctx, cancel := whilePrimary(ctx, c.Topology, v)
+		defer cancel()
 		err := errNoNode
 		if v.HasPrimary() {
 			if secret, err = c.Verifiers.Lookup(ctx, v.Primary.Addr, c.user); err == nil {

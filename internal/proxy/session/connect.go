@@ -118,7 +118,12 @@ func (c *client) open(ctx context.Context, v route.View, l pool.Login) (*pool.Ba
 	return nil, destination{}, noStandby(v, last)
 }
 
-func noStandby(v route.View, last error) *wire.Error {
+// refusal is an error of the proxy's own that waiting does not help against.
+type refusal struct{ error }
+
+func (r refusal) Unwrap() error { return r.error }
+
+func noStandby(v route.View, last error) error {
 	e := wire.Fatal("57P03", "no standby can be read from at the moment",
 		"Use the read-write port, or set read_only_fallback: true to let this port use the primary. What the standbys do: manada status")
 	switch {
@@ -129,7 +134,7 @@ func noStandby(v route.View, last error) *wire.Error {
 	default:
 		e.Detail = fmt.Sprintf("None of the %d standbys streams from the primary of epoch %d closely enough.", len(v.Standbys), v.Epoch)
 	}
-	return e
+	return refusal{e}
 }
 
 func (c *client) openPrimary(ctx context.Context, v route.View, l pool.Login) (*pool.Backend, destination, error) {
@@ -248,8 +253,11 @@ func (c *client) gaveUp(last error) error {
 // transient says whether an attempt may succeed a little later or elsewhere.
 func transient(err error) bool {
 	var e *wire.Error
+	var own refusal
 	var cert *tls.CertificateVerificationError
 	switch {
+	case errors.As(err, &own):
+		return false
 	case errors.As(err, &e):
 		switch e.Code {
 		case "57P01", "57P02", "57P03": // shutting down, crashed, starting up
