@@ -134,25 +134,29 @@ func (i *Instance) renderHBA() string {
 		"local all all peer map=manada",
 	}
 	ours := []string{cluster.RoleReplication, cluster.RoleRewind, cluster.RoleMonitor, cluster.RoleProxy}
-	lines = append(lines, hbaPair("replication", cluster.RoleReplication)...)
+	lines = append(lines, i.hbaPair("replication", cluster.RoleReplication)...)
 	for _, r := range ours[1:] {
-		lines = append(lines, hbaPair("all", r)...)
+		lines = append(lines, i.hbaPair("all", r)...)
 	}
 	for _, r := range ours {
 		lines = append(lines, "host all "+r+" all reject", "host replication "+r+" all reject")
 	}
 	lines = append(lines, i.cfg.HBA...)
-	lines = append(lines, hbaPair("all", "all")...)
-	lines = append(lines, hbaPair("replication", "all")...)
+	lines = append(lines, i.hbaPair("all", "all")...)
+	lines = append(lines, i.hbaPair("replication", "all")...)
 	return strings.Join(lines, "\n") + "\n"
 }
 
-func hbaPair(db, role string) []string {
-	return []string{
-		"hostssl " + db + " " + role + " all scram-sha-256",
-		"host " + db + " " + role + " 127.0.0.1/32 scram-sha-256",
-		"host " + db + " " + role + " ::1/128 scram-sha-256",
+// hbaPair lets a role in over TLS from anywhere, without it from this machine only.
+func (i *Instance) hbaPair(db, role string) []string {
+	var lines []string
+	if i.cfg.TLS.Cert != "" {
+		lines = append(lines, "hostssl "+db+" "+role+" all scram-sha-256")
 	}
+	return append(lines,
+		"host "+db+" "+role+" 127.0.0.1/32 scram-sha-256",
+		"host "+db+" "+role+" ::1/128 scram-sha-256",
+	)
 }
 
 func (i *Instance) renderIdent() string {

@@ -147,7 +147,7 @@ func (i *Instance) single(ctx context.Context, dir, db string, sql []string) err
 // environment of ours, ended when ctx ends.
 func (i *Instance) program(ctx context.Context, name string, env []string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, filepath.Join(i.cfg.BinDir, name), args...)
-	cmd.Env = append(environ(), env...)
+	cmd.Env = append(i.environ(), env...)
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	// The whole group: pg_rewind and pg_basebackup have children.
@@ -156,15 +156,17 @@ func (i *Instance) program(ctx context.Context, name string, env []string, args 
 	return cmd
 }
 
-// environ is our environment without what steers libpq and locale.
-func environ() []string {
+// environ is our environment without what steers libpq and locale. HOME is the
+// run directory: libpq looks for certificates and passwords of the user below
+// it, and fails when it may not, as after a change of user.
+func (i *Instance) environ() []string {
 	var out []string
 	for _, e := range os.Environ() {
-		if !strings.HasPrefix(e, "PG") && !strings.HasPrefix(e, "LC_") && !strings.HasPrefix(e, "LANG") {
+		if !strings.HasPrefix(e, "PG") && !strings.HasPrefix(e, "LC_") && !strings.HasPrefix(e, "LANG") && !strings.HasPrefix(e, "HOME=") {
 			out = append(out, e)
 		}
 	}
-	return append(out, "LC_ALL=C.UTF-8", "LC_MESSAGES=C")
+	return append(out, "LC_ALL=C.UTF-8", "LC_MESSAGES=C", "HOME="+i.cfg.RunDir)
 }
 
 // tail is the end of a program's output, for an error message.

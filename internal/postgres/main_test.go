@@ -4,7 +4,9 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -92,12 +94,32 @@ func until(t *testing.T, what string, f func() bool) {
 	}
 }
 
+var template struct {
+	sync.Once
+	dir string
+}
+
+// foundFromTemplate copies one founded directory: initdb takes seconds.
+func (n *node) foundFromTemplate() {
+	n.t.Helper()
+	template.Do(func() {
+		must(n.t, n.Found(deadline(n.t, 60*time.Second)))
+		template.dir = filepath.Join(os.TempDir(), "template")
+		must(n.t, exec.Command("cp", "-a", n.cfg.DataDir, template.dir).Run())
+	})
+	if _, err := os.Stat(n.cfg.DataDir); err == nil {
+		return
+	}
+	must(n.t, exec.Command("cp", "-a", template.dir, n.cfg.DataDir).Run())
+	must(n.t, n.newInstanceID(n.cfg.DataDir, nil))
+}
+
 // leader founds a node and makes it primary, committing alone.
 func leader(t *testing.T, name string, change ...func(*Config)) *node {
 	t.Helper()
 	n := newNode(t, name, change...)
 	ctx := deadline(t, 30*time.Second)
-	must(t, n.Found(ctx))
+	n.foundFromTemplate()
 	must(t, n.StartFounding(ctx))
 	_, err := n.SetSync(ctx, cluster.CommitAlone())
 	must(t, err)

@@ -75,7 +75,7 @@ func (i *Instance) startSpec() guardian.StartSpec {
 	for _, s := range unshakeable {
 		argv = append(argv, "-c", s)
 	}
-	return guardian.StartSpec{Argv: argv, Env: environ(), Dir: "/", Log: i.cfg.LogFile}
+	return guardian.StartSpec{Argv: argv, Env: i.environ(), Dir: "/", Log: i.cfg.LogFile}
 }
 
 // prepare makes the directory and the configuration ready for any start.

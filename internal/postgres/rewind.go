@@ -1,0 +1,220 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"manada/internal/cluster"
+)
+
+// tailNote describes a bundle in StateDir/lost-and-found.
+type tailNote struct {
+	Schema   int              `json:"schema"`
+	Node     string           `json:"node"`
+	From     cluster.LSN      `json:"from"`
+	To       cluster.LSN      `json:"to"`
+	Timeline cluster.Timeline `json:"timeline"`
+	Files    []string         `json:"files"`
+	SavedAt  string           `json:"saved_at"`
+}
+
+// Rewind turns a stopped, diverged directory into a standby of the source: the
+// poison mark first; then the WAL from fork on is saved to lost-and-found; then
+// pg_rewind (which does crash recovery itself); then our files, a new instance
+// id, and the mark is cleared last (finding M10). The source's pg_control is
+// looked at before and after (trap T10). Interrupted at any point the mark
+// stays; once the directory was altered only Clone can finish (ErrNeedClone).
+func (i *Instance) Rewind(ctx context.Context, s Source, fork cluster.LSN, progress Progress) error {
+	if err := i.rewind(ctx, s, fork, progress); err != nil {
+		return fmt.Errorf("rewind from %s: %w", s.Node, err)
+	}
+	return nil
+}
+
+func (i *Instance) rewind(ctx context.Context, s Source, fork cluster.LSN, progress Progress) error {
+	begun := time.Now()
+	if err := i.mustBeDown(ctx); err != nil {
+		return err
+	}
+	p, err := i.Poison()
+	if err != nil {
+		return err
+	}
+	if p != nil && (p.Touched || p.What != "rewind") {
+		return fmt.Errorf("%w: a %s from %s was interrupted", ErrNeedClone, p.What, p.From)
+	}
+	if _, err := i.CheckDataDir(""); err != nil {
+		return err
+	}
+	control, err := ReadControl(i.cfg.DataDir)
+	if err != nil {
+		return err
+	}
+	name := cluster.ServiceName("rewind", i.cfg.Node)
+	if err := i.checkSource(ctx, s, name, control.SystemID); err != nil {
+		return err
+	}
+	mark := Poison{What: "rewind", From: s.Node}
+	if p != nil {
+		mark = *p
+	}
+	if err := i.setPoison(mark); err != nil {
+		return err
+	}
+	if mark.Tail == "" {
+		if mark.Tail, err = i.saveTail(ctx, fork); err != nil {
+			return err
+		}
+	}
+	mark.Touched = true
+	if err := i.setPoison(mark); err != nil {
+		return err
+	}
+	said, err := i.runRewind(ctx, s, name, progress)
+	if err != nil {
+		return fmt.Errorf("%w (%w): %s", err, ErrNeedClone, said)
+	}
+	if err := i.checkSource(ctx, s, name, control.SystemID); err != nil {
+		return err
+	}
+	if err := i.finishRemake(i.cfg.DataDir); err != nil {
+		return err
+	}
+	i.log.Info("rewound", "from", s.Node, "fork_lsn", fork.String(), "ms", time.Since(begun).Milliseconds())
+	i.log.Debug("pg_rewind said", "text", said)
+	return i.clearPoison()
+}
+
+func (i *Instance) mustBeDown(ctx context.Context) error {
+	st, err := i.sup.Status(ctx)
+	if err != nil {
+		return err
+	}
+	if st.Running || !st.TreeEmpty {
+		return errors.New("postgres still runs: stop it first")
+	}
+	return nil
+}
+
+// runRewind runs pg_rewind. Single-user recovery cannot run as a standby, so
+// the signal files go first; the mark keeps anybody from starting meanwhile.
+func (i *Instance) runRewind(ctx context.Context, s Source, name string, progress Progress) (said string, err error) {
+	for _, f := range []string{"standby.signal", "recovery.signal", "postmaster.pid"} {
+		if err := removeFile(filepath.Join(i.cfg.DataDir, f)); err != nil {
+			return "", err
+		}
+	}
+	if _, err := i.render(); err != nil {
+		return "", err
+	}
+	conf := "include " + quote(i.run(confFile)) + "\nsynchronous_standby_names = " + quote(cluster.HoldCommits().String()) +
+		"\nprimary_conninfo = ''\nrestore_command = " + quote(i.cfg.RestoreCommand) + "\n"
+	if err := writeFile(i.run("rewind.conf"), []byte(conf), 0o600); err != nil {
+		return "", err
+	}
+	args := []string{"-D", i.cfg.DataDir, "--progress", "--config-file=" + i.run("rewind.conf")}
+	if i.cfg.RestoreCommand != "" {
+		args = append(args, "--restore-target-wal")
+	}
+	err = i.withPassfile("rewind", cluster.RoleRewind, i.cfg.Passwords.Rewind, func(pass string) error {
+		args = append(args, "--source-server="+i.conninfo(s.Host, s.Port, cluster.RoleRewind, name, pass)+" dbname="+cluster.Database)
+		var err error
+		said, err = runWithProgress(i.program(ctx, "pg_rewind", nil, args...), progress)
+		return err
+	})
+	if err != nil {
+		return said, fmt.Errorf("pg_rewind: %w", err)
+	}
+	return said, nil
+}
+
+// finishRemake puts our files into a directory that was rewound or cloned, for
+// it came with the source's, and gives it a new identity. What follows is
+// started without an upstream, until Follow.
+func (i *Instance) finishRemake(dir string) error {
+	if err := writeDataDirConf(dir); err != nil {
+		return err
+	}
+	for _, f := range []string{"postmaster.pid", "postmaster.opts", "recovery.signal"} {
+		if err := removeFile(filepath.Join(dir, f)); err != nil {
+			return err
+		}
+	}
+	if err := writeFile(filepath.Join(dir, "standby.signal"), nil, 0o600); err != nil {
+		return err
+	}
+	i.confMu.Lock()
+	defer i.confMu.Unlock()
+	if err := errors.Join(i.removePassfiles(""), i.renderNoUpstream()); err != nil {
+		return err
+	}
+	return i.newInstanceID(dir, func(m *marks) { m.FormerPrimary = false })
+}
+
+// saveTail copies the WAL from the segment of fork to its end, "" when the
+// directory has nothing beyond fork.
+func (i *Instance) saveTail(ctx context.Context, fork cluster.LSN) (string, error) {
+	end, tl, err := i.WALEnd(ctx)
+	if err != nil {
+		return "", err
+	}
+	if end <= fork {
+		return "", nil
+	}
+	control, err := ReadControl(i.cfg.DataDir)
+	if err != nil {
+		return "", err
+	}
+	now := time.Now().UTC()
+	dir := filepath.Join(i.cfg.StateDir, "lost-and-found", now.Format("20060102T150405.000Z"))
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", fmt.Errorf("save divergent WAL: %w", err)
+	}
+	note := tailNote{Schema: 1, Node: i.cfg.Node, From: fork, To: end, Timeline: tl, SavedAt: now.Format(time.RFC3339)}
+	e, err := os.ReadDir(filepath.Join(i.cfg.DataDir, "pg_wal"))
+	if err != nil {
+		return "", fmt.Errorf("save divergent WAL: %w", err)
+	}
+	first, last := uint64(fork)/control.SegmentSize, uint64(end-1)/control.SegmentSize
+	for _, f := range e {
+		_, seg, ok := parseSegment(f.Name(), control.SegmentSize)
+		if history := strings.HasSuffix(f.Name(), ".history"); !history && (!ok || seg < first || seg > last) {
+			continue
+		}
+		if err := ctx.Err(); err != nil {
+			return "", err
+		}
+		if err := copySync(filepath.Join(i.cfg.DataDir, "pg_wal", f.Name()), filepath.Join(dir, f.Name())); err != nil {
+			return "", fmt.Errorf("save divergent WAL: %w", err)
+		}
+		note.Files = append(note.Files, f.Name())
+	}
+	if err := writeJSON(filepath.Join(dir, "tail.json"), note); err != nil {
+		return "", err
+	}
+	i.log.Info("divergent wal saved", "dir", dir, "from", fork.String(), "to", end.String(), "timeline", tl)
+	return dir, errors.Join(syncDir(filepath.Dir(dir)), syncDir(i.cfg.StateDir))
+}
+
+func copySync(from, to string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(to, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	if err == nil {
+		err = out.Sync()
+	}
+	return errors.Join(err, out.Close())
+}

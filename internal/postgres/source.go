@@ -1,0 +1,132 @@
+package postgres
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"manada/internal/cluster"
+)
+
+// Source is the open leader from which a directory is made anew.
+type Source struct {
+	Host     string
+	Port     int
+	Node     string
+	Timeline cluster.Timeline // of its epoch, from the term
+}
+
+// Progress is told how far a long copy is, in bytes; total is an estimate.
+type Progress func(done, total int64)
+
+// ErrSource: the source is not (or no longer) the primary that it should be.
+var ErrSource = errors.New("source is not fit")
+
+// checkSource asks the source whether it is a primary of the expected timeline,
+// of our database system, and whether its pg_control says so: pg_rewind
+// believes pg_control, and right after a promotion it still names the old
+// timeline ("no rewind required", trap T10). Then a CHECKPOINT is asked for.
+func (i *Instance) checkSource(ctx context.Context, s Source, name, systemID string) error {
+	c, err := i.connectSource(ctx, s, name)
+	if err != nil {
+		return fmt.Errorf("ask source %s: %w", s.Node, err)
+	}
+	defer c.Conn().Close()
+	const ask = "select pg_is_in_recovery(), (pg_control_checkpoint()).timeline_id, (pg_control_system()).system_identifier"
+	for attempt := 0; ; attempt++ {
+		r, err := run(ctx, c, ask)
+		if err != nil {
+			return fmt.Errorf("ask source %s: %w", s.Node, err)
+		}
+		row := r[0][0]
+		switch tl := cluster.Timeline(intOf(row[1])); {
+		case boolOf(row[0]):
+			return fmt.Errorf("%w: %s is a standby", ErrSource, s.Node)
+		case systemID != "" && string(row[2]) != systemID:
+			return fmt.Errorf("%w: %s belongs to database system %s, we to %s", ErrSource, s.Node, row[2], systemID)
+		case tl == s.Timeline:
+			return nil
+		case tl > s.Timeline || attempt > 0:
+			return fmt.Errorf("%w: pg_control of %s is on timeline %d, not %d", ErrSource, s.Node, tl, s.Timeline)
+		}
+		if _, err := run(ctx, c, "checkpoint"); err != nil {
+			return fmt.Errorf("ask source %s for a checkpoint: %w", s.Node, err)
+		}
+	}
+}
+
+func (i *Instance) connectSource(ctx context.Context, s Source, name string) (*pgconn.PgConn, error) {
+	dsn := fmt.Sprintf("host=%s port=%d user=%s dbname=%s connect_timeout=5", conninfoQuote(s.Host), s.Port, cluster.RoleRewind, cluster.Database)
+	if ca := i.cfg.TLS.CA; ca != "" {
+		dsn += " sslmode=verify-ca sslrootcert=" + conninfoQuote(ca)
+	} else {
+		dsn += " sslmode=prefer"
+	}
+	c, err := pgconn.ParseConfig(dsn)
+	if err != nil {
+		return nil, err
+	}
+	c.Password = i.cfg.Passwords.Rewind
+	c.RuntimeParams = map[string]string{"application_name": name}
+	return pgconn.ConnectConfig(ctx, c)
+}
+
+// withPassfile writes a password file for one run of a program and removes it.
+func (i *Instance) withPassfile(what, role, password string, f func(path string) error) error {
+	path := i.run(what + ".pgpass")
+	if err := writeFile(path, []byte(passfileLine(role, password)), 0o600); err != nil {
+		return err
+	}
+	defer os.Remove(path)
+	return f(path)
+}
+
+var progressLine = regexp.MustCompile(`(\d+)/(\d+) kB`)
+
+// runWithProgress runs a program of PostgreSQL that writes its progress to
+// stderr, and returns all it said but that.
+func runWithProgress(cmd *exec.Cmd, progress Progress) (string, error) {
+	w := &progressWriter{report: progress}
+	cmd.Stdout, cmd.Stderr = w, w
+	err := cmd.Run()
+	w.line()
+	return tail(w.text.Bytes()), err
+}
+
+type progressWriter struct {
+	report     Progress
+	part, text bytes.Buffer
+}
+
+func (w *progressWriter) Write(b []byte) (int, error) {
+	for _, c := range b {
+		if c == '\n' || c == '\r' {
+			w.line()
+		} else {
+			w.part.WriteByte(c)
+		}
+	}
+	return len(b), nil
+}
+
+func (w *progressWriter) line() {
+	s := strings.TrimSpace(w.part.String())
+	w.part.Reset()
+	if m := progressLine.FindStringSubmatch(s); m != nil {
+		done, _ := strconv.ParseInt(m[1], 10, 64)
+		total, _ := strconv.ParseInt(m[2], 10, 64)
+		if w.report != nil {
+			w.report(done<<10, total<<10)
+		}
+	} else if s != "" && w.text.Len() < 64<<10 {
+		w.text.WriteString(s + "\n")
+	}
+}
