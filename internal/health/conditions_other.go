@@ -7,6 +7,7 @@ const (
 	SettingPutBack  Code = "M-C01"
 	Paused          Code = "M-C02"
 	ConfigRefused   Code = "M-C03"
+	SettingBeaten   Code = "M-C04"
 	DiskNearlyFull  Code = "M-H01"
 	ClockSkew       Code = "M-H02"
 	CertExpiring    Code = "M-H03"
@@ -19,9 +20,9 @@ const (
 var configEntries = []Entry{
 	{
 		Code: SettingPutBack, Severity: cluster.Info, Title: "A setting was changed by hand and put back",
-		Text: "{setting} on {node} was changed by hand to {value} and put back",
+		Text: "{setting} on {node} was changed by hand and put back",
 		Hint: "change it for the whole herd:  manada config set {setting}=VALUE",
-		Args: []string{"setting", "value"},
+		Args: []string{"setting"},
 		Doc: "Settings on which the promise of no lost commit rests, such as synchronous_standby_names, belong to the agent. " +
 			"A change by ALTER SYSTEM or in a file is undone and reported.",
 	},
@@ -37,6 +38,14 @@ var configEntries = []Entry{
 		Hint: "check the file:  manada config check",
 		Args: []string{"why"},
 		Doc:  "A changed configuration file was read and found wrong. The last good one stays in force.",
+	},
+	{
+		Code: SettingBeaten, Severity: cluster.Warning, Title: "A setting of the agent is overridden",
+		Text: "{setting} on {node} is overridden by {by}",
+		Hint: "take it out there and reload PostgreSQL:  manada explain {node}",
+		Args: []string{"setting", "by"},
+		Doc: "PostgreSQL takes a setting on which the promise of no lost commit rests from a place that the agent cannot put " +
+			"right by itself, such as the command line or a file that is read after its own.",
 	},
 }
 

@@ -37,8 +37,8 @@ var postgresEntries = []Entry{
 	{
 		Code: CommitNotSync, Severity: cluster.Warning, Title: "synchronous_commit is weakened for a role or database",
 		Text: "synchronous_commit is {value} for {whom}",
-		Hint: "if that is not meant:  ALTER {whom_sql} RESET synchronous_commit;",
-		Args: []string{"value", "whom", "whom_sql"},
+		Hint: "if that is not meant:  ALTER ROLE|DATABASE NAME RESET synchronous_commit",
+		Args: []string{"value", "whom"},
 		Doc: "Commits of these sessions are acknowledged before a standby has them; a failover may lose them. That can be meant, " +
 			"so it is said and not undone.",
 	},

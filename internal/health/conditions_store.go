@@ -31,8 +31,9 @@ var storeEntries = []Entry{
 	},
 	{
 		Code: StoreRolledBack, Severity: cluster.Warning, Title: "The store was rolled back",
-		Text: "the store answers {node} with a past that is older than what {node} has already obeyed",
+		Text: "the store was rolled back: {node} has obeyed epoch {seen} already",
 		Hint: "do not restart anything; run  manada store recover  and name the leader it asks for",
+		Args: []string{"seen"},
 		Doc: "Every agent remembers on its disk the highest epoch it obeyed and the highest revision it saw. An answer below " +
 			"either means that the store was restored from an old copy or made anew. No role changes until it is repaired; the " +
 			"primary goes on as it does under loss of the store.",
