@@ -3,6 +3,7 @@ package cli
 import "github.com/spf13/cobra"
 
 func (a *app) addCommands(root *cobra.Command) {
-	add(root, "host", a.configCmd())
+	add(root, "herd", a.upCmd(), a.downCmd(), a.statusCmd(), a.uriCmd(), a.switchoverCmd(), a.failoverCmd(), a.failbackCmd())
+	add(root, "host", a.runCmd(), a.initCmd(), a.joinCmd(), a.nodeCmd(), a.configCmd())
 	add(root, "other", a.versionCmd())
 }

@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"context"
 	"io"
 	"log/slog"
 	"syscall"
@@ -29,6 +30,9 @@ type Config struct {
 	Mirror io.Writer
 	Env    []string // of the children
 	Log    *slog.Logger
+	// Before is called once with the lock held, before any child is started: it
+	// waits for what they need. Its error ends Run; a signal ends its context.
+	Before func(ctx context.Context) error
 	// AfterStop is called when every child has ended, before the lock is let
 	// go: it ends what the agent left behind. It has its own deadlines.
 	AfterStop func() error

@@ -54,6 +54,13 @@ type supervisor struct {
 }
 
 func (s *supervisor) run(ctx context.Context) error {
+	if why, err := s.before(ctx); why != "" || err != nil {
+		s.ending.set()
+		if err == nil {
+			s.cfg.Log.Info("stopping before anything was started", "why", why)
+		}
+		return err
+	}
 	for _, c := range s.children {
 		go c.loop()
 	}
@@ -63,6 +70,34 @@ func (s *supervisor) run(ctx context.Context) error {
 	notify("STOPPING=1")
 	s.cfg.Log.Info("stopping", "why", why)
 	return s.stopAll()
+}
+
+// before runs the caller's preparation; why is not empty when a signal came
+// first.
+func (s *supervisor) before(ctx context.Context) (why string, err error) {
+	if s.cfg.Before == nil {
+		return "", nil
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- s.cfg.Before(ctx) }()
+	for {
+		select {
+		case err := <-done:
+			return "", err
+		case why := <-s.stop:
+			cancel()
+			<-done
+			return why, nil
+		case sig := <-s.cfg.Signals:
+			if sig != syscall.SIGHUP {
+				cancel()
+				<-done
+				return sig.String(), nil
+			}
+		}
+	}
 }
 
 // ready tells systemd when every child was started once.

@@ -34,7 +34,8 @@ type setup struct {
 	Order    []string
 	MaxSize  int64
 	StopMS   int
-	Orphan   bool // be a subreaper, as PID 1 would
+	Orphan   bool   // be a subreaper, as PID 1 would
+	Before   string // "wait": never ready; "fail": cannot be
 }
 
 func act(args []string) {
@@ -100,6 +101,16 @@ func actSupervisor(config string) {
 	cfg := Config{LockFile: filepath.Join(s.Dir, "pid"), Socket: filepath.Join(s.Dir, "sock"), LogDir: s.Dir, MaxSize: s.MaxSize, Keep: 2,
 		Mirror: os.Stdout, Env: os.Environ(), Signals: conv, FirstPause: 20 * time.Millisecond, LongestPause: 80 * time.Millisecond,
 		AfterStop: func() error { note(filepath.Join(s.Dir, "notes"), "after stop"); return nil }}
+	switch s.Before {
+	case "wait":
+		cfg.Before = func(ctx context.Context) error {
+			note(filepath.Join(s.Dir, "notes"), "waits")
+			<-ctx.Done()
+			return ctx.Err()
+		}
+	case "fail":
+		cfg.Before = func(context.Context) error { return errors.New("belongs to no herd") }
+	}
 	exe, _ := os.Executable()
 	for _, name := range s.Order {
 		cfg.Children = append(cfg.Children, Child{Name: name, Command: append([]string{exe, "act"}, s.Children[name]...), StopWithin: time.Duration(s.StopMS) * time.Millisecond})
@@ -320,5 +331,25 @@ func TestLogIsCut(t *testing.T) {
 		if st, err := os.Stat(f); err != nil || st.Size() > 4000 {
 			t.Errorf("%s: %v %v", f, st.Size(), err)
 		}
+	}
+}
+
+func TestWaitsBeforeStarting(t *testing.T) {
+	dir := t.TempDir()
+	s := twoLive(dir)
+	s.Before = "wait"
+	r := startSupervisor(t, s)
+	eventually(t, "it waits", func() bool { return notes(t, dir) == "waits\n" })
+	if c := r.child("agent"); c.State != Waiting || c.PID != 0 {
+		t.Errorf("started too early: %+v", c)
+	}
+	if code := r.stop(); code != 0 {
+		t.Errorf("exit code %d: %s", code, r.out.String())
+	}
+	s.Before = "fail"
+	r = startSupervisor(t, s)
+	_ = r.cmd.Wait()
+	if code := r.cmd.ProcessState.ExitCode(); code != 1 || !strings.Contains(r.out.String(), "belongs to no herd") {
+		t.Errorf("exit code %d: %s", code, r.out.String())
 	}
 }

@@ -1,0 +1,224 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os/user"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"manada/internal/cluster"
+	"manada/internal/peer"
+	"manada/internal/store"
+)
+
+// roleRequest is what POST /v1/switchover and /v1/failover take.
+type roleRequest struct {
+	To             string `json:"to,omitempty"`
+	AcceptDataLoss bool   `json:"accept_data_loss,omitempty"`
+	OldPrimaryOff  bool   `json:"old_primary_is_off,omitempty"`
+	By             string `json:"by,omitempty"`
+}
+
+func (a *app) switchoverCmd() *cobra.Command {
+	var timeout time.Duration
+	c := &cobra.Command{
+		Use:   "switchover [NODE]",
+		Short: "Let another node be the primary, without losing anything",
+		Long: `Let another node be the primary: the present one stops cleanly, NODE (default: a
+synchronous standby) takes over, and the old primary follows it. No acknowledged
+commit is lost; writes wait about a second.` + exits(exitFailed, exitUsage, exitNoPrimary, exitUnknown),
+		Example: "  manada switchover\n  manada switchover slave",
+		Args:    upTo(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			q := roleRequest{}
+			if len(args) == 1 {
+				q.To = args[0]
+			}
+			return a.changeRole(c.Context(), "switchover", q, timeout)
+		},
+	}
+	c.Flags().DurationVar(&timeout, "timeout", time.Minute, "how long to wait for it")
+	return c
+}
+
+func (a *app) failoverCmd() *cobra.Command {
+	var timeout time.Duration
+	var q roleRequest
+	c := &cobra.Command{
+		Use:   "failover [NODE]",
+		Short: "Make a standby the primary although the primary is gone",
+		Long: `Make a standby the primary when the primary is gone and nobody took over by
+himself. The herd does that alone whenever no commit can be lost, so this is for
+the rest: a primary that was alone (degraded) when it died. Then it is refused
+unless --accept-data-loss says that commits may be lost and --old-primary-is-off
+that the old primary cannot come back by surprise.` + exits(exitFailed, exitUsage, exitNoPrimary, exitRefused, exitUnknown),
+		Example: "  manada failover\n  manada failover slave --accept-data-loss --old-primary-is-off",
+		Args:    upTo(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				q.To = args[0]
+			}
+			return a.changeRole(c.Context(), "failover", q, timeout)
+		},
+	}
+	f := c.Flags()
+	f.BoolVar(&q.AcceptDataLoss, "accept-data-loss", false, "commits that only the old primary has may be lost")
+	f.BoolVar(&q.OldPrimaryOff, "old-primary-is-off", false, "the old primary is off and cannot come back by itself")
+	f.DurationVar(&timeout, "timeout", time.Minute, "how long to wait for it")
+	return c
+}
+
+func (a *app) failbackCmd() *cobra.Command {
+	var timeout time.Duration
+	c := &cobra.Command{
+		Use:   "failback [NODE]",
+		Short: "Give the lead back to the node that had it before",
+		Long: `Give the lead back to the node that was the primary before the last change
+(default), or to NODE: wait until it is a synchronous standby again, which it
+becomes by itself, then switch over to it.` + exits(exitFailed, exitUsage, exitNoPrimary, exitUnknown),
+		Example: "  manada failback\n  manada failback master",
+		Args:    upTo(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			to := ""
+			if len(args) == 1 {
+				to = args[0]
+			}
+			return a.failback(c.Context(), to, timeout)
+		},
+	}
+	c.Flags().DurationVar(&timeout, "timeout", 5*time.Minute, "how long to wait for it")
+	return c
+}
+
+// changeRole files a request and waits for its result.
+func (a *app) changeRole(ctx context.Context, verb string, q roleRequest, timeout time.Duration) error {
+	c, err := a.open()
+	if err != nil {
+		return err
+	}
+	wait, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	if u, err := user.Current(); err == nil {
+		q.By = u.Username
+	}
+	var ticket struct {
+		ID string `json:"id"`
+		To string `json:"to"`
+	}
+	began := time.Now()
+	if err := c.write(wait, http.MethodPost, "/v1/"+verb, q, &ticket); err != nil {
+		return err
+	}
+	a.say("%s to %s asked for (request %s)", verb, ticket.To, ticket.ID)
+	r, err := c.result(wait, ticket.ID)
+	if err != nil {
+		if ctx.Err() != nil {
+			return fail(exitInterrupted, "manada status  says what became of it", "interrupted; the request %s goes on without us", ticket.ID)
+		}
+		return fail(exitUnknown, "manada status  says what became of it", "%s to %s: no outcome within %s", verb, ticket.To, timeout)
+	}
+	if r.Code != 0 {
+		return fail(r.Code, "manada status", "%s to %s: %s", verb, ticket.To, r.Text)
+	}
+	a.print("%s is the primary: %s (%.1f s)", ticket.To, r.Text, time.Since(began).Seconds())
+	return nil
+}
+
+// result waits until the request is finished; any host can tell.
+func (c *caller) result(ctx context.Context, id string) (store.Result, error) {
+	for {
+		q, _, err := read[store.Request](ctx, c, "/v1/request/"+id, time.Second)
+		if err == nil && q.Result != nil {
+			return *q.Result, nil
+		}
+		select {
+		case <-ctx.Done():
+			return store.Result{}, ctx.Err()
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+func (a *app) failback(ctx context.Context, to string, timeout time.Duration) error {
+	c, err := a.open()
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	if to == "" {
+		if to, err = c.formerLeader(ctx); err != nil {
+			return err
+		}
+	}
+	if err := a.awaitSync(ctx, c, to, timeout); err != nil {
+		return err
+	}
+	return a.changeRole(ctx, "switchover", roleRequest{To: to}, max(timeout-time.Since(began), time.Second))
+}
+
+// formerLeader is who led before the present primary.
+func (c *caller) formerLeader(ctx context.Context) (string, error) {
+	rows, _, err := read[[]peer.Row](ctx, c, "/v1/view", time.Second)
+	if err != nil {
+		return "", err
+	}
+	t, _ := peer.NewestTerm(rows)
+	if t == nil {
+		return "", fail(exitFailed, "manada status", "the herd's record is not known yet")
+	}
+	for i := len(t.History) - 1; i >= 0; i-- {
+		if l := t.History[i].Leader; l != t.Leader {
+			return l, nil
+		}
+	}
+	return "", fail(exitFailed, "manada switchover NODE", "only %s has led this herd so far", t.Leader)
+}
+
+// awaitSync waits until the node is a synchronous standby that streams.
+func (a *app) awaitSync(ctx context.Context, c *caller, node string, timeout time.Duration) error {
+	wait, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	said := ""
+	for {
+		s, err := c.status(wait)
+		state := "no host of the herd answers"
+		if err == nil {
+			n, known := s.Node(node)
+			switch {
+			case !known:
+				return fail(exitUsage, "manada status  lists the nodes", "there is no node %s in this herd", node)
+			case s.Primary == node:
+				return fail(exitFailed, "", "%s is already the primary", node)
+			case n.Sync == cluster.SyncMember && n.State == cluster.StateStreaming:
+				return nil
+			}
+			state = describeNode(n)
+		}
+		if state != said {
+			said = state
+			a.say("waiting until %s is a synchronous standby; now: %s", node, state)
+		}
+		select {
+		case <-wait.Done():
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			return fail(exitFailed, "manada status", "%s did not become a synchronous standby within %s: %s; nothing was changed", node, timeout, state)
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+func describeNode(n cluster.NodeStatus) string {
+	s := string(n.State)
+	if n.Op != "" {
+		s += ", " + n.Op
+	}
+	if n.LagBytes != nil && *n.LagBytes > 0 {
+		s += fmt.Sprintf(", %d bytes behind", *n.LagBytes)
+	}
+	return s
+}

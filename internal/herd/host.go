@@ -1,0 +1,233 @@
+package herd
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+
+	"manada/internal/config"
+	"manada/internal/peer"
+	"manada/internal/pki"
+)
+
+// Prepare makes the folders of a host and, when root does it, gives them to the
+// account that will run there. What exists keeps its contents; a folder that
+// belongs to somebody else is an error, except to root.
+func Prepare(c *config.Config, a config.Account) error {
+	dirs := []string{c.DataDir, c.RunDir, c.StateDir(), c.IdentityDir(), c.LogDir(), c.StoreDir()}
+	if c.Has(config.Repository) {
+		dirs = append(dirs, c.Backup.RepoPath)
+	}
+	for i, d := range dirs {
+		mode := os.FileMode(0o700)
+		if i == 0 {
+			mode = 0o755 // configuration and logs may be read by others
+		}
+		if d == c.LogDir() {
+			mode = 0o750
+		}
+		if err := MakeDir(d, mode, a); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// MakeDir makes a folder and what is missing above it, owned by the account.
+func MakeDir(dir string, mode os.FileMode, a config.Account) error {
+	st, err := os.Stat(dir)
+	if err == nil && !st.IsDir() {
+		return fmt.Errorf("make folder: %s is a file", dir)
+	}
+	if errors.Is(err, os.ErrNotExist) {
+		if up := filepath.Dir(dir); up != dir {
+			if err := MakeDir(up, 0o755, rootIfRoot(a)); err != nil {
+				return err
+			}
+		}
+		if err := os.Mkdir(dir, mode); err != nil && !errors.Is(err, os.ErrExist) {
+			return fmt.Errorf("make folder: %w", err)
+		}
+		return own(dir, a)
+	}
+	if err != nil {
+		return fmt.Errorf("make folder: %w", err)
+	}
+	return nil
+}
+
+// rootIfRoot: what is missing above a folder stays root's when root makes it.
+func rootIfRoot(a config.Account) config.Account {
+	if os.Geteuid() == 0 {
+		return config.CurrentAccount()
+	}
+	return a
+}
+
+// own gives a file to the account, which only root can.
+func own(path string, a config.Account) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	if err := os.Lchown(path, a.UID, a.GID); err != nil {
+		return fmt.Errorf("give %s to user %s: %w", path, a.Name, err)
+	}
+	return nil
+}
+
+// Founding says whether the herd's authority has not reached the store yet, so
+// that no other host can have joined: until then founding may be done again.
+func Founding(c *config.Config) bool {
+	_, err := os.Stat(filepath.Join(c.IdentityDir(), "ca-key.sealed"))
+	return err == nil
+}
+
+// Found makes this host the first of a new herd: folders, the authority, its
+// identity and the passwords. Done again it does nothing, until the herd has
+// begun to live: then it is pki.ErrExists.
+func Found(c *config.Config, a config.Account) error {
+	if c.Kind() == pki.KindProxy || !c.Has(config.Database) || !c.Has(config.Store) {
+		return errors.New("found herd: the first host needs the roles database and store")
+	}
+	if err := Prepare(c, a); err != nil {
+		return err
+	}
+	if c.HasIdentity() && !Founding(c) {
+		id, err := pki.Load(c.IdentityDir())
+		if err != nil {
+			return err
+		}
+		return fmt.Errorf("%w: %s of cluster %s", pki.ErrExists, id.Node(), id.Cluster())
+	}
+	// What makes a founder comes before the identity: with the identity the
+	// host may start.
+	if err := keepFacts(c, []byte(`{"schema": 1, "founder": true}`), a); err != nil {
+		return err
+	}
+	_, err := pki.Found(c.IdentityDir(), c.Cluster, c.Node, c.Kind(), hostNames(c))
+	return err
+}
+
+// hostNames are the names and addresses under which others reach this host.
+func hostNames(c *config.Config) []string {
+	names := []string{c.Advertise}
+	if ip := net.ParseIP(c.Listen); ip != nil && !ip.IsUnspecified() && c.Listen != c.Advertise {
+		names = append(names, c.Listen)
+	}
+	return names
+}
+
+// Join makes this host a member of the herd whose member answers at one of the
+// addresses. It tries once; refusals are *pki.JoinError. A join that was
+// interrupted is completed.
+func Join(ctx context.Context, c *config.Config, a config.Account, addrs []string, secret, version string) (via string, err error) {
+	if err := Prepare(c, a); err != nil {
+		return "", err
+	}
+	if c.HasIdentity() && !hasFacts(c) {
+		return askFacts(ctx, c, a, addrs)
+	}
+	j, err := pki.Join(ctx, addrs, pki.JoinOptions{Dir: c.IdentityDir(), Cluster: c.Cluster, Node: c.Node, Kind: c.Kind(),
+		Hosts: hostNames(c), Secret: secret, Version: version})
+	if err != nil {
+		return "", err
+	}
+	if err := keepFacts(c, j.Facts, a); err != nil {
+		return "", err
+	}
+	return j.Via, nil
+}
+
+// askFacts completes a join that ended between identity and facts: with the
+// identity this host is a member already and may ask.
+func askFacts(ctx context.Context, c *config.Config, a config.Account, addrs []string) (string, error) {
+	id, err := CheckIdentity(c)
+	if err != nil {
+		return "", err
+	}
+	cl := peer.Client{TLS: func(string) *tls.Config { return id.ClientTLSAny() }}
+	err = errors.New("ask what the herd is: no address of a member was given")
+	for _, addr := range addrs {
+		var facts json.RawMessage
+		if err = cl.Call(ctx, addr, "", http.MethodGet, "/v1/facts", nil, &facts); err == nil {
+			return addr, keepFacts(c, facts, a)
+		}
+	}
+	return "", err
+}
+
+// Member says whether this host belongs to a herd, completely.
+func Member(c *config.Config) bool { return c.HasIdentity() && hasFacts(c) }
+
+func factsFile(c *config.Config) string { return filepath.Join(c.StateDir(), "herd.json") }
+
+func hasFacts(c *config.Config) bool {
+	_, err := os.Stat(factsFile(c))
+	return err == nil
+}
+
+// keepFacts writes what the host knows of its herd where its processes read it
+// (process.Facts).
+func keepFacts(c *config.Config, facts json.RawMessage, a config.Account) error {
+	return writeFile(factsFile(c), append(facts, '\n'), 0o600, a)
+}
+
+// CheckIdentity loads the identity of a host and holds it against the
+// configuration.
+func CheckIdentity(c *config.Config) (*pki.Identity, error) {
+	id, err := pki.Load(c.IdentityDir())
+	if err != nil {
+		return nil, err
+	}
+	want := pki.Name{Cluster: c.Cluster, Node: c.Node, Kind: c.Kind()}
+	if got := id.Name(); got != want {
+		return nil, fmt.Errorf("the identity in %s is of host %s (%s) of cluster %s, but %s says %s (%s) of cluster %s",
+			c.IdentityDir(), got.Node, got.Kind, got.Cluster, c.File, want.Node, want.Kind, want.Cluster)
+	}
+	return id, nil
+}
+
+// writeFile writes a file so that it is there whole or not at all, owned by the
+// account.
+func writeFile(path string, data []byte, mode os.FileMode, a config.Account) error {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	defer os.Remove(f.Name()) // gone after the rename
+	_, err = f.Write(data)
+	err = errors.Join(err, f.Chmod(mode), own(f.Name(), a), f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
+
+// KnownPeers are the agents that the host remembers, node to address; a hint.
+func KnownPeers(c *config.Config) map[string]string {
+	var f struct {
+		Peers map[string]string `json:"peers"`
+	}
+	if b, err := os.ReadFile(factsFile(c)); err == nil {
+		_ = json.Unmarshal(b, &f)
+	}
+	return f.Peers
+}

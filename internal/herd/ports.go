@@ -1,0 +1,99 @@
+package herd
+
+import (
+	"fmt"
+	"net"
+	"strconv"
+
+	"manada/internal/config"
+)
+
+// portPicker hands out ports of this machine: the default where it is free,
+// else the default with 1, 2, ... in front (15432), else the next free one.
+type portPicker struct {
+	used map[int]bool
+	free func(port int) bool
+	said []string // what differs from the default
+}
+
+func newPortPicker() *portPicker { return &portPicker{used: map[int]bool{}, free: portFree} }
+
+// portFree says whether nobody listens there.
+func portFree(port int) bool {
+	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	if err != nil {
+		return false
+	}
+	l.Close()
+	return true
+}
+
+func (p *portPicker) take(port int) bool {
+	if p.used[port] || !p.free(port) {
+		return false
+	}
+	p.used[port] = true
+	return true
+}
+
+// pick returns a free port for what, preferably want.
+func (p *portPicker) pick(what string, want int) (int, error) {
+	if p.take(want) {
+		return want, nil
+	}
+	for port := want + 10000; port <= 65535; port += 10000 {
+		if p.take(port) {
+			return p.say(what, want, port), nil
+		}
+	}
+	for port := want + 1; port < want+2000 && port <= 65535; port++ {
+		if p.take(port) {
+			return p.say(what, want, port), nil
+		}
+	}
+	return 0, fmt.Errorf("no free port for %s near %d", what, want)
+}
+
+func (p *portPicker) say(what string, want, got int) int {
+	p.said = append(p.said, fmt.Sprintf("port %d is taken: %s listens on %d", want, what, got))
+	return got
+}
+
+// pickAll gives a host its ports; defaults names the wanted ones.
+func (p *portPicker) pickAll(host string, roles []string, want config.Ports) (config.Ports, error) {
+	has := func(r string) bool {
+		for _, x := range roles {
+			if x == r {
+				return true
+			}
+		}
+		return false
+	}
+	agent := has("database") || has("store") || has("repository")
+	got := want
+	for _, s := range []struct {
+		on   bool
+		what string
+		port *int
+	}{
+		{has("database"), host + "'s PostgreSQL", &got.PostgreSQL},
+		{has("proxy"), "the proxy", &got.SQL},
+		{has("proxy"), "the proxy for reading", &got.ReadOnly},
+		{has("store"), host + "'s store", &got.StoreCli},
+		{has("store"), host + "'s store (peers)", &got.StorePeer},
+		{agent, host + "'s agent", &got.Peer},
+		{agent, host + "'s agent (HTTP)", &got.HTTP},
+		{has("proxy"), "the proxy (HTTP)", &got.ProxyHTTP},
+		{has("repository"), host + "'s repository", &got.Backup},
+	} {
+		if !s.on {
+			continue
+		}
+		port, err := p.pick(s.what, *s.port)
+		if err != nil {
+			return got, err
+		}
+		*s.port = port
+	}
+	return got, nil
+}
