@@ -157,15 +157,21 @@ func TestRemovedHostIsNotAdmitted(t *testing.T) {
 func TestNewcomerJoinsOverThePeerPort(t *testing.T) {
 	h := newHerd(t, herdName, "master")
 	a := h.host("master")
+	token, rec := pki.NewToken(time.Now())
 	a.cfg.Join = pki.NewAuthority(pki.AuthorityConfig{
-		Identity:     a.id,
-		CA:           func(context.Context) (*pki.CA, error) { return h.ca, nil },
-		SharedSecret: func() (string, error) { return "s3cret", nil },
+		Identity: a.id,
+		CA:       func(context.Context) (*pki.CA, error) { return h.ca, nil },
+		Tokens: func(_ context.Context, id string, change func(*pki.TokenRecord) error) error {
+			if id != rec.ID {
+				return pki.ErrNoToken
+			}
+			return change(&rec)
+		},
 	})
 	a.serve()
 	a.beating(cluster.Beat{})
 	j, err := pki.Join(t.Context(), []string{a.addr}, pki.JoinOptions{
-		Dir: t.TempDir(), Cluster: herdName, Node: "slave", Kind: pki.KindData, Secret: "s3cret",
+		Dir: t.TempDir(), Cluster: herdName, Node: "slave", Kind: pki.KindData, Secret: token,
 	})
 	must(t, err)
 	b := NewHub(testConfig(j.Identity))

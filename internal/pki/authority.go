@@ -11,6 +11,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -30,6 +31,21 @@ type Newcomer struct {
 	Shared  bool   // by the shared secret, not by a token
 }
 
+// Clashes says whether the newcomer's name, or a host name that its certificate
+// would carry, is the name of one of these other nodes. PostgreSQL's clients
+// verify a node by such a name. For AuthorityConfig.Allow.
+func (n Newcomer) Clashes(others []string) error {
+	for _, o := range others {
+		if n.Node == o {
+			return fmt.Errorf("the herd has a host named %s already", o)
+		}
+		if slices.ContainsFunc(n.Hosts, func(h string) bool { return strings.EqualFold(strings.TrimSuffix(h, "."), o) }) {
+			return fmt.Errorf("host name %s is the name of another node", o)
+		}
+	}
+	return nil
+}
+
 // AuthorityConfig is what a member needs to take newcomers in.
 type AuthorityConfig struct {
 	Identity *Identity
@@ -41,7 +57,7 @@ type AuthorityConfig struct {
 	// for at every exchange.
 	SharedSecret func() (string, error)
 	// Allow may refuse a newcomer whose secret is good, for instance because
-	// its name is that of another living host; the text goes to the newcomer.
+	// its name is that of another living host (Newcomer.Clashes); the text goes to the newcomer.
 	// nil: all are allowed.
 	Allow func(context.Context, Newcomer) error
 	// Facts is what the newcomer is told of the herd (store endpoints, peers),

@@ -27,7 +27,8 @@ type JoinOptions struct {
 	Hosts   []string // names and addresses under which others reach this host
 	Secret  string   // a token, or the content of join_secret_file
 	Version string   // of this binary
-	// Timeout bounds the exchange with one address. Default 10 s.
+	// Timeout bounds the exchange with one address. Default 30 s: a slow
+	// machine may need seconds to derive a key from a shared secret.
 	Timeout time.Duration
 }
 
@@ -52,7 +53,7 @@ func Join(ctx context.Context, addrs []string, o JoinOptions) (*Joined, error) {
 		return nil, errors.New("join herd: no address of a member was given")
 	}
 	if o.Timeout <= 0 {
-		o.Timeout = 10 * time.Second
+		o.Timeout = 30 * time.Second
 	}
 	n := &newcomer{opts: o}
 	var errs []error

@@ -403,3 +403,12 @@ func TestProxyRenewsThroughAMember(t *testing.T) {
 		t.Errorf("renewed as %v, %v", n, err)
 	}
 }
+
+func TestClashingNames(t *testing.T) {
+	n := Newcomer{Name: Name{"olivo", "slave", KindProxy}, Hosts: []string{"db2", "MASTER."}}
+	for others, want := range map[string]bool{"slave": true, "master": true, "third": false, "db": false} {
+		if err := n.Clashes([]string{"x", others}); (err != nil) != want {
+			t.Errorf("clash with %s: %v, want %v", others, err, want)
+		}
+	}
+}

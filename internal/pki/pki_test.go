@@ -18,7 +18,10 @@ import (
 	"manada/internal/cluster"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	sharedRounds = 1000
+	goleak.VerifyTestMain(m)
+}
 
 func must(t testing.TB, err error) {
 	t.Helper()
@@ -223,6 +226,14 @@ func TestWhoMayTalkToWhom(t *testing.T) {
 	must(t, err)
 	stranger, _, _ := founded(t, "olivo", "master") // same names, other authority
 
+	namesake, err := Issue(master, ca, filepath.Join(t.TempDir(), "n"), "master", KindProxy, nil)
+	must(t, err)
+	expired, err := Issue(master, ca, filepath.Join(t.TempDir(), "e"), "late", KindData, nil)
+	must(t, err)
+	lapsed, err := ca.Resign(expired.cert.Load().Leaf, time.Now().Add(-2*hostLifetime))
+	must(t, err)
+	must(t, expired.InstallCertificate(lapsed))
+
 	old := slave.ClientTLS("master")
 	old.MaxVersion = tls.VersionTLS12
 	old.MinVersion = tls.VersionTLS12
@@ -239,6 +250,9 @@ func TestWhoMayTalkToWhom(t *testing.T) {
 		{"none", master.ServerTLS(), &tls.Config{InsecureSkipVerify: true}, "certificate"},
 		{"another node answers", slave.ServerTLS(), master.ClientTLS("third"), "is slave, not third"},
 		{"a proxy poses as a member", proxy.ServerTLS(), slave.ClientTLSAny(), "is a proxy"},
+		{"a proxy of a member's name", namesake.ServerTLS(), slave.ClientTLS("master"), "is a proxy"},
+		{"server whose certificate has expired", expired.ServerTLS(), slave.ClientTLS("late"), "expired"},
+		{"client whose certificate has expired", master.ServerTLS(), expired.ClientTLS("master"), "expired"},
 		{"server of another authority", stranger.ServerTLS(), slave.ClientTLS("master"), "not of this herd"},
 		{"client of another authority", master.ServerTLS(), insecure(stranger.ClientTLS("master")), "unknown authority"},
 		{"the same where optional", master.ServerTLSOptionalClient(), insecure(stranger.ClientTLS("master")), "unknown authority"},

@@ -52,9 +52,10 @@ func (id *Identity) PublicTLS() *tls.Config {
 	}
 }
 
-// ClientTLS is for a connection to that node: TLS 1.3, our certificate shown,
-// the server's certificate signed by our authority and naming the node in its
-// CN, under whatever address it was reached. Also good for PostgreSQL.
+// ClientTLS is for a connection to that data or witness host: TLS 1.3, our
+// certificate shown, the server's certificate signed by our authority and
+// naming the node in its CN, under whatever address it was reached. Also good
+// for its PostgreSQL.
 func (id *Identity) ClientTLS(node string) *tls.Config {
 	return id.clientTLS(func(n Name) error {
 		if n.Node != node {
@@ -67,12 +68,7 @@ func (id *Identity) ClientTLS(node string) *tls.Config {
 // ClientTLSAny is for a connection to whichever data or witness host of the
 // herd answers: the store, or the first question of a command line.
 func (id *Identity) ClientTLSAny() *tls.Config {
-	return id.clientTLS(func(n Name) error {
-		if !n.Member() {
-			return fmt.Errorf("the host that answers, %s, is a %s: give the address of a data or witness host", n.Node, n.Kind)
-		}
-		return nil
-	})
+	return id.clientTLS(func(Name) error { return nil })
 }
 
 // TLSFor is ClientTLS of a node, or ClientTLSAny when the name is empty.
@@ -96,6 +92,11 @@ func (id *Identity) clientTLS(want func(Name) error) *tls.Config {
 			n, err := id.verifyServer(s)
 			if err != nil {
 				return err
+			}
+			if !n.Member() {
+				// Less is asked of who may become a proxy: it must never pass
+				// for a host that is believed, whatever its name.
+				return fmt.Errorf("the host that answers, %s, is a %s: give the address of a data or witness host", n.Node, n.Kind)
 			}
 			return want(n)
 		},
