@@ -1,6 +1,8 @@
 package decide
 
 import (
+	"fmt"
+
 	"manada/internal/cluster"
 )
 
@@ -12,6 +14,11 @@ func promote(v *View) (Decision, bool) {
 	if t.Leader != v.Self || t.Open || l.Leads == t.Epoch {
 		return Decision{}, false
 	}
+	give := func(d Decision, why string) (Decision, bool) { d.CannotCommit = why; return d, true }
+	if l.Empty || l.Poisoned {
+		// Only others can open an epoch now, so they must hear of it (C3 b).
+		return give(wait("won epoch %d, but the data directory is gone: another node must take over", t.Epoch), "its data directory is gone")
+	}
 	if d, stop := cutOff(v); stop {
 		return d, true
 	}
@@ -19,12 +26,21 @@ func promote(v *View) (Decision, bool) {
 	switch {
 	case !l.TreeEmpty && l.Postgres == cluster.PostgresDying:
 		return wait("waiting for the last processes of PostgreSQL to end"), true
-	case t.Epoch == 1 && l.Postgres == cluster.PostgresDown:
+	case t.Epoch == 1 && l.Postgres == cluster.PostgresDown && !l.Former:
 		return do(Action{Verb: StartFounding}, "starting the first primary"), true
 	case l.Postgres == cluster.PostgresDown:
 		return do(Action{Verb: StartStandby}, "starting PostgreSQL, to promote it"), true
 	case l.Postgres != cluster.PostgresStandby:
 		return wait("PostgreSQL is %s; it is promoted as soon as it answers", l.Postgres), true
+	case !l.Final:
+		return do(Action{Verb: ReadPosition}, "reading where the WAL ends, before promoting"), true
+	case l.WAL.Epoch == t.Epoch:
+		// It was promoted before and stopped. The allocated timeline is used up,
+		// so the epoch cannot be begun again; nothing was acknowledged in it.
+		n := won(v, position(v), v.Self+" succeeds itself, epoch "+fmt.Sprint(t.Epoch)+" never opened")
+		return do(Action{Verb: Swap, Term: n, Note: "won"}, "%s", n.Reason), true
+	case b.Parent != 0 && position(v).Less(cluster.Position{Epoch: b.Parent, LSN: b.ForkLSN}):
+		return give(wait("won epoch %d at %s, but the WAL ends at %s now: another node must take over", t.Epoch, b.ForkLSN, l.WAL.LSN), "it has lost WAL")
 	}
 	return do(Action{Verb: Promote, Timeline: b.Timeline, Epoch: t.Epoch},
 		"won epoch %d: promoting to timeline %d", t.Epoch, b.Timeline), true
