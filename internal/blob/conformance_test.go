@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -398,6 +399,21 @@ func TestRemoteShortBody(t *testing.T) {
 	}
 	if b, err := Get(ctx, remoteStorage(t, m, false), "f"); err == nil {
 		t.Fatalf("read %d bytes of a file that broke, without an error", len(b))
+	}
+}
+
+// TestRemoteForeign404: a server that is not ours has no files, but it cannot say
+// that a file is missing.
+func TestRemoteForeign404(t *testing.T) {
+	srv := httptest.NewServer(http.NotFoundHandler())
+	defer srv.Close()
+	defer srv.Client().CloseIdleConnections()
+	r, _ := NewRemote(srv.URL, srv.Client())
+	if _, err := r.Stat(t.Context(), "f"); err == nil || errors.Is(err, ErrNotExist) {
+		t.Errorf("stat: %v", err)
+	}
+	if _, err := r.Open(t.Context(), "f", 0, -1); err == nil || errors.Is(err, ErrNotExist) {
+		t.Errorf("open: %v", err)
 	}
 }
 

@@ -101,12 +101,13 @@ func (r *Remote) request(ctx context.Context, method, path, query string, body i
 }
 
 func remoteError(resp *http.Response) error {
-	if resp.Request.Method == http.MethodHead && resp.StatusCode == http.StatusNotFound {
-		return ErrNotExist
-	}
-	var e wireError
-	if err := json.NewDecoder(io.LimitReader(resp.Body, 64<<10)).Decode(&e); err != nil {
-		return fmt.Errorf("repository host answered %s", resp.Status)
+	// Only the handler's own word counts: a 404 of some other server in the way
+	// must never look like a missing file, as things are deleted for that.
+	e := wireError{Error: resp.Status, Code: resp.Header.Get(headerCode)}
+	if resp.Request.Method != http.MethodHead {
+		if err := json.NewDecoder(io.LimitReader(resp.Body, 64<<10)).Decode(&e); err != nil {
+			return fmt.Errorf("repository host answered %s", resp.Status)
+		}
 	}
 	for _, c := range errorCodes {
 		if c.code == e.Code {

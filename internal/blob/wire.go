@@ -26,6 +26,7 @@ const (
 
 	headerDir   = "X-Manada-Dir"
 	headerMTime = "X-Manada-Mtime"
+	headerCode  = "X-Manada-Code" // the code of an error, for answers without a body
 )
 
 // lockBeat is how often the server writes into the response of a lock. A lock
@@ -67,6 +68,7 @@ func writeError(w http.ResponseWriter, err error) {
 		}
 	}
 	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set(headerCode, body.Code)
 	w.WriteHeader(status)
 	json.NewEncoder(w).Encode(body)
 }
