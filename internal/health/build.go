@@ -225,16 +225,14 @@ func (b *builder) findPrimary() {
 }
 
 // leads says whether the node's trusted word is that its PostgreSQL runs as
-// primary of the epoch. Of a guardian, which does not always know epochs, the
-// word that PostgreSQL is a primary is enough: the record names its epoch.
+// primary of the epoch: answering, not hung or stopping. A guardian does not
+// always know epochs; of one that names none, the word that PostgreSQL is a
+// primary is enough, because the record names its epoch.
 func (n *node) leads(epoch uint64) bool {
-	if n.beat == nil || !n.beat.Postgres.Up() {
+	if n.beat == nil || n.beat.Postgres != cluster.PostgresPrimary {
 		return false
 	}
-	if n.beat.Leads == epoch {
-		return true
-	}
-	return !n.agent && n.beat.Leads == 0 && n.beat.Postgres == cluster.PostgresPrimary
+	return n.beat.Leads == epoch || !n.agent && n.beat.Leads == 0
 }
 
 func (b *builder) node(name string) *node {

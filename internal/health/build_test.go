@@ -51,6 +51,14 @@ func TestBuildConditions(t *testing.T) {
 			in.Nodes["master"].Beat.Postgres, in.Nodes["master"].Beat.Leads = cluster.PostgresDown, 0
 		}, "down", 4, "", []string{"M-R01 master", "M-P01 master"}},
 		{"leader claims an older epoch", func(in *Input) { in.Nodes["master"].Beat.Leads = 6 }, "down", 4, "", []string{"M-R01 master", "M-R13 master"}},
+		{"leader hangs", func(in *Input) { in.Nodes["master"].Beat.Postgres = cluster.PostgresHung }, "down", 4, "", []string{"M-R01 master", "M-P02 master"}},
+		{"leader stops", func(in *Input) { in.Nodes["master"].Beat.Postgres = cluster.PostgresStopping }, "down", 4, "", []string{"M-R01 master"}},
+		{"guardian says frozen", func(in *Input) {
+			s := in.Nodes["master"]
+			s.Age = time.Minute
+			s.Guardian = &cluster.Beat{Node: "master", Kind: "data", From: "guardian", Postgres: cluster.PostgresHung, Leads: 7}
+			in.Nodes["master"] = s
+		}, "down", 4, "", []string{"M-R01 master", "M-R11 master"}},
 		{"cannot commit", func(in *Input) { in.Nodes["master"].Beat.CannotCommit = "probe took longer than 1s" }, "down", 4, "master", []string{"M-P03 master"}},
 		{"commits wait", func(in *Input) { in.Nodes["master"].Beat.WaitingMS = 2500 }, "degraded", 3, "master", []string{"M-R15 master"}},
 		{"no term", func(in *Input) {
