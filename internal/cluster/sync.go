@@ -2,7 +2,9 @@ package cluster
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -57,4 +59,35 @@ func (s SyncSetting) String() string {
 		q[i] = fmt.Sprintf("%q", n)
 	}
 	return fmt.Sprintf("ANY %d (%s)", s.K, strings.Join(q, ","))
+}
+
+var syncValue = regexp.MustCompile(`^ANY (\d+) \((.*)\)$`)
+
+// ParseSyncSetting reads a value that String wrote; false for any other, as
+// after somebody set it by hand.
+func ParseSyncSetting(v string) (SyncSetting, bool) {
+	if v == "" {
+		return CommitAlone(), true
+	}
+	if v == HoldCommits().String() {
+		return HoldCommits(), true
+	}
+	m := syncValue.FindStringSubmatch(v)
+	if m == nil {
+		return SyncSetting{}, false
+	}
+	k, err := strconv.Atoi(m[1])
+	if err != nil {
+		return SyncSetting{}, false
+	}
+	s := SyncSetting{K: k}
+	for _, q := range strings.Split(m[2], ",") {
+		name, err := strconv.Unquote(strings.TrimSpace(q))
+		if err != nil {
+			return SyncSetting{}, false
+		}
+		s.Names = append(s.Names, name)
+	}
+	slices.Sort(s.Names)
+	return s, true
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -59,10 +60,17 @@ func (i *Instance) observeDisk(o *Observation) {
 	c, err := ReadControl(i.cfg.DataDir)
 	if err == nil {
 		o.HasData, o.Control, o.CleanStop = true, &c, c.State.Clean()
-		o.FormerPrimary = o.FormerPrimary || c.State.Primary()
+		// A base backup and a rewound directory carry the source's state; they
+		// have standby.signal. A primary started by hand had to remove it.
+		o.FormerPrimary = o.FormerPrimary || c.State.Primary() && !i.hasStandbySignal()
 	} else if !errors.Is(err, os.ErrNotExist) {
 		note(err)
 	}
+}
+
+func (i *Instance) hasStandbySignal() bool {
+	_, err := os.Stat(filepath.Join(i.cfg.DataDir, "standby.signal"))
+	return err == nil
 }
 
 // observeLive asks PostgreSQL.

@@ -39,7 +39,7 @@ func (i *Instance) StartFounding(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if m.FormerPrimary {
+	if m.FormerPrimary && m.LedEpoch > 1 {
 		return errors.New("start postgres: this directory has led already; it comes back as a standby")
 	}
 	return i.start(ctx, func() error {

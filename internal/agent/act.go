@@ -1,0 +1,223 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"manada/internal/cluster"
+	"manada/internal/decide"
+	"manada/internal/store"
+)
+
+// quick is the deadline of a small step.
+const quick = 5 * time.Second
+
+// act carries out one action. Long ones are only begun here (work.go).
+func (a *Agent) act(ctx context.Context, v *decide.View, act decide.Action) error {
+	qctx, cancel := context.WithTimeout(ctx, quick)
+	defer cancel()
+	switch act.Verb {
+	case decide.ReadStore:
+		return a.readStore(qctx)
+	case decide.Settle:
+		return a.settle(qctx)
+	case decide.Create, decide.Swap, decide.Withdraw:
+		return a.change(qctx, v, act)
+	case decide.Answer:
+		return a.answer(qctx, act)
+	}
+	if a.db == nil {
+		return fmt.Errorf("%s: this host has no database", act.Verb)
+	}
+	if op, long := a.long(v, act); long {
+		a.begin(ctx, act, op)
+		return nil
+	}
+	err := a.small(qctx, v, act)
+	a.observe(ctx)
+	return err
+}
+
+// small carries out a step on this node's PostgreSQL or disk.
+func (a *Agent) small(ctx context.Context, v *decide.View, act decide.Action) error {
+	switch act.Verb {
+	case decide.Promise:
+		a.remembered(func(m *memory) { m.promisedAt = time.Now() })
+		return a.db.WritePromise(a.promiseOf(act))
+	case decide.DropPromise:
+		return a.db.RemovePromise()
+	case decide.CutUpstream:
+		return a.db.CutUpstream(ctx)
+	case decide.EndReceiver:
+		return a.db.EndReceiver(ctx)
+	case decide.ReadPosition:
+		return a.readPosition(ctx)
+	case decide.WriteControl:
+		err := a.db.WriteControl(ctx, act.Epoch, a.cfg.Node, act.Nonce)
+		if err == nil {
+			a.remembered(func(m *memory) { m.writtenEpoch = act.Epoch })
+		}
+		return err
+	case decide.SetSync:
+		return a.setSync(ctx, act.Sync)
+	case decide.Probe:
+		return a.probe(ctx)
+	case decide.EndSenders:
+		return a.db.EndSenders(ctx, act.PIDs)
+	case decide.Follow:
+		return a.follow(ctx, act)
+	}
+	return fmt.Errorf("unknown action %s", act.Verb)
+}
+
+func (a *Agent) remembered(f func(*memory)) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	f(&a.mem)
+}
+
+// change swaps the record. A write of unknown outcome is marked so before it
+// is sent: until a later read and write of ours succeed both values count (H2).
+func (a *Agent) change(ctx context.Context, v *decide.View, act decide.Action) error {
+	n := act.Term.Clone()
+	n.Since = time.Now().UTC().Format(time.RFC3339)
+	a.setUnsettled(true)
+	var rev int64
+	var err error
+	if act.Verb == decide.Create {
+		rev, err = a.store.Create(ctx, n)
+	} else {
+		rev, err = a.store.Swap(ctx, v.Store.Rev, n)
+	}
+	if err != nil {
+		if !errors.Is(err, store.ErrUnknown) {
+			a.setUnsettled(false)
+		}
+		return err
+	}
+	if err := a.high.Obey(n.Epoch, rev); err != nil {
+		return fmt.Errorf("keep epoch %d on disk: %w", n.Epoch, err)
+	}
+	a.setUnsettled(false)
+	a.changed(n, rev)
+	if act.Verb == decide.Withdraw {
+		// Off the store before off the disk.
+		if err := a.db.RemovePromise(); err != nil {
+			return err
+		}
+		a.remembered(func(m *memory) { m.withdrawals++; m.withdrawnAt = time.Now() })
+		a.observe(ctx)
+	}
+	a.swapped(v, act, n)
+	return nil
+}
+
+func (a *Agent) setUnsettled(u bool) {
+	a.mu.Lock()
+	a.rec.unsettled = u
+	a.mu.Unlock()
+}
+
+// changed takes over our own successful write without another read.
+func (a *Agent) changed(n *cluster.Term, rev int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	old := a.rec.snap.Term
+	a.rec.snap.Term, a.rec.snap.TermRev, a.rec.snap.Sent, a.rec.have = n, rev, time.Now(), true
+	if old == nil || old.Epoch != n.Epoch {
+		a.newEpoch(n.Epoch)
+	}
+}
+
+// settle reads and rewrites the record.
+func (a *Agent) settle(ctx context.Context) error {
+	if err := a.readStore(ctx); err != nil {
+		return err
+	}
+	a.mu.Lock()
+	rev := a.rec.snap.TermRev
+	a.mu.Unlock()
+	if rev == 0 { // the first record was never written: only Create can do it, and it compares
+		a.setUnsettled(false)
+		return nil
+	}
+	if _, err := a.store.Touch(ctx, rev); err != nil {
+		return err
+	}
+	a.setUnsettled(false)
+	return a.readStore(ctx)
+}
+
+func (a *Agent) answer(ctx context.Context, act decide.Action) error {
+	code := 1
+	if act.OK {
+		code = 0
+	}
+	err := a.store.FinishRequest(ctx, act.Request, store.Result{Code: code, Text: act.Note, Node: a.cfg.Node, At: time.Now().UTC()})
+	if err != nil && !errors.Is(err, store.ErrConflict) && !errors.Is(err, store.ErrNotFound) {
+		return err
+	}
+	return a.readStore(ctx)
+}
+
+// readPosition asks where the WAL ends, now that nobody adds to it.
+func (a *Agent) readPosition(ctx context.Context) error {
+	lsn, tl, err := a.db.WALEnd(ctx)
+	if err != nil {
+		return err
+	}
+	a.remembered(func(m *memory) { m.position = decidePosition{final: true, timeline: tl, lsn: lsn} })
+	return nil
+}
+
+// unread: something may be received or written again; the position is not final.
+func (a *Agent) unread() {
+	a.remembered(func(m *memory) { m.position = decidePosition{} })
+}
+
+func (a *Agent) setSync(ctx context.Context, s cluster.SyncSetting) error {
+	a.mu.Lock()
+	was := a.seen.sync
+	if s.Alone {
+		a.mem.provedPID = 0
+	}
+	a.mu.Unlock()
+	at, err := a.db.SetSync(ctx, s)
+	if err != nil {
+		return err
+	}
+	a.remembered(func(m *memory) {
+		m.syncSince = at
+		m.oldSenders = nil
+		if s.K > was.K && len(was.Names) > 0 { // raising k (H4)
+			for _, w := range a.seen.senders {
+				m.oldSenders = append(m.oldSenders, w.PID)
+			}
+		}
+	})
+	return nil
+}
+
+func (a *Agent) probe(ctx context.Context) error {
+	ok, err := a.db.ProbeInForce(ctx)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return errors.New("a probe commit did not wait: the new setting is not in force yet")
+	}
+	a.remembered(func(m *memory) { m.provedPID = a.seen.postmaster })
+	return nil
+}
+
+func (a *Agent) follow(ctx context.Context, act decide.Action) error {
+	up, err := a.upstream(act.To, cluster.CertifiedName(a.cfg.Node, act.Epoch), act.Epoch)
+	if err != nil {
+		return err
+	}
+	a.unread()
+	a.remembered(func(m *memory) { m.progressAt = time.Now() })
+	return a.db.Follow(ctx, up)
+}

@@ -1,0 +1,169 @@
+package agent
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"log/slog"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"manada/internal/cluster"
+	"manada/internal/decide"
+	"manada/internal/guardian"
+	"manada/internal/health"
+	"manada/internal/peer"
+	"manada/internal/postgres"
+	"manada/internal/store"
+)
+
+// Config is what an agent is told about its host and herd.
+type Config struct {
+	Cluster, Node, Location string
+	Version                 string
+	Kind                    string // "data" or "witness"
+	Founder                 bool   // this host was told to found the herd
+	Spec                    decide.Spec
+	Beat                    time.Duration
+	RenewEvery              time.Duration
+	StopTimeout             time.Duration // of a fast stop, before it becomes immediate
+	Addrs                   cluster.Addresses
+	StateDir, IdentityDir   string
+	Peers                   map[string]string // known addresses, node to host:port
+	NoFailover              bool
+}
+
+// Parts are what an agent is made of. Database is nil on a witness.
+type Parts struct {
+	Store    store.Store
+	High     *store.HighWater
+	Hub      *peer.Hub
+	Database *postgres.Instance
+	Guardian *guardian.Client
+	Repo     Repository // nil: no archiving
+	Log      *slog.Logger
+	// MoveStoreLeader moves etcd's leadership off a host; may be nil.
+	MoveStoreLeader func(ctx context.Context, avoid string) error
+	// RemoveVoter takes a host's vote in the store away; may be nil.
+	RemoveVoter func(ctx context.Context, node string) error
+	// EnsureGuardian starts a guardian where none answers.
+	EnsureGuardian func(ctx context.Context) error
+}
+
+// Agent runs one node.
+type Agent struct {
+	cfg   Config
+	store store.Store
+	high  *store.HighWater
+	hub   *peer.Hub
+	db    *postgres.Instance
+	guard *guardian.Client
+	repo  Repository
+	log   *slog.Logger
+	parts Parts
+
+	life       context.Context // of Run, for work that outlives a step
+	started    time.Time
+	boot       string
+	bootSeq    uint64
+	wake       chan struct{}
+	overridden chan struct{} // a setting comes from somewhere else
+	events     chan store.Event
+
+	looking sync.Mutex // one observation at a time
+
+	mu           sync.Mutex // guards what follows
+	rec          record
+	seen         observed
+	mem          memory
+	busy         string
+	mayRenew     bool
+	beat         cluster.Beat
+	storeUp      store.Status
+	suspects     string
+	nodes        []store.Node
+	drift        []cluster.Condition
+	putBack      string
+	putBackAt    time.Time
+	archiveErr   string
+	backupStatus *health.Backup
+
+	// Only touched by the loop.
+	lastReason, lastFailure string
+	seq                     uint64
+}
+
+// New makes an agent; Run starts it.
+func New(cfg Config, p Parts) *Agent {
+	id := make([]byte, 8)
+	_, _ = rand.Read(id)
+	a := &Agent{
+		cfg: cfg, store: p.Store, high: p.High, hub: p.Hub, db: p.Database, guard: p.Guardian,
+		repo: p.Repo, log: p.Log, parts: p,
+		started: time.Now(), boot: hex.EncodeToString(id), bootSeq: uint64(time.Now().UnixNano()),
+		wake: make(chan struct{}, 1), overridden: make(chan struct{}, 1), events: make(chan store.Event, 64),
+	}
+	a.mem = newMemory()
+	return a
+}
+
+// Run observes, decides and acts until ctx ends. PostgreSQL goes on running;
+// see Shutdown.
+func (a *Agent) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	a.life = ctx
+	loops := []func(context.Context){a.followStore, a.renewLoop, a.eventLoop, a.membersLoop, a.loop}
+	if a.db != nil {
+		a.observe(ctx)
+		loops = append(loops, a.observeLoop, a.guardianLoop, a.careLoop)
+	}
+	for _, f := range loops {
+		g.Go(func() error { f(ctx); return nil })
+	}
+	return g.Wait()
+}
+
+// memory is what the agent knows beyond its observations and may forget: after
+// a restart every field is safe at its zero value. Guarded by Agent.mu.
+type memory struct {
+	position     decidePosition
+	provedPID    int // postmaster for which waiting is proved in force
+	syncSince    cluster.LSN
+	oldSenders   []int
+	handoverTo   string
+	downSince    time.Time
+	leadsSince   time.Time
+	leads        uint64
+	writtenEpoch uint64
+	withdrawals  int
+	withdrawnAt  time.Time
+	promisedAt   time.Time
+	hungSince    time.Time
+	streamed     map[string]time.Time // certified sender last seen streaming
+	progress     cluster.LSN
+	progressAt   time.Time
+	fork         cluster.LSN
+}
+
+// decidePosition is where the WAL ended when it was last read with no receiver.
+type decidePosition struct {
+	final    bool
+	timeline cluster.Timeline
+	lsn      cluster.LSN
+}
+
+func newMemory() memory {
+	now := time.Now()
+	return memory{streamed: map[string]time.Time{}, progressAt: now, downSince: now, promisedAt: now}
+}
+
+// newEpoch forgets what belonged to the epoch before. Called with mu held.
+func (a *Agent) newEpoch(e uint64) {
+	a.mem.handoverTo = ""
+	a.mem.streamed = map[string]time.Time{}
+	a.mem.oldSenders = nil
+	a.mem.syncSince = 0
+	a.mem.withdrawals = 0
+}

@@ -1,0 +1,158 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"manada/internal/cluster"
+	"manada/internal/peer"
+)
+
+// Repository is where WAL is archived. Implementations bound every call by the
+// context.
+type Repository interface {
+	// Push stores a WAL segment or history file; the same content again is no error.
+	Push(ctx context.Context, path string) error
+	// Get fetches one into dest; os.ErrNotExist when it is not there.
+	Get(ctx context.Context, name, dest string) error
+}
+
+// ArchiveCall is what archive_command and restore_command ask of the agent on
+// this host, over its unix socket.
+type ArchiveCall struct {
+	Path string `json:"path,omitempty"` // push: the file
+	Name string `json:"name,omitempty"` // get: its name
+	Dest string `json:"dest,omitempty"` // get: where it goes
+}
+
+// SocketName is the agent's socket in the run directory, 0600.
+const SocketName = "agent.sock"
+
+// ServeLocal answers archive calls on the unix socket until ctx ends.
+func (a *Agent) ServeLocal(ctx context.Context, path string) error {
+	_ = os.Remove(path)
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return fmt.Errorf("listen for archive calls: %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		l.Close()
+		return fmt.Errorf("listen for archive calls: %w", err)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /archive-push", a.servePush)
+	mux.HandleFunc("POST /archive-get", a.serveGet)
+	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	stop := context.AfterFunc(ctx, func() { srv.Close() })
+	defer stop()
+	if err := srv.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve archive calls: %w", err)
+	}
+	return nil
+}
+
+func (a *Agent) servePush(w http.ResponseWriter, r *http.Request) {
+	var c ArchiveCall
+	err := json.NewDecoder(r.Body).Decode(&c)
+	if err == nil {
+		err = a.mayArchive()
+	}
+	if err == nil {
+		ctx, cancel := context.WithTimeout(r.Context(), time.Minute)
+		defer cancel()
+		err = a.repo.Push(ctx, c.Path)
+	}
+	a.archived(err)
+	if err != nil {
+		peer.WriteError(w, fmt.Errorf("archive %s on %s: %w", filepath.Base(c.Path), a.cfg.Node, err))
+	}
+}
+
+// mayArchive: only the leader of the current epoch archives. WAL of an epoch
+// that is over would poison the archive for everybody else (T11).
+func (a *Agent) mayArchive() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	t := a.rec.snap.Term
+	switch {
+	case a.repo == nil:
+		return errors.New("no repository is known yet")
+	case t == nil || a.mem.leads == 0 || t.Leader != a.cfg.Node || t.Epoch != a.mem.leads:
+		return errors.New("this node does not lead the current epoch")
+	}
+	return nil
+}
+
+// archived remembers how archiving goes, for `status`.
+func (a *Agent) archived(err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err == nil {
+		a.archiveErr = ""
+		return
+	}
+	if a.archiveErr == "" {
+		a.log.Warn("archiving fails", "error", err.Error())
+	}
+	a.archiveErr = err.Error()
+}
+
+func (a *Agent) serveGet(w http.ResponseWriter, r *http.Request) {
+	var c ArchiveCall
+	err := json.NewDecoder(r.Body).Decode(&c)
+	if err == nil && a.repo == nil {
+		err = errors.New("no repository is known yet")
+	}
+	if err == nil {
+		ctx, cancel := context.WithTimeout(r.Context(), time.Minute)
+		defer cancel()
+		err = a.repo.Get(ctx, c.Name, c.Dest)
+	}
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		peer.WriteError(w, peer.Refuse(http.StatusNotFound, peer.CodeNotFound, "", "%s is not in the archive", c.Name))
+	case err != nil:
+		peer.WriteError(w, fmt.Errorf("fetch %s from the archive: %w", c.Name, err))
+	}
+}
+
+// backfill archives what the dead primary streamed here but never archived: on
+// a promoted standby those segments are marked done (T11). Whole segments of
+// the old timeline below the fork, in order; what is there already is compared.
+func (a *Agent) backfill(ctx context.Context, t *cluster.Term) {
+	if a.repo == nil {
+		return
+	}
+	b := t.Current()
+	parent, ok := t.Branch(b.Parent)
+	if !ok {
+		return
+	}
+	const segSize = 16 << 20
+	last := parent.Timeline.Segment(b.ForkLSN, segSize)
+	dir := filepath.Join(a.db.Config().DataDir, "pg_wal")
+	names, err := filepath.Glob(filepath.Join(dir, fmt.Sprintf("%08X????????????????", uint32(parent.Timeline))))
+	if err != nil {
+		return
+	}
+	for _, path := range names { // Glob sorts
+		if filepath.Base(path) >= last || ctx.Err() != nil {
+			continue
+		}
+		if err := a.mayArchive(); err != nil {
+			return
+		}
+		if err := a.repo.Push(ctx, path); err != nil && ctx.Err() == nil {
+			a.log.Warn("cannot back-fill the archive", "segment", filepath.Base(path), "error", err.Error())
+			a.event("archive_gap", t.Epoch, filepath.Base(path)+" could not be archived after the takeover: "+err.Error())
+			return
+		}
+	}
+}

@@ -1,0 +1,49 @@
+package agent
+
+import (
+	"manada/internal/cluster"
+	"manada/internal/decide"
+)
+
+// publish tells the others what this node is and has decided.
+func (a *Agent) publish(v *decide.View, d decide.Decision) {
+	a.seq++
+	b := cluster.Beat{
+		Boot: a.boot, Seq: a.seq, Version: a.cfg.Version, Kind: a.cfg.Kind,
+		Postgres: cluster.PostgresNone, Addrs: a.cfg.Addrs,
+		StoreOK: v.Store.Reachable, Term: v.Store.Term, TermRev: v.Store.Rev, Paused: v.Store.Paused,
+		Suspects: d.Suspects, CannotCommit: d.CannotCommit, Rejoin: d.Rejoin,
+		Certified: d.Certified, Reason: d.Reason, Op: v.Local.Busy,
+	}
+	if a.db != nil {
+		a.localBeat(&b, v)
+	}
+	b.Conditions = a.conditions(v)
+	a.mu.Lock()
+	a.beat = b
+	a.mu.Unlock()
+	if err := a.hub.Publish(b); err != nil {
+		a.log.Error("cannot publish a beat", "error", err.Error())
+	}
+}
+
+func (a *Agent) localBeat(b *cluster.Beat, v *decide.View) {
+	l := &v.Local
+	b.Instance, b.Postgres, b.Timeline = l.Instance, l.Postgres, l.Timeline
+	b.WAL, b.Leads, b.Upstream = l.WAL, l.Leads, l.Upstream
+	b.ControlNonce, b.MayLead, b.Senders = l.ControlNonce, l.MayLead, l.Senders
+	b.Streaming = l.Receiver && l.SilentFor < a.cfg.Spec.SuspectAfter*3
+	if l.Promised != 0 {
+		b.Frozen = l.Promised
+	}
+	a.mu.Lock()
+	b.Replay, b.LagMS, b.WaitingMS = a.seen.replay, a.seen.lagMS, a.seen.waiting.Milliseconds()
+	a.mu.Unlock()
+}
+
+// Self is the newest beat of this node.
+func (a *Agent) Self() cluster.Beat {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.beat
+}

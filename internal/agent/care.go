@@ -1,0 +1,139 @@
+package agent
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"manada/internal/cluster"
+	"manada/internal/guardian"
+	"manada/internal/health"
+	"manada/internal/postgres"
+)
+
+// careLoop does what PostgreSQL needs now and then and no decision hangs on:
+// slots for the other members, settings that were changed by hand put back.
+func (a *Agent) careLoop(ctx context.Context) {
+	fast := time.NewTicker(500 * time.Millisecond)
+	slow := time.NewTicker(2 * time.Second)
+	defer fast.Stop()
+	defer slow.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-fast.C:
+			a.enforce(ctx)
+		case <-a.overridden:
+			a.enforce(ctx)
+		case <-slow.C:
+			a.slots(ctx)
+		}
+	}
+}
+
+func (a *Agent) running() (cluster.PostgresState, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s := a.seen.state
+	return s, (s == cluster.PostgresStandby || s == cluster.PostgresPrimary) && a.busy == ""
+}
+
+// enforce reads back the settings on which the protocol stands.
+// `ALTER SYSTEM SET synchronous_standby_names = ”` silently beats a rendered
+// file: it is put back and said.
+func (a *Agent) enforce(ctx context.Context) {
+	if _, ok := a.running(); !ok {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, quick)
+	defer cancel()
+	found, err := a.db.Enforce(ctx)
+	if err != nil {
+		return
+	}
+	for _, name := range found.Reset {
+		a.event("config_changed", 0, name+" was changed by ALTER SYSTEM on "+a.cfg.Node+" and put back")
+	}
+	var cs []cluster.Condition
+	for _, b := range found.Beaten {
+		cs = append(cs, health.Say(health.ConfigRefused, a.cfg.Node, "why", b+" overrides a setting that the protocol stands on"))
+	}
+	for _, e := range found.FileErrors {
+		cs = append(cs, health.Say(health.ConfigRefused, a.cfg.Node, "why", e))
+	}
+	for _, l := range found.Loose {
+		whom, value, _ := strings.Cut(l, ": ")
+		cs = append(cs, health.Say(health.CommitNotSync, a.cfg.Node, "whom", whom, "value", value))
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(found.Reset) > 0 {
+		a.putBack, a.putBackAt = strings.Join(found.Reset, ", "), time.Now()
+	}
+	if a.putBack != "" && time.Since(a.putBackAt) < putBackShown {
+		cs = append(cs, health.Say(health.SettingPutBack, a.cfg.Node, "setting", a.putBack, "value", "as it was"))
+	}
+	a.drift = cs
+}
+
+// putBackShown is how long `status` tells of a setting that was put back.
+const putBackShown = 10 * time.Minute
+
+// slots keeps one for every other data node, on every node, so that whoever is
+// promoted next has them (T12).
+func (a *Agent) slots(ctx context.Context) {
+	state, ok := a.running()
+	if !ok {
+		return
+	}
+	var want []postgres.SlotWanted
+	for name, h := range a.hub.Heard() {
+		if h.Beat.Kind == "data" && name != a.cfg.Node {
+			want = append(want, postgres.SlotWanted{Name: cluster.SlotName(name), Advance: h.Beat.Replay})
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, quick)
+	defer cancel()
+	if err := a.db.EnsureSlots(ctx, want); err != nil {
+		a.log.Debug("cannot keep slots", "state", state, "error", err.Error())
+	}
+}
+
+// guardianLoop hears within milliseconds of a postmaster's end, and tells the
+// guardian to whom it beats.
+func (a *Agent) guardianLoop(ctx context.Context) {
+	for e := range a.guard.Watch(ctx) {
+		if e.Err != nil {
+			a.log.Warn("guardian is gone; starting another", "error", e.Err.Error())
+			if a.parts.EnsureGuardian != nil {
+				if err := a.parts.EnsureGuardian(ctx); err != nil && ctx.Err() == nil {
+					a.log.Error("cannot start a guardian", "error", err.Error())
+				}
+			}
+			continue
+		}
+		a.observe(ctx)
+		a.poke()
+	}
+}
+
+// tellGuardian says to whom the guardian beats while this agent is away.
+func (a *Agent) tellGuardian(ctx context.Context, peers map[string]string) {
+	if a.guard == nil {
+		return
+	}
+	var to []string
+	for n, addr := range peers {
+		if n != a.cfg.Node {
+			to = append(to, addr)
+		}
+	}
+	slices.Sort(to)
+	b := guardian.BeatConfig{Peers: to, IdentityDir: a.cfg.IdentityDir, Template: a.Self()}
+	b.Template.Term = nil // the guardian speaks of the postmaster, not of the record
+	if err := a.guard.SetBeats(ctx, b); err != nil && ctx.Err() == nil {
+		a.log.Debug("cannot tell the guardian its peers", "error", err.Error())
+	}
+}

@@ -1,0 +1,120 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"strconv"
+	"time"
+
+	"manada/internal/cluster"
+	"manada/internal/postgres"
+	"manada/internal/store"
+)
+
+// membersLoop keeps this host registered, learns who else is there, and keeps
+// etcd's leadership off the primary's host, so that one dead host is not two
+// elections.
+func (a *Agent) membersLoop(ctx context.Context) {
+	a.hub.SetPeers(maps.Clone(a.cfg.Peers))
+	registered := false
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		if !registered {
+			registered = a.register(ctx) == nil
+		}
+		a.learnPeers(ctx)
+		a.watchStore(ctx)
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (a *Agent) register(ctx context.Context) error {
+	return a.store.PutNode(ctx, store.Node{
+		Name: a.cfg.Node, Kind: a.cfg.Kind, Location: a.cfg.Location,
+		Addrs: a.cfg.Addrs, Version: a.cfg.Version, Joined: time.Now().UTC(),
+	})
+}
+
+func (a *Agent) learnPeers(ctx context.Context) {
+	nodes, err := a.store.Nodes(ctx)
+	if err != nil {
+		return
+	}
+	peers := map[string]string{}
+	for _, n := range nodes {
+		if n.Addrs.Peer != "" && n.Kind != "proxy" {
+			peers[n.Name] = n.Addrs.Peer
+		}
+	}
+	a.mu.Lock()
+	a.nodes = nodes
+	a.mu.Unlock()
+	a.hub.SetPeers(peers)
+	a.tellGuardian(ctx, peers)
+}
+
+func (a *Agent) watchStore(ctx context.Context) {
+	st, err := a.store.Status(ctx)
+	if err != nil && st.Voters == 0 {
+		return
+	}
+	a.mu.Lock()
+	a.storeUp = st
+	lead := a.mem.leads != 0
+	a.mu.Unlock()
+	if move := a.parts.MoveStoreLeader; lead && st.Leader == a.cfg.Node && st.Up > 1 && move != nil {
+		if err := move(ctx, a.cfg.Node); err != nil && ctx.Err() == nil {
+			a.log.Debug("cannot move the store's leadership", "error", err.Error())
+		}
+	}
+}
+
+// addrOf is where a node's PostgreSQL listens, by its own word.
+func (a *Agent) addrOf(node string) (host string, port int, err error) {
+	h, ok := a.hub.Heard()[node]
+	if !ok || h.Beat.Addrs.SQL == "" {
+		return "", 0, fmt.Errorf("the address of %s is not known yet", node)
+	}
+	host, p, err := net.SplitHostPort(h.Beat.Addrs.SQL)
+	if err != nil {
+		return "", 0, fmt.Errorf("address of %s: %w", node, err)
+	}
+	port, err = strconv.Atoi(p)
+	return host, port, err
+}
+
+func (a *Agent) upstream(node, name string, epoch uint64) (postgres.Upstream, error) {
+	host, port, err := a.addrOf(node)
+	return postgres.Upstream{Host: host, Port: port, Name: name, Epoch: epoch, Slot: cluster.SlotName(a.cfg.Node)}, err
+}
+
+func (a *Agent) source(node string) (postgres.Source, error) {
+	host, port, err := a.addrOf(node)
+	if err != nil {
+		return postgres.Source{}, err
+	}
+	a.mu.Lock()
+	t := a.rec.snap.Term
+	a.mu.Unlock()
+	if t == nil {
+		return postgres.Source{}, errors.New("no term is known")
+	}
+	return postgres.Source{Node: node, Host: host, Port: port, Timeline: t.Current().Timeline}, nil
+}
+
+func streamsFor(t *cluster.Term, s cluster.Sender) bool {
+	node, epoch, ok := cluster.ParseCertifiedName(s.Name)
+	if !ok || epoch != t.Epoch {
+		return false
+	}
+	_, in := t.SyncNamed(node)
+	return in
+}

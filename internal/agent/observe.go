@@ -1,0 +1,201 @@
+package agent
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"manada/internal/cluster"
+	"manada/internal/decide"
+	"manada/internal/postgres"
+)
+
+// observed is the newest observation in the words of decide. Guarded by Agent.mu.
+type observed struct {
+	at             time.Time
+	state          cluster.PostgresState
+	hungWhy        string
+	postmaster     int
+	treeEmpty      bool
+	empty          bool
+	poisoned       bool
+	cleanStop      bool
+	former         bool
+	instance       string
+	systemID       string
+	promised       uint64
+	timeline       cluster.Timeline
+	wal            cluster.LSN
+	replay         cluster.LSN
+	lagMS          *int64
+	upstream       string
+	receiver       bool
+	silentFor      time.Duration
+	controlNonce   string
+	controlEpoch   uint64
+	sync           cluster.SyncSetting
+	senders        []cluster.Sender
+	waiting        time.Duration
+	pendingRestart []string
+	lostSlots      []string
+}
+
+// observeLoop looks every beat; actions and the guardian make it look sooner.
+func (a *Agent) observeLoop(ctx context.Context) {
+	tick := time.NewTicker(a.cfg.Beat)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			a.observe(ctx)
+		}
+	}
+}
+
+// observe looks once. Observations never overlap, so that an older one cannot
+// overwrite a newer.
+func (a *Agent) observe(ctx context.Context) {
+	a.looking.Lock()
+	defer a.looking.Unlock()
+	o, err := a.db.Observe(ctx)
+	if err != nil {
+		return // the guardian does not answer; guardianLoop says so and starts another
+	}
+	if o.SyncSource != "" && strings.HasSuffix(o.SyncSource, "postgresql.auto.conf") {
+		select {
+		case a.overridden <- struct{}{}:
+		default:
+		}
+	}
+	s := translate(o)
+	a.mu.Lock()
+	changed := a.noteChange(&s)
+	a.seen = s
+	a.mu.Unlock()
+	if changed {
+		a.poke()
+	}
+}
+
+func translate(o postgres.Observation) observed {
+	s := observed{
+		at: o.At, state: o.State, hungWhy: o.Why, postmaster: o.PID, treeEmpty: o.TreeEmpty,
+		empty: !o.HasData, poisoned: o.Poison != nil && (o.Poison.Touched || o.Poison.What == "clone"), cleanStop: o.CleanStop, former: o.FormerPrimary,
+		instance: o.Instance, timeline: o.Timeline, replay: o.Replayed, lagMS: o.LagMS,
+		upstream: o.Upstream, receiver: len(o.Receivers) > 0, waiting: o.OldestWait,
+		pendingRestart: o.PendingRestart, silentFor: never,
+	}
+	if o.Streaming {
+		s.silentFor = o.MessageAge
+	}
+	if c := o.Control; c != nil {
+		s.systemID = c.SystemID
+		if s.timeline == 0 {
+			s.timeline = c.Timeline
+		}
+	}
+	if o.Promise != nil {
+		s.promised = o.Promise.Epoch
+	}
+	if o.ControlRow != nil {
+		s.controlNonce, s.controlEpoch = o.ControlRow.Nonce, o.ControlRow.Epoch
+	}
+	s.wal = max(o.Received, o.Replayed)
+	if o.State == cluster.PostgresPrimary {
+		s.wal, s.replay = o.Inserted, o.Inserted
+	}
+	var ok bool
+	if s.sync, ok = cluster.ParseSyncSetting(o.Sync); !ok {
+		s.sync = cluster.SyncSetting{K: -1} // set by hand: equal to nothing, so it is set again
+	}
+	for _, w := range o.Senders {
+		s.senders = append(s.senders, w.Sender)
+	}
+	for _, slot := range o.Slots {
+		if slot.Status == "lost" {
+			s.lostSlots = append(s.lostSlots, slot.Name)
+		}
+	}
+	return s
+}
+
+// noteChange keeps the ages that decide needs and says whether the loop should
+// look at once. Called with mu held.
+func (a *Agent) noteChange(s *observed) bool {
+	old, m, now := &a.seen, &a.mem, time.Now()
+	if s.state == cluster.PostgresDown && old.state != cluster.PostgresDown {
+		m.downSince = now
+	}
+	if s.state != cluster.PostgresHung {
+		m.hungSince = time.Time{}
+	} else {
+		if m.hungSince.IsZero() {
+			m.hungSince = now
+		}
+		s.keepFrom(old)
+	}
+	if s.promised != 0 && old.promised == 0 && m.promisedAt.IsZero() {
+		m.promisedAt = now
+	}
+	if s.wal != m.progress || !s.receiver && s.state != cluster.PostgresStandby {
+		m.progress, m.progressAt = s.wal, now
+	}
+	if s.receiver && s.silentFor < a.cfg.Spec.SuspectAfter {
+		m.progressAt = now
+	}
+	a.noteLeading(s, now)
+	t := a.rec.snap.Term
+	for _, w := range s.senders {
+		if node, e, ok := cluster.ParseCertifiedName(w.Name); ok && t != nil && e == t.Epoch && w.State == "streaming" {
+			m.streamed[node] = now
+		}
+	}
+	return s.state != old.state || s.postmaster != old.postmaster || s.receiver != old.receiver ||
+		s.promised != old.promised || s.controlNonce != old.controlNonce || len(s.senders) != len(old.senders)
+}
+
+// keepFrom: a PostgreSQL that hangs is what it was before it hung.
+func (s *observed) keepFrom(old *observed) {
+	if s.postmaster != old.postmaster {
+		return
+	}
+	s.timeline, s.wal, s.replay = old.timeline, old.wal, old.replay
+	s.controlNonce, s.controlEpoch, s.sync = old.controlNonce, old.controlEpoch, old.sync
+}
+
+// noteLeading: a primary leads the epoch to which its timeline was allocated.
+func (a *Agent) noteLeading(s *observed, now time.Time) {
+	m, t := &a.mem, a.rec.snap.Term
+	leads := uint64(0)
+	switch {
+	case s.state == cluster.PostgresPrimary && t != nil:
+		if e, ok := t.EpochOf(s.timeline); ok {
+			if b, _ := t.Branch(e); b.Leader == a.cfg.Node {
+				leads = e
+			}
+		}
+	case s.state == cluster.PostgresHung || s.state == cluster.PostgresStopping:
+		leads = m.leads
+	}
+	if leads != m.leads {
+		m.leadsSince = now
+		m.leads = leads
+		if leads == 0 {
+			m.writtenEpoch = 0
+		}
+		// A running primary that was adopted: commits provably wait when the
+		// record says k >= 1, for that was only written after the proof.
+		if leads != 0 && t.K >= 1 && len(s.sync.Names) > 0 {
+			m.provedPID = s.postmaster
+		}
+	}
+}
+
+// promiseOf is what goes to disk before the store hears of it.
+func (a *Agent) promiseOf(act decide.Action) cluster.Promise {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return cluster.Promise{Node: a.cfg.Node, Instance: a.seen.instance, Epoch: act.Epoch}
+}

@@ -1,0 +1,72 @@
+package agent
+
+import (
+	"strings"
+	"time"
+
+	"manada/internal/cluster"
+	"manada/internal/decide"
+	"manada/internal/health"
+)
+
+// Status is the herd as this host sees it. It asks nobody anything, so it
+// answers at once also when other hosts or the store do not.
+func (a *Agent) Status() cluster.Status {
+	now := time.Now()
+	in := health.Input{Cluster: a.cfg.Cluster, Self: a.cfg.Node, Now: now, Nodes: map[string]health.Seen{}}
+	for n, h := range a.hub.Heard() {
+		b := h.Beat
+		in.Nodes[n] = health.Seen{Beat: &b, Age: now.Sub(h.At)}
+	}
+	for n, h := range a.hub.HeardGuardian() {
+		s, b := in.Nodes[n], h.Beat
+		s.Guardian, s.GuardianAge = &b, now.Sub(h.At)
+		in.Nodes[n] = s
+	}
+	self := a.Self()
+	in.Nodes[a.cfg.Node] = health.Seen{Beat: &self}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	in.Term, in.TermRev = a.rec.snap.Term.Clone(), a.rec.snap.TermRev
+	in.Paused = a.rec.snap.Pause != nil
+	for _, n := range a.nodes {
+		in.Expected = append(in.Expected, health.Expected{Name: n.Name, Kind: n.Kind})
+	}
+	in.Store = a.storeStatus()
+	in.Backup = a.backupStatus
+	return health.Build(in)
+}
+
+// storeStatus is called with mu held.
+func (a *Agent) storeStatus() *health.Store {
+	s := a.storeUp
+	if s.Voters == 0 {
+		return nil
+	}
+	out := &health.Store{StoreStatus: cluster.StoreStatus{Voters: s.Voters, Up: s.Up, Leader: s.Leader}}
+	for _, m := range s.Members {
+		if !m.Up && !m.Learner {
+			out.Down = append(out.Down, m.Name)
+		}
+	}
+	return out
+}
+
+// conditions are what only this node knows of itself; the rest is derived from
+// everybody's beats in package health.
+func (a *Agent) conditions(v *decide.View) []cluster.Condition {
+	var cs []cluster.Condition
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if v.Store.RolledBack {
+		cs = append(cs, health.Say(health.StoreRolledBack, a.cfg.Node, "seen", a.high.Marks().Epoch))
+	}
+	cs = append(cs, a.drift...)
+	if p := a.seen.pendingRestart; len(p) > 0 {
+		cs = append(cs, health.Say(health.RestartNeeded, a.cfg.Node, "parameters", strings.Join(p, ", ")))
+	}
+	if a.archiveErr != "" {
+		cs = append(cs, health.Say(health.ArchiveFailing, a.cfg.Node, "why", a.archiveErr))
+	}
+	return cs
+}

@@ -1,0 +1,246 @@
+package agent
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"time"
+
+	"manada/internal/cluster"
+	"manada/internal/peer"
+	"manada/internal/pki"
+	"manada/internal/store"
+)
+
+// RequestVerb asks for a role change: POST /v1/switchover, /v1/failover, /v1/reinit.
+type RequestVerb struct {
+	To             string `json:"to,omitempty"`
+	AcceptDataLoss bool   `json:"accept_data_loss,omitempty"`
+	OldPrimaryOff  bool   `json:"old_primary_is_off,omitempty"`
+	By             string `json:"by,omitempty"`
+}
+
+// Ticket is the answer: the request's id, to be asked for at /v1/request/{id}.
+type Ticket struct {
+	ID string `json:"id"`
+	To string `json:"to"`
+}
+
+// Mount adds the verbs to the port of the herd's hosts.
+func (a *Agent) Mount(s *peer.Server) {
+	s.Handle("GET /v1/status", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { peer.WriteJSON(w, a.Status()) }))
+	s.Handle("POST /v1/switchover", a.asks(store.RequestSwitchover))
+	s.Handle("POST /v1/failover", a.asks(store.RequestFailover))
+	s.Handle("POST /v1/reinit", a.asks(store.RequestReinit))
+	s.Handle("GET /v1/request/{id}", http.HandlerFunc(a.serveRequestResult))
+	s.Handle("POST /v1/pause", http.HandlerFunc(a.servePause))
+	s.Handle("POST /v1/resume", http.HandlerFunc(a.serveResume))
+	s.Handle("GET /v1/history", http.HandlerFunc(a.serveHistory))
+	s.Handle("POST /v1/token", http.HandlerFunc(a.serveToken))
+	s.Handle("POST /v1/node/remove", http.HandlerFunc(a.serveRemove))
+}
+
+// asks files a request in the store; whoever can do it, does.
+func (a *Agent) asks(kind string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var q RequestVerb
+		if err := peer.ReadJSON(r, &q); err != nil {
+			peer.WriteError(w, err)
+			return
+		}
+		st := a.Status()
+		if q.To == "" && kind != store.RequestReinit {
+			q.To = bestSuccessor(st)
+		}
+		if err := checkRequest(st, kind, q); err != nil {
+			peer.WriteError(w, err)
+			return
+		}
+		id := make([]byte, 6)
+		_, _ = rand.Read(id)
+		req := store.Request{ID: hex.EncodeToString(id), Kind: kind, To: q.To, By: q.By, At: time.Now().UTC(), Options: map[string]string{}}
+		if q.AcceptDataLoss {
+			req.Options["accept_data_loss"] = "true"
+		}
+		if q.OldPrimaryOff {
+			req.Options["old_primary_is_off"] = "true"
+		}
+		if err := a.store.CreateRequest(r.Context(), req); err != nil {
+			peer.WriteError(w, storeDown(err))
+			return
+		}
+		peer.WriteJSON(w, Ticket{ID: req.ID, To: q.To})
+	})
+}
+
+func storeDown(err error) error {
+	return peer.Refuse(http.StatusServiceUnavailable, peer.CodeUnavailable, "look at `manada status`: a majority of the store's voters must be up", "the store does not take the request: %v", err)
+}
+
+// bestSuccessor is a synchronous standby that streams, else any standby.
+func bestSuccessor(st cluster.Status) string {
+	other := ""
+	for _, n := range st.Nodes {
+		if n.Role != cluster.RoleStandby {
+			continue
+		}
+		if n.Sync == cluster.SyncMember && n.State == cluster.StateStreaming {
+			return n.Name
+		}
+		other = n.Name
+	}
+	return other
+}
+
+func checkRequest(st cluster.Status, kind string, q RequestVerb) error {
+	bad := func(code, hint, format string, args ...any) error {
+		return peer.Refuse(http.StatusConflict, code, hint, format, args...)
+	}
+	if q.To == "" {
+		return bad("no_candidate", "manada status", "no node is there that could lead")
+	}
+	var to *cluster.NodeStatus
+	for i := range st.Nodes {
+		if st.Nodes[i].Name == q.To {
+			to = &st.Nodes[i]
+		}
+	}
+	switch {
+	case to == nil:
+		return bad("unknown_node", "manada status lists the nodes", "there is no node %s in this herd", q.To)
+	case to.Role != cluster.RoleStandby && to.Role != cluster.RolePrimary:
+		return bad("no_database", "", "%s has no database", q.To)
+	case kind == store.RequestReinit && st.Primary == q.To:
+		return bad("is_primary", "manada switchover first", "%s is the primary", q.To)
+	case kind == store.RequestReinit:
+		return nil
+	case st.Primary == q.To:
+		return bad("already_primary", "", "%s is already the primary", q.To)
+	case kind == store.RequestSwitchover && st.Primary == "":
+		return bad("no_primary", "manada failover --to "+q.To, "there is no primary to switch over from")
+	case kind == store.RequestSwitchover && to.Sync != cluster.SyncMember:
+		return bad("not_synchronous", "wait until `manada status` shows it as sync", "%s is not a synchronous standby now: switching to it could lose commits", q.To)
+	}
+	return nil
+}
+
+func (a *Agent) serveRequestResult(w http.ResponseWriter, r *http.Request) {
+	s, err := a.store.Read(r.Context())
+	if err != nil {
+		peer.WriteError(w, storeDown(err))
+		return
+	}
+	for _, q := range s.Requests {
+		if q.ID == r.PathValue("id") {
+			peer.WriteJSON(w, q)
+			return
+		}
+	}
+	peer.WriteError(w, peer.Refuse(http.StatusNotFound, peer.CodeNotFound, "", "no request %s", r.PathValue("id")))
+}
+
+func (a *Agent) servePause(w http.ResponseWriter, r *http.Request) {
+	var p store.Pause
+	if err := peer.ReadJSON(r, &p); err != nil {
+		peer.WriteError(w, err)
+		return
+	}
+	p.At = time.Now().UTC()
+	a.setPause(w, r, &p, "paused", "no automatic role change until `manada resume`")
+}
+
+func (a *Agent) serveResume(w http.ResponseWriter, r *http.Request) {
+	a.setPause(w, r, nil, "resumed", "automatic role changes are on again")
+}
+
+func (a *Agent) setPause(w http.ResponseWriter, r *http.Request, p *store.Pause, kind, text string) {
+	if err := a.store.SetPause(r.Context(), p); err != nil {
+		peer.WriteError(w, storeDown(err))
+		return
+	}
+	a.event(kind, 0, text)
+	peer.WriteJSON(w, map[string]string{"result": text})
+}
+
+func (a *Agent) serveHistory(w http.ResponseWriter, r *http.Request) {
+	events, err := a.store.Events(r.Context(), 0, 200)
+	if err != nil {
+		peer.WriteError(w, storeDown(err))
+		return
+	}
+	peer.WriteJSON(w, events)
+}
+
+// serveToken makes a join token: one use, one hour.
+func (a *Agent) serveToken(w http.ResponseWriter, r *http.Request) {
+	text, rec := pki.NewToken(time.Now())
+	data, err := json.Marshal(rec)
+	if err == nil {
+		err = a.store.CreateToken(r.Context(), store.Token{ID: rec.ID, Data: data, Expires: rec.Expires})
+	}
+	if err != nil {
+		peer.WriteError(w, storeDown(err))
+		return
+	}
+	peer.WriteJSON(w, map[string]string{"token": text})
+}
+
+// serveRemove takes a host that is gone for good out of the herd.
+func (a *Agent) serveRemove(w http.ResponseWriter, r *http.Request) {
+	var q struct {
+		Node string `json:"node"`
+	}
+	if err := peer.ReadJSON(r, &q); err != nil {
+		peer.WriteError(w, err)
+		return
+	}
+	if err := a.removeNode(r.Context(), q.Node); err != nil {
+		peer.WriteError(w, err)
+		return
+	}
+	a.event("node_removed", 0, q.Node+" was removed from the herd")
+	peer.WriteJSON(w, map[string]string{"result": q.Node + " is removed"})
+}
+
+func (a *Agent) removeNode(ctx context.Context, node string) error {
+	refuse := func(code, hint, format string, args ...any) error {
+		return peer.Refuse(http.StatusConflict, code, hint, format, args...)
+	}
+	st := a.Status()
+	for _, n := range st.Nodes {
+		if n.Name == node && n.SeenMS != nil && *n.SeenMS < 3000 {
+			return refuse("is_up", "stop manada on "+node+" first", "%s answers: only a host that is gone is removed", node)
+		}
+	}
+	nodes, err := a.store.Nodes(ctx)
+	if err != nil {
+		return storeDown(err)
+	}
+	known := false
+	for _, n := range nodes {
+		known = known || n.Name == node
+	}
+	switch {
+	case !known:
+		return refuse("unknown_node", "manada status lists the nodes", "there is no node %s", node)
+	case st.Primary == node:
+		return refuse("is_primary", "", "%s is the primary", node)
+	}
+	for _, m := range st.Sync {
+		if m == node {
+			return refuse("in_sync", "wait until `manada status` no longer shows it as sync", "commits still wait for %s", node)
+		}
+	}
+	if a.parts.RemoveVoter != nil {
+		if err := a.parts.RemoveVoter(ctx, node); err != nil && !errors.Is(err, store.ErrNotFound) {
+			return refuse("voter", "manada status", "cannot take away the vote of %s: %v", node, err)
+		}
+	}
+	if err := a.store.DeleteNode(ctx, node); err != nil {
+		return storeDown(err)
+	}
+	return nil
+}

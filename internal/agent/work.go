@@ -1,0 +1,228 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"manada/internal/decide"
+	"manada/internal/guardian"
+	"manada/internal/postgres"
+	"manada/internal/store"
+)
+
+// long returns the operation behind an action that takes its time, and whether
+// the action is one.
+func (a *Agent) long(v *decide.View, act decide.Action) (func(context.Context) error, bool) {
+	switch act.Verb {
+	case decide.Found:
+		return a.db.Found, true
+	case decide.StartStandby:
+		return func(ctx context.Context) error { return a.start(ctx, a.db.StartStandby) }, true
+	case decide.StartFounding:
+		return func(ctx context.Context) error { return a.start(ctx, a.db.StartFounding) }, true
+	case decide.Stop:
+		return func(ctx context.Context) error { return a.stop(ctx, act.Mode) }, true
+	case decide.HandOver:
+		return func(ctx context.Context) error { return a.handOver(ctx, act) }, true
+	case decide.Promote:
+		return func(ctx context.Context) error { return a.promote(ctx, act) }, true
+	case decide.Rewind:
+		return func(ctx context.Context) error { return a.rewind(ctx, act) }, true
+	case decide.Clone:
+		return func(ctx context.Context) error { return a.clone(ctx, act) }, true
+	}
+	return nil, false
+}
+
+// begin runs a long operation beside the loop; one at a time.
+func (a *Agent) begin(ctx context.Context, act decide.Action, op func(context.Context) error) {
+	a.setBusy(act.String())
+	go func() {
+		began := time.Now()
+		err := op(ctx)
+		a.observe(ctx)
+		a.setBusy("")
+		took := time.Since(began).Milliseconds()
+		if err != nil && ctx.Err() == nil {
+			a.log.Error("operation failed", "action", act.String(), "took_ms", took, "error", err.Error())
+			a.pauseAfterFailure(ctx)
+		} else {
+			a.log.Info("operation done", "action", act.String(), "took_ms", took)
+		}
+		a.poke()
+	}()
+}
+
+// pauseAfterFailure keeps an operation that fails at once from being repeated
+// in a tight loop.
+func (a *Agent) pauseAfterFailure(ctx context.Context) {
+	a.setBusy("a pause after a failed operation")
+	defer a.setBusy("")
+	select {
+	case <-ctx.Done():
+	case <-time.After(a.cfg.Spec.SuspectAfter):
+	}
+}
+
+func (a *Agent) setBusy(what string) {
+	a.mu.Lock()
+	a.busy = what
+	a.mu.Unlock()
+}
+
+func (a *Agent) start(ctx context.Context, start func(context.Context) error) error {
+	a.unread()
+	if err := start(ctx); err != nil {
+		return err
+	}
+	a.observe(ctx)
+	// The postmaster started with the placeholder and was never without: that
+	// commits wait is in force from its first moment (C5).
+	a.remembered(func(m *memory) { m.provedPID = a.seen.postmaster; m.progressAt = time.Now() })
+	return nil
+}
+
+func (a *Agent) stop(ctx context.Context, mode string) error {
+	if mode == "fast" {
+		a.endForeignSenders(ctx)
+		return a.db.Stop(ctx, guardian.Fast, a.cfg.StopTimeout)
+	}
+	return a.db.Stop(ctx, guardian.Immediate, 0)
+}
+
+// endForeignSenders: a fast stop waits for every walsender, also for one that
+// hangs (M6).
+func (a *Agent) endForeignSenders(ctx context.Context) {
+	a.mu.Lock()
+	var pids []int
+	t := a.rec.snap.Term
+	for _, s := range a.seen.senders {
+		if t == nil || !streamsFor(t, s) {
+			pids = append(pids, s.PID)
+		}
+	}
+	a.mu.Unlock()
+	if len(pids) > 0 {
+		_ = a.db.EndSenders(ctx, pids)
+	}
+}
+
+// handOver stops this primary for a switchover.
+func (a *Agent) handOver(ctx context.Context, act decide.Action) error {
+	if err := a.markTried(ctx, act.Request); err != nil {
+		return fmt.Errorf("mark the request as tried: %w", err)
+	}
+	if err := a.db.Checkpoint(ctx); err != nil {
+		return err
+	}
+	a.remembered(func(m *memory) { m.handoverTo = act.To; m.promisedAt = time.Now() })
+	return a.stop(ctx, "fast")
+}
+
+// markTried files the request again with the mark, so that it is attempted once.
+func (a *Agent) markTried(ctx context.Context, id string) error {
+	a.mu.Lock()
+	var req *store.Request
+	for _, r := range a.rec.snap.Requests {
+		if r.ID == id {
+			c := r
+			req = &c
+		}
+	}
+	a.mu.Unlock()
+	if req == nil {
+		return nil
+	}
+	opts := map[string]string{"tried": "true"}
+	for k, v := range req.Options {
+		opts[k] = v
+	}
+	req.Options = opts
+	if err := a.store.DeleteRequest(ctx, id); err != nil {
+		return err
+	}
+	return a.store.CreateRequest(ctx, *req)
+}
+
+func (a *Agent) promote(ctx context.Context, act decide.Action) error {
+	began := time.Now()
+	fork, err := a.db.Promote(ctx, act.Epoch, act.Timeline)
+	if err != nil {
+		return err
+	}
+	a.remembered(func(m *memory) { m.fork = fork })
+	a.event("promoted", act.Epoch, fmt.Sprintf("%s promoted to timeline %d", a.cfg.Node, act.Timeline),
+		"took_ms", fmt.Sprint(time.Since(began).Milliseconds()), "fork_lsn", fork.String())
+	go func() { // in the background: a rewind needs it, the opening does not (T10)
+		if err := a.db.Checkpoint(ctx); err != nil && ctx.Err() == nil {
+			a.log.Warn("checkpoint after promotion failed", "error", err.Error())
+		}
+	}()
+	return nil
+}
+
+func (a *Agent) rewind(ctx context.Context, act decide.Action) error {
+	src, err := a.source(act.To)
+	if err != nil {
+		return err
+	}
+	a.unread()
+	if err := a.db.Rewind(ctx, src, act.Fork, a.progress("pg_rewind from "+act.To)); err != nil {
+		return err
+	}
+	a.event("rewound", act.Epoch, a.cfg.Node+" was rewound from "+act.To)
+	return nil
+}
+
+func (a *Agent) clone(ctx context.Context, act decide.Action) error {
+	src, err := a.source(act.To)
+	if err != nil {
+		return err
+	}
+	a.unread()
+	if err := a.db.Stop(ctx, guardian.Fast, a.cfg.StopTimeout); err != nil {
+		return err
+	}
+	if err := a.db.Clone(ctx, src, a.progress("clone from "+act.To)); err != nil {
+		return err
+	}
+	a.event("cloned", act.Epoch, a.cfg.Node+" was cloned from "+act.To)
+	if act.Request != "" {
+		return a.answer(ctx, decide.Action{Request: act.Request, OK: true, Note: a.cfg.Node + " was cloned from " + act.To})
+	}
+	return nil
+}
+
+// progress puts how far a copy is into the beat, for status.
+func (a *Agent) progress(what string) postgres.Progress {
+	var last time.Time
+	return func(done, total int64) {
+		if time.Since(last) < 500*time.Millisecond {
+			return
+		}
+		last = time.Now()
+		text := what
+		if total > 0 {
+			text = fmt.Sprintf("%s %d%%", what, min(100, done*100/total))
+		}
+		a.setBusy(text)
+	}
+}
+
+// StopPostgres stops this node's PostgreSQL cleanly. The agent goes on beating
+// meanwhile and starts nothing any more.
+func (a *Agent) StopPostgres(ctx context.Context) error {
+	if a.db == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, a.cfg.StopTimeout+10*time.Second)
+	defer cancel()
+	a.setBusy("stopping PostgreSQL, as this host's manada is being stopped")
+	a.observe(ctx)
+	a.endForeignSenders(ctx)
+	if err := a.db.Stop(ctx, guardian.Fast, a.cfg.StopTimeout); err != nil {
+		return fmt.Errorf("stop PostgreSQL on %s: %w", a.cfg.Node, err)
+	}
+	return nil
+}

@@ -1,0 +1,249 @@
+package process
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"manada/internal/agent"
+	"manada/internal/cluster"
+	"manada/internal/config"
+	"manada/internal/decide"
+	"manada/internal/guardian"
+	"manada/internal/peer"
+	"manada/internal/pki"
+	"manada/internal/postgres"
+	"manada/internal/store"
+)
+
+// Agent runs the agent of this host until ctx ends. PostgreSQL goes on running
+// unless stop says otherwise when ctx ends.
+func Agent(ctx context.Context, c *config.Config, version string, log *slog.Logger, stop func() bool) error {
+	id, err := pki.Load(c.IdentityDir())
+	if err != nil {
+		return err
+	}
+	facts, err := ReadFacts(c)
+	if err != nil {
+		return err
+	}
+	high, err := store.OpenHighWater(filepath.Join(c.StateDir(), "store-highwater.json"))
+	if err != nil {
+		return err
+	}
+	st, err := store.Open(ctx, store.Config{
+		Cluster: c.Cluster, Endpoints: endpoints(c, facts), TLS: id.ClientTLSAny(),
+		Reread: 250 * time.Millisecond, Log: log,
+	})
+	if err != nil {
+		return err
+	}
+	defer st.Close()
+	hub := peer.NewHub(peer.Config{Cluster: c.Cluster, Node: c.Node, Kind: c.Kind(), TLS: id.ClientTLS, Log: log})
+	defer hub.Close()
+
+	parts := agent.Parts{
+		Store: st, High: high, Hub: hub, Log: log,
+		MoveStoreLeader: st.MoveLeader, RemoveVoter: st.RemoveVoter,
+	}
+	repo := &repository{cfg: c, id: id, log: log}
+	if c.Has(config.Database) {
+		if err := addDatabase(ctx, c, id, version, log, &parts); err != nil {
+			return err
+		}
+		defer parts.Database.Close()
+		parts.Repo = repo
+	}
+	a := agent.New(agentConfig(c, facts, version), parts)
+	h := &hostAgent{cfg: c, id: id, store: st, hub: hub, agent: a, repo: repo, log: log, facts: facts}
+	return h.run(ctx, stop)
+}
+
+// endpoints puts this host's voter first.
+func endpoints(c *config.Config, f Facts) []string {
+	var urls []string
+	if c.Has(config.Store) {
+		urls = append(urls, c.Addresses().Store)
+	}
+	for _, u := range f.Endpoints {
+		if len(urls) == 0 || u != urls[0] {
+			urls = append(urls, u)
+		}
+	}
+	return urls
+}
+
+func agentConfig(c *config.Config, f Facts, version string) agent.Config {
+	t := c.Timing
+	return agent.Config{
+		Cluster: c.Cluster, Node: c.Node, Location: c.Location, Version: version, Kind: c.Kind(), Founder: f.Founder,
+		Beat: t.Beat, RenewEvery: max(t.SuspectAfter/4, 100*time.Millisecond), StopTimeout: 20 * time.Second,
+		Addrs: c.Addresses(), StateDir: c.StateDir(), IdentityDir: c.IdentityDir(), Peers: f.Peers,
+		Spec: decide.Spec{
+			Durability: c.Durability, WantK: c.WantK,
+			SuspectAfter: t.SuspectAfter, DegradeAfter: t.DegradeAfter, OpenAfter: t.OpenAfter,
+			HandoverAfter: 5 * t.SuspectAfter, WithdrawAfter: 3 * t.SuspectAfter,
+			RecloneAfter: time.Minute, FreshRead: 2 * t.Beat,
+		},
+	}
+}
+
+// addDatabase connects the guardian and the instance.
+func addDatabase(ctx context.Context, c *config.Config, id *pki.Identity, version string, log *slog.Logger, p *agent.Parts) error {
+	gcfg := guardian.Config{DataDir: c.PGData(), RunDir: c.RunDir, LockDir: c.StateDir(), Version: version}
+	if err := os.MkdirAll(c.StateDir(), 0o700); err != nil {
+		return fmt.Errorf("make state directory: %w", err)
+	}
+	g, err := guardian.Ensure(ctx, gcfg, log)
+	if err != nil {
+		return err
+	}
+	pcfg, err := postgresConfig(c, id, log)
+	if err != nil {
+		return err
+	}
+	db, err := postgres.New(pcfg, g)
+	if err != nil {
+		return err
+	}
+	p.Guardian, p.Database = g, db
+	p.EnsureGuardian = func(ctx context.Context) error { _, err := guardian.Ensure(ctx, gcfg, log); return err }
+	return nil
+}
+
+func postgresConfig(c *config.Config, id *pki.Identity, log *slog.Logger) (postgres.Config, error) {
+	secrets, err := id.Secrets()
+	if err != nil {
+		return postgres.Config{}, err
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		return postgres.Config{}, fmt.Errorf("find our own program: %w", err)
+	}
+	files := id.PostgresFiles()
+	return postgres.Config{
+		BinDir: c.PostgreSQL.BinDir, DataDir: c.PGData(), StateDir: c.StateDir(), RunDir: c.RunDir,
+		LogFile: filepath.Join(c.LogDir(), "postgresql.log"), Port: c.Ports.PostgreSQL, Listen: []string{c.Listen},
+		Cluster: c.Cluster, Node: c.Node, Params: c.PostgreSQL.Parameters, HBA: c.PostgreSQL.HBA,
+		TLS: postgres.TLSFiles{Cert: files.Cert, Key: files.Key, CA: files.CA},
+		Passwords: postgres.Passwords{
+			Superuser: secrets[cluster.RoleSuperuser], Replication: secrets[cluster.RoleReplication],
+			Rewind: secrets[cluster.RoleRewind], Monitor: secrets[cluster.RoleMonitor], Proxy: secrets[cluster.RoleProxy],
+		},
+		ArchiveCommand: fmt.Sprintf("%s archive-push --socket %s %%p", exe, filepath.Join(c.RunDir, agent.SocketName)),
+		RestoreCommand: fmt.Sprintf("%s archive-get --socket %s %%f %%p", exe, filepath.Join(c.RunDir, agent.SocketName)),
+		Logger:         log,
+	}, nil
+}
+
+// hostAgent is a running agent with its listeners.
+type hostAgent struct {
+	cfg   *config.Config
+	id    *pki.Identity
+	store *store.Client
+	hub   *peer.Hub
+	agent *agent.Agent
+	repo  *repository
+	log   *slog.Logger
+	facts Facts
+}
+
+func (h *hostAgent) run(ctx context.Context, stop func() bool) error {
+	l, err := net.Listen("tcp", h.cfg.ListenOn(h.cfg.Ports.Peer))
+	if err != nil {
+		return fmt.Errorf("listen for the other hosts on %s: %w", h.cfg.ListenOn(h.cfg.Ports.Peer), err)
+	}
+	srv := peer.NewServer(peer.ServerConfig{Hub: h.hub, TLS: h.id.ServerTLSOptionalClient(), Join: h.authority(), Log: h.log})
+	h.agent.Mount(srv)
+	h.mount(srv)
+
+	asked := ctx
+	ctx, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { defer end(); return h.awaitEnd(asked, ctx, stop) })
+	g.Go(func() error { return srv.Serve(ctx, l) })
+	g.Go(func() error { return h.serveHTTP(ctx) })
+	g.Go(func() error { return h.agent.Run(ctx) })
+	g.Go(func() error { h.keepFacts(ctx); return nil })
+	g.Go(func() error { h.keepAuthority(ctx); return nil })
+	g.Go(func() error { h.watchBackups(ctx); return nil })
+	if h.cfg.Has(config.Database) {
+		g.Go(func() error { return h.agent.ServeLocal(ctx, filepath.Join(h.cfg.RunDir, agent.SocketName)) })
+	}
+	err = g.Wait()
+	if errors.Is(err, context.Canceled) || errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+// awaitEnd stops PostgreSQL, when that is wanted, before the agent falls silent.
+func (h *hostAgent) awaitEnd(asked, ctx context.Context, stop func() bool) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-asked.Done():
+	}
+	if stop == nil || !stop() {
+		return nil
+	}
+	return h.agent.StopPostgres(ctx)
+}
+
+// keepFacts remembers the voters and the other agents over restarts.
+func (h *hostAgent) keepFacts(ctx context.Context) {
+	tick := time.NewTicker(2 * time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			h.refreshFacts(ctx)
+		}
+	}
+}
+
+func (h *hostAgent) refreshFacts(ctx context.Context) {
+	nodes, err := h.store.Nodes(ctx)
+	if err != nil {
+		return
+	}
+	members, err := h.store.Members(ctx)
+	if err != nil {
+		return
+	}
+	f := Facts{Schema: 1, Founder: h.facts.Founder, Peers: map[string]string{}}
+	for _, m := range members {
+		f.Endpoints = append(f.Endpoints, m.ClientURLs...)
+	}
+	for _, n := range nodes {
+		if n.Addrs.Peer != "" && n.Kind != "proxy" && n.Name != h.cfg.Node {
+			f.Peers[n.Name] = n.Addrs.Peer
+		}
+		if n.Addrs.Repo != "" {
+			f.Repo, f.RepoNode = n.Addrs.Repo, n.Name
+		}
+	}
+	h.repo.set(f.Repo, f.RepoNode)
+	if same(f, h.facts) {
+		return
+	}
+	if err := WriteFacts(h.cfg, f); err != nil {
+		h.log.Error("cannot keep what is known of the herd", "error", err.Error())
+		return
+	}
+	h.facts = f
+	if err := h.store.SetEndpoints(endpoints(h.cfg, f)); err != nil {
+		h.log.Warn("cannot use the store's endpoints", "error", err.Error())
+	}
+}

@@ -1,0 +1,46 @@
+package process
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"manada/internal/api"
+	"manada/internal/peer"
+)
+
+// serveHTTP answers load balancers, Prometheus and whoever asks for the
+// status: read-only, in the clear on loopback, with TLS anywhere else.
+func (h *hostAgent) serveHTTP(ctx context.Context) error {
+	addr := h.cfg.ListenOn(h.cfg.Ports.HTTP)
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return fmt.Errorf("listen for HTTP on %s: %w", addr, err)
+	}
+	a := api.New(api.Options{Log: h.log, Source: h.agent, Events: eventSource{h.store}})
+	return api.Serve(ctx, l, a.Handler(api.ReadOnly), h.publicTLS(), h.log, time.Second)
+}
+
+func (h *hostAgent) publicTLS() *tls.Config {
+	if h.cfg.Loopback() {
+		return nil
+	}
+	return h.id.PublicTLS()
+}
+
+// mount adds what needs more than the agent to the peers' port.
+func (h *hostAgent) mount(s *peer.Server) {
+	s.Handle("GET /v1/facts", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		f, err := h.newcomerFacts(r.Context(), noNewcomer)
+		if err != nil {
+			peer.WriteError(w, err)
+			return
+		}
+		peer.WriteJSON(w, f)
+	}))
+	s.Handle("POST /v1/backup", http.HandlerFunc(h.serveBackup))
+}
+

@@ -1,0 +1,123 @@
+package process
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"manada/internal/api"
+	"manada/internal/cluster"
+	"manada/internal/config"
+	"manada/internal/peer"
+	"manada/internal/pki"
+	"manada/internal/proxy"
+	"manada/internal/proxy/route"
+)
+
+// Proxy runs this host's proxy until ctx ends, then drains it. It follows the
+// record by what the agents say and needs no access to the store.
+func Proxy(ctx context.Context, c *config.Config, log *slog.Logger) error {
+	id, err := pki.Load(c.IdentityDir())
+	if err != nil {
+		return err
+	}
+	f, err := ReadFacts(c)
+	if err != nil {
+		return err
+	}
+	secrets, err := id.Secrets()
+	if err != nil {
+		return err
+	}
+	seeds := slices.Sorted(maps.Values(f.Peers))
+	if c.HasAgent() {
+		seeds = append([]string{c.Addresses().Peer}, seeds...)
+	}
+	follow := peer.Follow(peer.Config{Cluster: c.Cluster, TLS: id.TLSFor, Log: log}, seeds)
+	defer follow.Close()
+
+	topo := &route.Holder{}
+	cfg := proxy.DefaultConfig()
+	cfg.ReadWriteAddr, cfg.ReadOnlyAddr = c.ListenOn(c.Ports.SQL), c.ListenOn(c.Ports.ReadOnly)
+	cfg.Topology, cfg.Log = topo, log
+	cfg.ClientTLS, cfg.ServerTLS = id.PublicTLS(), id.ClientTLSAny()
+	cfg.PlainLocal = false
+	cfg.RequireTLS = !c.Loopback()
+	cfg.LookupPassword = secrets[cluster.RoleProxy]
+	cfg.MaxClientConn = c.Proxy.MaxClients
+	cfg.ConnectWait, cfg.ConnectTimeout = c.Proxy.WaitForPrimary, min(c.Proxy.ConnectTimeout, time.Minute)
+	p, err := proxy.New(cfg)
+	if err != nil {
+		return err
+	}
+	addr := c.ListenOn(c.Ports.ProxyHTTP)
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return fmt.Errorf("listen for HTTP on %s: %w", addr, err)
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { keepTopology(ctx, follow, topo, c.Timing.SuspectAfter); return nil })
+	g.Go(func() error { keepProxyFacts(ctx, c, follow, f); return nil })
+	g.Go(func() error { return p.Run(ctx) })
+	g.Go(func() error {
+		h := p.Handler()
+		if c.Loopback() {
+			return api.Serve(ctx, l, h, nil, log, time.Second)
+		}
+		return api.Serve(ctx, l, h, id.PublicTLS(), log, time.Second)
+	})
+	return g.Wait()
+}
+
+// keepTopology derives where sessions go from the newest beats.
+func keepTopology(ctx context.Context, f *peer.Follower, topo *route.Holder, fresh time.Duration) {
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		now := time.Now()
+		var beats []route.Heard
+		heard := f.Heard()
+		for _, n := range slices.Sorted(maps.Keys(heard)) {
+			beats = append(beats, route.Heard{Beat: heard[n].Beat, Age: now.Sub(heard[n].At)})
+		}
+		topo.Set(route.FromBeats(beats, max(fresh, time.Second)))
+		select {
+		case <-ctx.Done():
+			return
+		case <-f.Changed():
+		case <-tick.C:
+		}
+	}
+}
+
+// keepProxyFacts remembers the agents' addresses over restarts.
+func keepProxyFacts(ctx context.Context, c *config.Config, follow *peer.Follower, f Facts) {
+	if c.HasAgent() {
+		return // this host's agent does
+	}
+	tick := time.NewTicker(5 * time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		now := f
+		now.Peers = maps.Clone(f.Peers)
+		for n, h := range follow.Heard() {
+			if h.Beat.Addrs.Peer != "" {
+				now.Peers[n] = h.Beat.Addrs.Peer
+			}
+		}
+		if !same(now, f) && WriteFacts(c, now) == nil {
+			f = now
+		}
+	}
+}

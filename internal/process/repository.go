@@ -1,0 +1,133 @@
+package process
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+
+	"manada/internal/backup"
+	"manada/internal/blob"
+	"manada/internal/config"
+	"manada/internal/pki"
+	"manada/internal/repo"
+)
+
+// repository is the herd's backup repository as this host reaches it: a folder
+// when it is here, else backupd on the repository host over mutual TLS.
+type repository struct {
+	cfg *config.Config
+	id  *pki.Identity
+	log *slog.Logger
+
+	mu         sync.Mutex
+	addr, node string
+	storage    blob.Storage
+}
+
+var errNoRepository = errors.New("no repository host is known yet: one host of the herd needs the role repository")
+
+// set says where backupd listens.
+func (r *repository) set(addr, node string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if addr != r.addr || node != r.node {
+		r.addr, r.node, r.storage = addr, node, nil
+	}
+}
+
+// Host is the repository host's node name, empty when none is known.
+func (r *repository) Host() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.node
+}
+
+// open returns the storage.
+func (r *repository) open() (blob.Storage, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.storage != nil {
+		return r.storage, nil
+	}
+	s, err := openStorage(r.cfg, r.id, r.addr, r.node)
+	if err == nil {
+		r.storage = s
+	}
+	return s, err
+}
+
+func openStorage(c *config.Config, id *pki.Identity, addr, node string) (blob.Storage, error) {
+	if c.Has(config.Repository) {
+		return blob.NewPosix(c.Backup.RepoPath, blob.PosixOptions{})
+	}
+	if addr == "" {
+		return nil, errNoRepository
+	}
+	client := &http.Client{Transport: &http.Transport{
+		TLSClientConfig: id.ClientTLS(node), MaxIdleConnsPerHost: 8, IdleConnTimeout: time.Minute,
+		TLSHandshakeTimeout: 5 * time.Second, ResponseHeaderTimeout: 5 * time.Minute,
+	}}
+	return blob.NewRemote("https://"+addr+"/repo", client)
+}
+
+// OpenRepository is the repository as seen from this host, by what it knows of
+// the herd.
+func OpenRepository(c *config.Config) (blob.Storage, error) {
+	id, err := pki.Load(c.IdentityDir())
+	if err != nil {
+		return nil, err
+	}
+	f, err := ReadFacts(c)
+	if err != nil {
+		return nil, err
+	}
+	return openStorage(c, id, f.Repo, f.RepoNode)
+}
+
+func (r *repository) archive() (backup.ArchiveOptions, error) {
+	s, err := r.open()
+	return backup.ArchiveOptions{Storage: s, Stanza: r.cfg.Backup.Stanza, Compress: repo.Compression(r.cfg.Backup.Compress), Log: r.log}, err
+}
+
+// Push implements agent.Repository. A stanza that does not exist is made: the
+// caller leads the current epoch.
+func (r *repository) Push(ctx context.Context, path string) error {
+	o, err := r.archive()
+	if err != nil {
+		return err
+	}
+	err = backup.ArchivePush(ctx, o, path)
+	if backup.Code(err) == backup.CodeFileMissing {
+		if err := r.createStanza(ctx, o.Storage); err != nil {
+			return err
+		}
+		err = backup.ArchivePush(ctx, o, path)
+	}
+	return err
+}
+
+func (r *repository) createStanza(ctx context.Context, s blob.Storage) error {
+	c, err := backup.ReadCluster(ctx, r.cfg.PGData())
+	if err != nil {
+		return err
+	}
+	r.log.Info("creating the stanza", "stanza", r.cfg.Backup.Stanza)
+	return backup.StanzaCreate(ctx, s, r.cfg.Backup.Stanza, c, r.log)
+}
+
+// Get implements agent.Repository.
+func (r *repository) Get(ctx context.Context, name, dest string) error {
+	o, err := r.archive()
+	if err != nil {
+		return err
+	}
+	err = backup.ArchiveGet(ctx, o, name, dest)
+	if errors.Is(err, backup.ErrNotFound) {
+		return os.ErrNotExist
+	}
+	return err
+}

@@ -1,0 +1,71 @@
+package process
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"time"
+
+	"manada/internal/config"
+	"manada/internal/pki"
+	"manada/internal/store"
+	"manada/internal/store/voter"
+)
+
+// Store runs this host's voter until ctx ends.
+func Store(ctx context.Context, c *config.Config, log *slog.Logger) error {
+	id, err := pki.Load(c.IdentityDir())
+	if err != nil {
+		return err
+	}
+	f, err := ReadFacts(c)
+	if err != nil {
+		return err
+	}
+	files := id.StoreFiles()
+	return voter.Run(ctx, voter.Config{
+		Name: c.Node, Dir: c.StoreDir(),
+		ListenClient: listenIP(c, c.Ports.StoreCli), ListenPeer: listenIP(c, c.Ports.StorePeer),
+		AdvertiseClient: "https://" + c.AdvertiseOn(c.Ports.StoreCli),
+		AdvertisePeer:   "https://" + c.AdvertiseOn(c.Ports.StorePeer),
+		CertFile:        files.Cert, KeyFile: files.Key, CAFile: files.CA,
+		Found: f.Founder, MayFound: func(context.Context) error { return mayFound(c, f) },
+		Join: others(f.Endpoints, c.Addresses().Store), JoinTimeout: 2 * time.Minute, Log: log,
+	})
+}
+
+func listenIP(c *config.Config, port int) string {
+	host := c.Listen
+	if host == "localhost" {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, fmt.Sprint(port))
+}
+
+func others(urls []string, self string) []string {
+	var out []string
+	for _, u := range urls {
+		if u != self {
+			out = append(out, u)
+		}
+	}
+	return out
+}
+
+// mayFound: a new store is founded only where nothing of the herd exists yet
+// (C6): this host has obeyed no epoch, and no other voter is known.
+func mayFound(c *config.Config, f Facts) error {
+	high, err := store.OpenHighWater(filepath.Join(c.StateDir(), "store-highwater.json"))
+	if err != nil {
+		return err
+	}
+	if e := high.Marks().Epoch; e > 0 {
+		return fmt.Errorf("this host has obeyed epoch %d of this herd, so there was a store before; its folder %s is empty now. Bring the other voters up and let this one join anew: remove %s and `manada join`", e, c.StoreDir(), c.IdentityDir())
+	}
+	if n := len(others(f.Endpoints, c.Addresses().Store)); n > 0 {
+		return fmt.Errorf("%d other voters of this herd are known: this host joins them", n)
+	}
+	return nil
+}
