@@ -191,11 +191,16 @@ func (a *Authority) takeIn(ctx context.Context, bind []byte, env envelope, req j
 		if err := check(rec.Verifier); err != nil {
 			return err
 		}
-		if err := rec.use(who, []byte(req.CSR), time.Now()); err != nil {
+		// On a copy: an error leaves the record as it was.
+		used := *rec
+		if err := used.use(who, []byte(req.CSR), time.Now()); err != nil {
 			return err
 		}
-		body, err = a.reply(ctx, req, who)
-		return err
+		if body, err = a.reply(ctx, req, who); err != nil {
+			return err
+		}
+		*rec = used
+		return nil
 	})
 	if errors.Is(err, ErrNoToken) {
 		return nil, nil, refuse(ErrWrongSecret, "")
