@@ -45,7 +45,7 @@ func (b *beats) set(c BeatConfig) error {
 	if len(c.Peers) == 0 {
 		return nil
 	}
-	// Lives until stop: the guardian's own life, not a request's.
+	// detached: it lives until stop, for the guardian's own life, not a request's.
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	b.mu.Lock()

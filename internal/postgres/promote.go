@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"manada/internal/cluster"
@@ -88,7 +89,7 @@ func (i *Instance) awaitPrimary(ctx context.Context) error {
 			return v == "f", err
 		}
 		if time.Now().After(next) {
-			next = time.Now().Add(50 * time.Millisecond)
+			next = time.Now().Add(20 * time.Millisecond)
 			if _, err := i.EndBlockingSessions(ctx); err != nil {
 				return false, err
 			}
@@ -99,23 +100,31 @@ func (i *Instance) awaitPrimary(ctx context.Context) error {
 
 // endBlockingSQL ends client sessions that hold back replay: while the startup
 // process waits for a conflict, all that have a snapshot or a transaction, or
-// hold what it waits for.
+// hold what it waits for. No row: nothing holds it back.
 const endBlockingSQL = `
-select count(pg_terminate_backend(b.pid)) from pg_stat_activity s
-join pg_stat_activity b on b.backend_type = 'client backend' and b.pid <> pg_backend_pid()
-  and (b.backend_xmin is not null or b.xact_start is not null or b.pid = any (pg_blocking_pids(s.pid)))
-where s.backend_type = 'startup'
+select s.pid, (select count(pg_terminate_backend(b.pid)) from pg_stat_activity b
+  where b.backend_type = 'client backend' and b.pid <> pg_backend_pid()
+    and (b.backend_xmin is not null or b.xact_start is not null or b.pid = any (pg_blocking_pids(s.pid))))
+from pg_stat_activity s where s.backend_type = 'startup'
   and (s.wait_event like 'RecoveryConflict%' or s.wait_event_type in ('Lock', 'BufferPin'))`
 
 // EndBlockingSessions ends sessions on a standby that hold back replay at this
 // moment, and says how many (finding M5: one reader delayed a promotion by
 // 29.7 s). None are ended while replay goes on.
 func (i *Instance) EndBlockingSessions(ctx context.Context) (int, error) {
-	v, err := i.value(ctx, endBlockingSQL)
+	r, err := i.query(ctx, endBlockingSQL)
 	if err != nil {
 		return 0, fmt.Errorf("end sessions that hold back replay: %w", err)
 	}
-	n := int(intOf([]byte(v)))
+	if len(r[0]) == 0 {
+		return 0, nil
+	}
+	// The startup process sleeps up to a second between two looks at the
+	// conflict; a signal wakes it (SIGHUP only makes it read its configuration).
+	if pid := int(intOf(r[0][0][0])); i.isKind(pid, "startup") {
+		_ = syscall.Kill(pid, syscall.SIGHUP)
+	}
+	n := int(intOf(r[0][0][1]))
 	if n > 0 {
 		i.log.Info("sessions that held back replay ended", "sessions", n)
 	}
