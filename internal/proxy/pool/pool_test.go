@@ -1,0 +1,246 @@
+package pool
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"manada/internal/proxy/scram"
+	"manada/internal/proxy/wire"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// fake is a PostgreSQL that logs everybody in and answers look-ups with the
+// secret it holds at that moment, one at a time, when it is let.
+type fake struct {
+	addr string
+
+	mu      sync.Mutex
+	secret  string
+	asked   int
+	logins  int
+	arrived chan struct{} // a query has been read
+	let     chan struct{} // it may be answered
+}
+
+func newFake(t *testing.T) *fake {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &fake{addr: l.Addr().String(), secret: "one", arrived: make(chan struct{}, 100), let: make(chan struct{}, 100)}
+	var wg sync.WaitGroup
+	var conns []net.Conn
+	wg.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			f.mu.Lock()
+			conns = append(conns, c)
+			f.mu.Unlock()
+			wg.Go(func() { f.serve(c) })
+		}
+	})
+	t.Cleanup(func() {
+		l.Close()
+		close(f.let)
+		f.mu.Lock()
+		for _, c := range conns {
+			c.Close()
+		}
+		f.mu.Unlock()
+		wg.Wait()
+	})
+	return f
+}
+
+func (f *fake) serve(c net.Conn) {
+	defer c.Close()
+	if _, err := wire.ReadStartup(c); err != nil {
+		return
+	}
+	f.mu.Lock()
+	f.logins++
+	f.mu.Unlock()
+	ready := wire.AppendMessage(nil, wire.TypeReady, []byte("I"))
+	c.Write(append(wire.AppendBackendKey(wire.AppendAuth(nil, wire.AuthOK, nil), 1, []byte("abcd")), ready...))
+	for {
+		typ, _, err := wire.ReadMessage(c, 10000)
+		if err != nil {
+			return
+		}
+		if typ != wire.TypeSync {
+			continue
+		}
+		f.mu.Lock()
+		f.asked++
+		secret := f.secret
+		f.mu.Unlock()
+		f.arrived <- struct{}{}
+		<-f.let
+		row := []byte{0, 2, 0, 0, 0, 1, 'u'}
+		row = append(binary.BigEndian.AppendUint32(row, uint32(len(secret))), secret...)
+		if _, err := c.Write(append(wire.AppendMessage(nil, wire.TypeDataRow, row), ready...)); err != nil {
+			return
+		}
+	}
+}
+
+func (f *fake) set(s string) { f.mu.Lock(); f.secret = s; f.mu.Unlock() }
+
+func verifiers(t *testing.T, ttl time.Duration) *Verifiers {
+	d := &Dialer{PlainLocal: true, ConnectTimeout: time.Second, LoginTimeout: 5 * time.Second}
+	v := &Verifiers{Dialer: d, User: "p", Database: "d", TTL: ttl, Timeout: 5 * time.Second}
+	t.Cleanup(v.Close)
+	return v
+}
+
+// Log-ins that wait together share a query, but never one that was sent before
+// they asked.
+func TestLookupSharesButStaysFresh(t *testing.T) {
+	f := newFake(t)
+	v := verifiers(t, 0)
+	answers := make(chan string, 10)
+	ask := func() {
+		s, err := v.Lookup(t.Context(), f.addr, "u")
+		if err != nil {
+			t.Error(err)
+		}
+		answers <- s.Password
+	}
+	go ask()
+	<-f.arrived // the first query is with the server, which has read "one"
+	f.set("two")
+	for range 5 {
+		go ask()
+	}
+	for pending := 0; pending == 0; time.Sleep(time.Millisecond) { // all five are bound to wait for the second query
+		v.mu.Lock()
+		pending = len(v.nodes[f.addr].pending)
+		v.mu.Unlock()
+	}
+	f.let <- struct{}{}
+	if got := <-answers; got != "one" {
+		t.Errorf("first answer %q", got)
+	}
+	for i := range 5 {
+		f.let <- struct{}{}
+		if got := <-answers; got != "two" {
+			t.Errorf("answer %d: %q is older than the question", i, got)
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.asked > 6 || f.logins != 1 {
+		t.Errorf("%d queries over %d connections", f.asked, f.logins)
+	}
+}
+
+func TestLookupCache(t *testing.T) {
+	f := newFake(t)
+	v := verifiers(t, time.Minute)
+	get := func() string {
+		f.let <- struct{}{}
+		s, err := v.Lookup(t.Context(), f.addr, "u")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.Password
+	}
+	get()
+	f.set("two")
+	if got := get(); got != "one" {
+		t.Errorf("%q was not cached", got)
+	}
+	v.Forget("u")
+	if got := get(); got != "two" {
+		t.Errorf("%q after Forget", got)
+	}
+}
+
+func TestLookupGivesUpWithItsCaller(t *testing.T) {
+	f := newFake(t)
+	v := verifiers(t, 0)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { <-f.arrived; cancel() }()
+	if _, err := v.Lookup(ctx, f.addr, "u"); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+	f.let <- struct{}{}
+}
+
+func TestDialRefusesPlainAbroad(t *testing.T) {
+	for _, d := range []*Dialer{{PlainLocal: true}, {}} {
+		addr := "192.0.2.1:5432"
+		if !d.PlainLocal {
+			addr = "127.0.0.1:5432"
+		}
+		if _, err := d.Open(t.Context(), addr, Login{}); !errors.Is(err, ErrPlain) {
+			t.Errorf("%s: %v", addr, err)
+		}
+	}
+}
+
+// A server that skips its half of SCRAM is not believed.
+func TestLoginWantsServerSignature(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		wire.ReadStartup(c)
+		c.Write(wire.AppendAuthSASL(nil, scram.Mechanism))
+		wire.ReadMessage(c, 1000)
+		c.Write(wire.AppendAuth(nil, wire.AuthOK, nil))
+		io.Copy(io.Discard, c)
+	}()
+	d := &Dialer{PlainLocal: true, ConnectTimeout: time.Second, LoginTimeout: 5 * time.Second}
+	if _, err := d.Open(t.Context(), l.Addr().String(), Login{Password: "x"}); !errors.Is(err, scram.ErrServer) {
+		t.Errorf("%v", err)
+	}
+	l.Close()
+	<-done
+}
+
+// A peer that is alive and does not read is not lost, however long it takes:
+// that is a backend in the middle of something.
+func TestLostSparesSlowPeer(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if Lost(c, 0) {
+		t.Error("lost when idle")
+	}
+	c.SetWriteDeadline(time.Now().Add(300 * time.Millisecond))
+	if n, err := c.Write(make([]byte, 64<<20)); err == nil {
+		t.Fatalf("%d bytes fit", n)
+	}
+	if Lost(c, 0) {
+		t.Error("lost when the window is closed")
+	}
+}
