@@ -100,6 +100,8 @@ func fromNothing(v *View) (Decision, bool) {
 		return do(Action{Verb: Probe}, "proving that commits wait"), true
 	case !l.Sync.Setting.Equal(want):
 		return render(v, want, "waiting for "+list(ready))
+	case len(l.Sync.Old) > 0: // names with a smaller k were set before these (H4)
+		return do(Action{Verb: EndSenders, PIDs: l.Sync.Old}, "ending walsenders that may still count fewer standbys"), true
 	case flushed(v, ready) < k:
 		return wait("waiting until %d of %s flushed what came after the change", k, list(ready)), true
 	}
