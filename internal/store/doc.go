@@ -23,6 +23,6 @@
 //
 // Start reading at Store (store.go), then record.go. The typed calls exist
 // once, on top of a four-method key-value interface (kv.go) with two backends:
-// etcd (etcd.go) and memory (memory.go). The etcd server itself is in the
+// etcd (etcd.go, over the connections in pool.go) and memory (memory.go). The etcd server itself is in the
 // package voter below.
 package store

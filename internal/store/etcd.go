@@ -7,10 +7,13 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync/atomic"
 	"time"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/connectivity"
 )
 
 // Config says how to reach the store.
@@ -73,8 +76,19 @@ func (c *Client) SetEndpoints(urls []string) error {
 // Endpoints returns the present client URLs in order of preference.
 func (c *Client) Endpoints() []string { return c.pool.urls() }
 
+// Preferred is the client URL that the next call asks first, empty when closed.
+func (c *Client) Preferred() string {
+	for _, e := range c.pool.order() {
+		return e.url
+	}
+	return ""
+}
+
 // do implements kv.
 func (p *pool) do(ctx context.Context, t txn) (txnResult, error) {
+	if p.ctx.Err() != nil {
+		return txnResult{}, fmt.Errorf("the client is closed: %w", ErrUnreachable)
+	}
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.Timeout)
 	defer cancel()
 	if t.readOnly() {
@@ -105,7 +119,7 @@ func (p *pool) read(ctx context.Context, t txn) (txnResult, error) {
 			if errors.Is(a.err, ErrRefused) {
 				return txnResult{}, a.err
 			}
-			r.err, r.sent = a.err, r.sent || !errors.Is(a.err, ErrUnreachable)
+			r.err = a.err
 			if r.next < len(order) {
 				r.launch(ctx)
 			}
@@ -126,8 +140,8 @@ type reading struct {
 	next    int // into order; beyond its end: further rounds
 	pending int
 	asked   []*endpoint // still without an answer
-	err     error       // the last one
-	sent    bool        // some attempt may have reached a member
+	sent    []*atomic.Bool
+	err     error // the last one
 }
 
 type answer struct {
@@ -144,8 +158,10 @@ func (r *reading) launch(ctx context.Context) {
 	r.next++
 	r.pending++
 	r.asked = append(r.asked, e)
+	ctx, sent := tellSent(ctx)
+	r.sent = append(r.sent, sent)
 	r.pool.wg.Go(func() {
-		res, err := e.attempt(ctx, r.t)
+		res, err := e.attempt(ctx, sent, r.t)
 		select {
 		case r.answers <- answer{res, err, e}:
 		case <-ctx.Done():
@@ -166,7 +182,7 @@ func (r *reading) blameSlow(winner *endpoint) {
 
 func (r *reading) failure(ctx context.Context) error {
 	kind := ErrUnreachable
-	if r.sent || r.pending > 0 {
+	if slices.ContainsFunc(r.sent, (*atomic.Bool).Load) {
 		kind = ErrUnknown
 	}
 	// %v: the last attempt's own verdict must not show through.
@@ -183,7 +199,8 @@ func (p *pool) write(ctx context.Context, t txn) (txnResult, error) {
 			return txnResult{}, fmt.Errorf("%w: last: %v: %w", err, lastErr, ErrUnreachable)
 		}
 		for _, e := range ready {
-			res, err := e.attempt(ctx, t)
+			ctx, sent := tellSent(ctx)
+			res, err := e.attempt(ctx, sent, t)
 			if err == nil || !errors.Is(err, ErrUnreachable) {
 				return res, err
 			}
@@ -195,11 +212,13 @@ func (p *pool) write(ctx context.Context, t txn) (txnResult, error) {
 	}
 }
 
-// attempt runs the transaction through this member, once.
-func (e *endpoint) attempt(ctx context.Context, t txn) (txnResult, error) {
-	ctx, sent := tellSent(ctx)
+// attempt runs the transaction through this member, once; ctx and sent are from
+// tellSent. It calls etcd's
+// service directly: clientv3's KV waits for a lost connection to come back,
+// until the deadline, where another member could be asked at once.
+func (e *endpoint) attempt(ctx context.Context, sent *atomic.Bool, t txn) (txnResult, error) {
 	at := time.Now()
-	resp, err := e.cli.Txn(ctx).If(etcdCmps(t.cmps)...).Then(etcdOps(t.then)...).Else(etcdOps(t.els)...).Commit()
+	resp, err := pb.NewKVClient(e.cli.ActiveConnection()).Txn(ctx, txnRequest(t))
 	if err != nil {
 		// A reader that got its answer elsewhere cancels this; that is no fault.
 		if !errors.Is(ctx.Err(), context.Canceled) {
@@ -239,64 +258,31 @@ func classify(err error, sent bool) error {
 // errLearner is how a member without a vote turns every request away unread.
 var errLearner = rpctypes.Error(rpctypes.ErrGRPCNotSupportedForLearner)
 
-func etcdCmps(cs []compare) []clientv3.Cmp {
-	out := make([]clientv3.Cmp, 0, len(cs))
-	for _, c := range cs {
-		switch {
-		case c.byValue:
-			out = append(out, clientv3.Compare(clientv3.Value(c.key), "=", c.value))
-		case c.exists:
-			out = append(out, clientv3.Compare(clientv3.ModRevision(c.key), ">", 0))
-		default:
-			out = append(out, clientv3.Compare(clientv3.ModRevision(c.key), "=", c.rev))
-		}
-	}
-	return out
-}
-
-func etcdOps(ops []op) []clientv3.Op {
-	out := make([]clientv3.Op, 0, len(ops))
-	for _, o := range ops {
-		switch o.kind {
-		case opPut:
-			out = append(out, clientv3.OpPut(o.key, string(o.value)))
-		case opDelete:
-			out = append(out, clientv3.OpDelete(o.key))
-		default:
-			out = append(out, clientv3.OpGet(o.key, rangeOptions(o)...))
-		}
-	}
-	return out
-}
-
-func rangeOptions(o op) (opts []clientv3.OpOption) {
-	if !o.prefix {
-		return nil
-	}
-	order := clientv3.SortAscend
-	if o.newestFirst {
-		order = clientv3.SortDescend
-	}
-	return []clientv3.OpOption{clientv3.WithPrefix(), clientv3.WithLimit(o.limit), clientv3.WithSort(clientv3.SortByKey, order)}
-}
-
-// bell implements kv with etcd's watch on the member that answers best.
+// bell implements kv with etcd's watch on the member that answers best. It ends
+// with the connection: clientv3 would wait for that member to come back.
 func (p *pool) bell(ctx context.Context, prefix string, since int64, ring func(string)) error {
 	ready, err := p.awaitReady(ctx)
 	if err != nil {
 		return err
 	}
+	e := ready[0]
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	p.wg.Go(func() {
+		e.cli.ActiveConnection().WaitForStateChange(ctx, connectivity.Ready)
+		cancel()
+	})
 	opts := []clientv3.OpOption{clientv3.WithPrefix()}
 	if since > 0 {
 		opts = append(opts, clientv3.WithRev(since))
 	}
-	for resp := range ready[0].cli.Watch(clientv3.WithRequireLeader(ctx), prefix, opts...) {
+	for resp := range e.cli.Watch(clientv3.WithRequireLeader(ctx), prefix, opts...) {
 		if err := resp.Err(); err != nil {
-			return fmt.Errorf("watch %s: %w", ready[0].url, err)
+			return fmt.Errorf("watch through %s: %w", e.url, err)
 		}
 		for _, ev := range resp.Events {
 			ring(string(ev.Kv.Key))
 		}
 	}
-	return ctx.Err()
+	return fmt.Errorf("watch through %s: connection lost", e.url)
 }

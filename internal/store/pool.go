@@ -203,8 +203,9 @@ func (p *pool) probe(t txn, order []*endpoint) {
 		p.wg.Go(func() {
 			ctx, cancel := context.WithTimeout(p.ctx, p.cfg.Timeout)
 			defer cancel()
+			ctx, sent := tellSent(ctx)
 			at := time.Now()
-			if _, err := e.attempt(ctx, t); err == nil && time.Since(at) > p.cfg.Hedge {
+			if _, err := e.attempt(ctx, sent, t); err == nil && time.Since(at) > p.cfg.Hedge {
 				e.bad.Store(true)
 			}
 		})

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -30,8 +31,10 @@ type watcher struct {
 	out  chan Snapshot
 	rung chan struct{}
 
-	last Snapshot
-	seen bool
+	rev    atomic.Int64 // the store's at the last read
+	last   Snapshot
+	seen   bool
+	missed int // changes in a row that the bell did not announce
 }
 
 func (w *watcher) run(ctx context.Context) {
@@ -45,11 +48,19 @@ func (w *watcher) run(ctx context.Context) {
 		case err != nil:
 			wait = min(wait, watchRetry)
 		default:
-			// A change that the timer found and the bell did not announce: the
-			// watch is deaf (its member is cut off), so listen elsewhere.
-			if deaf := w.seen && !byBell && w.changed(snap); deaf || !w.seen {
+			// Changes that the timer found and the bell did not announce: the
+			// watch is deaf (its member is cut off), so listen elsewhere. One
+			// alone may have overtaken its bell.
+			if byBell {
+				w.missed = 0
+			} else if w.seen && w.changed(snap) {
+				w.missed++
+			}
+			w.rev.Store(snap.StoreRev)
+			if !w.seen || w.missed >= 2 {
+				w.missed = 0
 				hangUp()
-				hangUp = w.listen(ctx, snap.StoreRev)
+				hangUp = w.listen(ctx)
 			}
 			w.publish(snap)
 		}
@@ -93,7 +104,7 @@ func (w *watcher) publish(s Snapshot) {
 }
 
 // listen keeps a doorbell until the returned function is called.
-func (w *watcher) listen(ctx context.Context, rev int64) context.CancelFunc {
+func (w *watcher) listen(ctx context.Context) context.CancelFunc {
 	ctx, cancel := context.WithCancel(ctx)
 	ring := func(key string) {
 		if !w.h.isWatched(key) {
@@ -105,18 +116,12 @@ func (w *watcher) listen(ctx context.Context, rev int64) context.CancelFunc {
 		}
 	}
 	w.h.wg.Go(func() {
-		since := rev + 1
 		for ctx.Err() == nil {
-			if err := w.h.kv.bell(ctx, w.h.prefix, since, ring); err != nil {
-				// Whatever happened meanwhile is found by the read that this ring
-				// causes; the next stream starts at the present.
-				since = 0
+			// From the last read on, so that nothing falls between two streams.
+			if err := w.h.kv.bell(ctx, w.h.prefix, w.rev.Load()+1, ring); err != nil {
 				ring(w.h.key("term"))
 			}
-			select {
-			case <-ctx.Done():
-			case <-time.After(watchRetry):
-			}
+			_ = pause(ctx, watchRetry)
 		}
 	})
 	return cancel

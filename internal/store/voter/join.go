@@ -64,6 +64,9 @@ func (c *Config) removeFormerSelf(ctx context.Context, cli *store.Client) error 
 		if i < 0 {
 			return nil
 		}
+		if err := c.refuseIfAlive(ctx, cli, members[i].ID); err != nil {
+			return err
+		}
 		c.Log.Warn("removing the member that this voter was before its data was lost",
 			"member_id", fmt.Sprintf("%x", members[i].ID), "learner", members[i].Learner)
 		err = cli.RemoveMember(ctx, members[i].PeerURLs[0])
@@ -72,6 +75,22 @@ func (c *Config) removeFormerSelf(ctx context.Context, cli *store.Client) error 
 		}
 		return errAgain // look once more: a name and an address may be two members
 	})
+}
+
+// refuseIfAlive: we have not started, so whoever answers as that member is
+// another host under our name or address.
+func (c *Config) refuseIfAlive(ctx context.Context, cli *store.Client, id uint64) error {
+	st, err := cli.Status(ctx)
+	if err != nil {
+		return err
+	}
+	for _, m := range st.Members {
+		if m.ID == id && m.Up {
+			return fmt.Errorf("a member %q runs at %s already; give this host a name and an address of its own: %w",
+				m.Name, strings.Join(m.ClientURLs, ", "), store.ErrExists)
+		}
+	}
+	return nil
 }
 
 var errAgain = errors.New("again")

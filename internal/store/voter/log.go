@@ -14,6 +14,12 @@ func zapTo(log *slog.Logger) *zap.Logger {
 	return zap.New(&slogCore{log: log.With("component", "etcd")})
 }
 
+// expected are warnings about what we do on purpose.
+var expected = map[string]bool{
+	"Running http and grpc server on single port. This is not recommended for production.": true,
+	"simple token is not cryptographically signed":                                         true, // etcd's own users are not used
+}
+
 type slogCore struct{ log *slog.Logger }
 
 func slogLevel(l zapcore.Level) slog.Level {
@@ -37,6 +43,9 @@ func (c *slogCore) With(fs []zapcore.Field) zapcore.Core {
 }
 
 func (c *slogCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	if expected[e.Message] {
+		e.Level = zapcore.InfoLevel
+	}
 	if c.Enabled(e.Level) {
 		return ce.AddCore(e, c)
 	}

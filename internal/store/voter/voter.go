@@ -165,7 +165,7 @@ func (v *Voter) awaitReady(ctx context.Context) error {
 	case <-v.etcd.Server.ReadyNotify():
 		return nil
 	case err := <-v.etcd.Err():
-		return err
+		return v.serveError(err)
 	case <-v.etcd.Server.StopNotify():
 		return v.stopReason()
 	case <-ctx.Done():
@@ -180,8 +180,20 @@ func (v *Voter) watch() {
 	case <-v.etcd.Server.StopNotify():
 		err = v.stopReason()
 	case err = <-v.etcd.Err():
+		err = v.serveError(err)
 	}
 	v.finish(err)
+}
+
+// serveError: listeners fail, too, when the server behind them stops; then its
+// reason is the better one.
+func (v *Voter) serveError(err error) error {
+	select {
+	case <-v.etcd.Server.StoppingNotify():
+		return v.stopReason()
+	default:
+		return fmt.Errorf("serve: %w", err)
+	}
 }
 
 // stopReason tells a removal from every other stop, when nobody stopped the
