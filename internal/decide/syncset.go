@@ -55,6 +55,15 @@ func render(v *View, s cluster.SyncSetting, why string) (Decision, bool) {
 	return do(Action{Verb: SetSync, Sync: s}, "synchronous_standby_names: %s", why), true
 }
 
+// enforce asks for a setting unless it stands and the position from which it
+// was in force is known. An agent that was started again does not know it.
+func enforce(v *View, s cluster.SyncSetting, why string) (Decision, bool) {
+	if v.Local.Sync.Setting.Equal(s) && v.Local.Sync.Since != 0 {
+		return Decision{}, false
+	}
+	return do(Action{Verb: SetSync, Sync: s}, "synchronous_standby_names: %s", why), true
+}
+
 func waitFor(k int, epoch uint64, ms []cluster.Member) cluster.SyncSetting {
 	names := make([]string, len(ms))
 	for i, m := range ms {
@@ -98,8 +107,8 @@ func fromNothing(v *View) (Decision, bool) {
 		return render(v, cluster.HoldCommits(), "a standby is ready: holding commits for a moment")
 	case !l.Sync.Proved:
 		return do(Action{Verb: Probe}, "proving that commits wait"), true
-	case !l.Sync.Setting.Equal(want):
-		return render(v, want, "waiting for "+list(ready))
+	case !l.Sync.Setting.Equal(want) || l.Sync.Since == 0:
+		return enforce(v, want, "waiting for "+list(ready))
 	case len(l.Sync.Old) > 0: // names with a smaller k were set before these (H4)
 		return do(Action{Verb: EndSenders, PIDs: l.Sync.Old}, "ending walsenders that may still count fewer standbys"), true
 	case flushed(v, ready) < k:
@@ -171,7 +180,7 @@ func degrade(v *View, here, gone []cluster.Member) (Decision, bool) {
 func narrow(v *View, out cluster.Member) (Decision, bool) {
 	t := v.Store.Term
 	rest := slices.DeleteFunc(slices.Clone(t.Sync), func(m cluster.Member) bool { return m == out })
-	if d, ok := render(v, waitFor(t.K, t.Epoch, rest), out.Name+" is away"); ok {
+	if d, ok := enforce(v, waitFor(t.K, t.Epoch, rest), out.Name+" is away"); ok {
 		return d, true
 	}
 	if flushed(v, rest) < t.K {
@@ -200,7 +209,7 @@ func widen(v *View) (Decision, bool) {
 func raise(v *View) (Decision, bool) {
 	t := v.Store.Term
 	k := t.K + 1
-	if d, ok := render(v, waitFor(k, t.Epoch, t.Sync), "waiting for one standby more"); ok {
+	if d, ok := enforce(v, waitFor(k, t.Epoch, t.Sync), "waiting for one standby more"); ok {
 		return d, true
 	}
 	if len(v.Local.Sync.Old) > 0 {
