@@ -55,13 +55,23 @@ func render(v *View, s cluster.SyncSetting, why string) (Decision, bool) {
 	return do(Action{Verb: SetSync, Sync: s}, "synchronous_standby_names: %s", why), true
 }
 
-// enforce asks for a setting unless it stands and the position from which it
-// was in force is known. An agent that was started again does not know it.
+// enforce makes sure that a setting is in force in every process before what
+// follows is counted: it is rendered, the walsenders that may still apply a
+// smaller k are ended (H4: each has its own copy), and only then the position
+// is taken from which on it was obeyed. A commit that an old walsender released
+// lies before it. An agent that was started again knows no position and begins
+// anew.
 func enforce(v *View, s cluster.SyncSetting, why string) (Decision, bool) {
-	if v.Local.Sync.Setting.Equal(s) && v.Local.Sync.Since != 0 {
-		return Decision{}, false
+	l := &v.Local.Sync
+	switch {
+	case !l.Setting.Equal(s):
+		return do(Action{Verb: SetSync, Sync: s}, "synchronous_standby_names: %s", why), true
+	case len(l.Old) > 0:
+		return do(Action{Verb: EndSenders, PIDs: l.Old}, "ending walsenders that may still count fewer standbys"), true
+	case l.Since == 0:
+		return do(Action{Verb: SetSync, Sync: s}, "synchronous_standby_names: %s; from when on is it obeyed?", why), true
 	}
-	return do(Action{Verb: SetSync, Sync: s}, "synchronous_standby_names: %s", why), true
+	return Decision{}, false
 }
 
 func waitFor(k int, epoch uint64, ms []cluster.Member) cluster.SyncSetting {
@@ -107,11 +117,11 @@ func fromNothing(v *View) (Decision, bool) {
 		return render(v, cluster.HoldCommits(), "a standby is ready: holding commits for a moment")
 	case !l.Sync.Proved:
 		return do(Action{Verb: Probe}, "proving that commits wait"), true
-	case !l.Sync.Setting.Equal(want) || l.Sync.Since == 0:
-		return enforce(v, want, "waiting for "+list(ready))
-	case len(l.Sync.Old) > 0: // names with a smaller k were set before these (H4)
-		return do(Action{Verb: EndSenders, PIDs: l.Sync.Old}, "ending walsenders that may still count fewer standbys"), true
-	case flushed(v, ready) < k:
+	}
+	if d, ok := enforce(v, want, "waiting for "+list(ready)); ok {
+		return d, true
+	}
+	if flushed(v, ready) < k {
 		return wait("waiting until %d of %s flushed what came after the change", k, list(ready)), true
 	}
 	n := resynced(v.Store.Term, ready, k, "durability restored: commits wait for "+list(ready))
@@ -203,17 +213,13 @@ func widen(v *View) (Decision, bool) {
 	return Decision{}, false
 }
 
-// raise adds one to k: PostgreSQL first; then every walsender older than the
-// reload is ended, as each applies its own copy of the setting (H4); then the
-// term, when k+1 younger ones have flushed.
+// raise adds one to k: PostgreSQL first, in every walsender (H4); then the
+// term, when k+1 have flushed what came after.
 func raise(v *View) (Decision, bool) {
 	t := v.Store.Term
 	k := t.K + 1
 	if d, ok := enforce(v, waitFor(k, t.Epoch, t.Sync), "waiting for one standby more"); ok {
 		return d, true
-	}
-	if len(v.Local.Sync.Old) > 0 {
-		return do(Action{Verb: EndSenders, PIDs: v.Local.Sync.Old}, "ending walsenders that may still count fewer standbys"), true
 	}
 	if flushed(v, t.Sync) < k {
 		return wait("waiting until %d of %s flushed what came after the change", k, list(t.Sync)), true

@@ -144,9 +144,14 @@ type Sync struct {
 	Setting cluster.SyncSetting
 	// Proved: waiting is in force (seen, or never empty since the postmaster started; C5).
 	Proved bool
-	// Since is a WAL position taken after the setting was in force.
+	// Since is a WAL position taken after the setting was in force in every
+	// process: none of Old is left, and no walsender outside the setting says
+	// that it is synchronous (pg_stat_replication.sync_state). 0 until then, and
+	// when it is not known.
 	Since cluster.LSN
-	// Old are the walsenders that started before k was raised (H4).
+	// Old are the walsenders that may still apply a smaller k: those that ran
+	// when k was raised, or when a setting with k > 1 was found by an agent that
+	// does not know what stood before. They stay until they are gone (H4).
 	Old []int
 }
 
