@@ -2,6 +2,7 @@ package proxy_test
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"regexp"
 	"strconv"
@@ -76,7 +77,8 @@ func BenchmarkBulk(b *testing.B) {
 }
 
 // BenchmarkPgbench is pgbench -S on 16 connections. cpu-µs/tx is what this
-// process, which holds the proxy and nothing else, spends on a transaction.
+// process, which holds the proxy and nothing else, spends on a transaction. "copy"
+// is the least that a goroutine-per-direction proxy can do: io.Copy both ways.
 //
 //	go test ./internal/proxy -run xxx -bench Pgbench -benchtime 50000x
 func BenchmarkPgbench(b *testing.B) {
@@ -94,7 +96,9 @@ func BenchmarkPgbench(b *testing.B) {
 	tps := regexp.MustCompile(`tps = ([0-9.]+) \(without`)
 	for _, mode := range []string{"simple", "prepared"} {
 		for _, clients := range []int{1, 16} {
-			for name, addr := range map[string]string{"direct": f.primary.addr(), "proxy": f.Addr(session.ReadWrite).String()} {
+			for name, addr := range map[string]string{
+				"direct": f.primary.addr(), "proxy": f.Addr(session.ReadWrite).String(), "copy": copier(b, f.primary.addr()),
+			} {
 				b.Run(fmt.Sprintf("%s-%d-%s", mode, clients, name), func(b *testing.B) {
 					n := max(1, b.N/clients)
 					cmd := f.command("pgbench", "-n", "-S", "-M", mode, "-c", strconv.Itoa(clients), "-t", strconv.Itoa(n))
@@ -114,6 +118,32 @@ func BenchmarkPgbench(b *testing.B) {
 			}
 		}
 	}
+}
+
+// copier forwards connections without looking at them.
+func copier(b *testing.B, to string) string {
+	b.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			d, err := net.Dial("tcp", to)
+			if err != nil {
+				c.Close()
+				continue
+			}
+			go func() { io.Copy(d, c); d.Close() }()
+			go func() { io.Copy(c, d); c.Close() }()
+		}
+	}()
+	return l.Addr().String()
 }
 
 // cpu is what this process has used, in user and system mode.
