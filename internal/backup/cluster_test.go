@@ -32,6 +32,7 @@ type bench struct {
 
 func newBench(t *testing.T) *bench {
 	t.Helper()
+	t.Parallel()
 	if _, err := os.Stat(pgBin + "initdb"); err != nil {
 		t.Skip("PostgreSQL 15 is not installed")
 	}

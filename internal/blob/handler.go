@@ -1,6 +1,7 @@
 package blob
 
 import (
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -16,7 +18,7 @@ import (
 // not set WriteTimeout (locks and large files take their time); a body that
 // stalls for a minute is given up here.
 func Handler(s Storage) http.Handler {
-	h := &handler{s: s}
+	h := &handler{s: s, held: map[string]*heldLock{}}
 	m := http.NewServeMux()
 	m.HandleFunc("GET "+pathBlob, h.get) // HEAD comes with it
 	m.HandleFunc("PUT "+pathBlob, h.put)
@@ -24,6 +26,7 @@ func Handler(s Storage) http.Handler {
 	m.HandleFunc("PUT "+pathLink, h.link)
 	m.HandleFunc("GET "+pathList, h.list)
 	m.HandleFunc("POST "+pathLock, h.lock)
+	m.HandleFunc("DELETE "+pathLock, h.unlock)
 	// The mux redirects unclean paths; refusing them is clearer, and the check
 	// of every name follows in the storage anyway.
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -39,7 +42,18 @@ func Handler(s Storage) http.Handler {
 
 const stallTimeout = time.Minute
 
-type handler struct{ s Storage }
+type handler struct {
+	s    Storage
+	mu   sync.Mutex
+	held map[string]*heldLock // by token
+}
+
+// heldLock is a lock whose response is open.
+type heldLock struct {
+	release chan struct{} // closed to give it up
+	free    chan struct{} // closed when it has been given up
+	once    sync.Once
+}
 
 func (h *handler) get(w http.ResponseWriter, r *http.Request) {
 	name := strings.TrimPrefix(r.URL.Path, pathBlob)
@@ -184,25 +198,59 @@ func (h *handler) lock(w http.ResponseWriter, r *http.Request) {
 		writeError(w, err)
 		return
 	}
-	defer l.Unlock()
+	token := rand.Text()
+	held := &heldLock{release: make(chan struct{}), free: make(chan struct{})}
+	h.mu.Lock()
+	h.held[token] = held
+	h.mu.Unlock()
+	defer func() {
+		l.Unlock()
+		h.mu.Lock()
+		delete(h.held, token)
+		h.mu.Unlock()
+		close(held.free)
+	}()
+	h.hold(w, r, l, held, token)
+}
+
+func (h *handler) hold(w http.ResponseWriter, r *http.Request, l Lock, held *heldLock, line string) {
 	rc := http.NewResponseController(w)
 	w.WriteHeader(http.StatusOK)
 	t := time.NewTicker(lockBeat)
 	defer t.Stop()
 	for {
 		rc.SetWriteDeadline(time.Now().Add(2 * lockBeat))
-		if _, err := io.WriteString(w, "held\n"); err != nil {
+		if _, err := io.WriteString(w, line+"\n"); err != nil {
 			return
 		}
 		if err := rc.Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
 			return
 		}
+		line = "held"
 		select {
 		case <-r.Context().Done():
+			return
+		case <-held.release:
 			return
 		case <-l.Lost():
 			return
 		case <-t.C:
 		}
 	}
+}
+
+// unlock answers when the lock is free, so that its client can take it again at once.
+func (h *handler) unlock(w http.ResponseWriter, r *http.Request) {
+	h.mu.Lock()
+	held := h.held[r.URL.Query().Get("token")]
+	h.mu.Unlock()
+	if held != nil {
+		held.once.Do(func() { close(held.release) })
+		select {
+		case <-held.free:
+		case <-r.Context().Done():
+			return
+		}
+	}
+	w.WriteHeader(http.StatusNoContent)
 }

@@ -278,38 +278,64 @@ func (r *Remote) Link(ctx context.Context, name, target string) error {
 }
 
 type remoteLock struct {
-	cancel func()
-	once   sync.Once
-	lost   chan struct{}
-	done   chan struct{} // the reader of the response has ended
+	release func()
+	cancel  func()
+	once    sync.Once
+	lost    chan struct{}
+	done    chan struct{} // the reader of the response has ended
 }
 
 func (l *remoteLock) Lost() <-chan struct{} { return l.lost }
-func (l *remoteLock) Unlock()               { l.once.Do(func() { l.cancel(); <-l.done }) }
+func (l *remoteLock) Unlock() {
+	l.once.Do(func() {
+		l.release()
+		l.cancel()
+		<-l.done
+	})
+}
 
 // Lock implements Storage: the lock is held while the response is open.
 func (r *Remote) Lock(ctx context.Context, name string) (Lock, error) {
 	if err := checkElement(name); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	resp, dog, err := r.request(ctx, http.MethodPost, pathLock+name, "", nil, nil)
+	lctx, cancel := context.WithCancel(ctx)
+	resp, dog, err := r.request(lctx, http.MethodPost, pathLock+name, "", nil, nil)
 	if err != nil {
 		cancel()
 		return nil, fmt.Errorf("lock %s: %w", name, err)
 	}
-	// The server beats every lockBeat; the watchdog would wait too long.
-	dog.t.Reset(3 * lockBeat)
+	body := bufio.NewReader(resp.Body)
+	token, err := body.ReadString('\n')
+	if err != nil {
+		cancel()
+		resp.Body.Close()
+		dog.stop()
+		return nil, fmt.Errorf("lock %s: %w", name, err)
+	}
 	l := &remoteLock{cancel: cancel, lost: make(chan struct{}), done: make(chan struct{})}
+	released := make(chan struct{})
+	l.release = func() {
+		close(released)
+		// If this does not arrive, the end of the response does.
+		c, stop := context.WithTimeout(context.WithoutCancel(ctx), lockBeat)
+		defer stop()
+		r.simple(c, http.MethodDelete, pathLock+name, url.Values{"token": {strings.TrimSpace(token)}}.Encode(), nil, nil)
+	}
+	// The server beats every lockBeat; the usual watchdog would wait too long.
+	dog.t.Reset(3 * lockBeat)
 	go func() {
 		defer close(l.done)
 		defer dog.stop()
 		defer resp.Body.Close()
-		b := make([]byte, 64)
 		for {
-			if _, err := resp.Body.Read(b); err != nil {
-				if ctx.Err() == nil {
-					close(l.lost)
+			if _, err := body.ReadString('\n'); err != nil {
+				select {
+				case <-released:
+				default:
+					if lctx.Err() == nil {
+						close(l.lost)
+					}
 				}
 				return
 			}

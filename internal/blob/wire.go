@@ -15,7 +15,8 @@ import (
 //	DELETE /blob/<name>[?all=1]       Delete, DeleteAll
 //	PUT    /link/<name>?target=<t>    Link
 //	GET    /list/<dir>[?recursive=1]  a JSON array of entries
-//	POST   /lock/<name>               holds the lock for as long as the response is open; a line every few seconds
+//	POST   /lock/<name>               holds the lock for as long as the response is open: a line with its token, then one every few seconds
+//	DELETE /lock/<name>?token=<t>     gives it up, and answers when it is free
 //
 // Errors are a status and a JSON object {"error": ..., "code": ...}.
 const (
