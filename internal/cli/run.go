@@ -101,7 +101,13 @@ func (a *app) run(ctx context.Context, mirror bool) error {
 	if f, ok := a.err.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 		mirror = true
 	}
-	return supervisor.Run(context.WithoutCancel(ctx), a.supervisorConfig(c, exe, account, mirror))
+	err = supervisor.Run(context.WithoutCancel(ctx), a.supervisorConfig(c, exe, account, mirror))
+	var f *failure
+	if err != nil && !errors.As(err, &f) {
+		// The signal that ended it was obeyed; what went wrong meanwhile counts.
+		return fail(exitFailed, "", "%w", err)
+	}
+	return err
 }
 
 // program is the path of this program, which the account must be able to run:
@@ -144,7 +150,7 @@ func (a *app) supervisorConfig(c *config.Config, exe string, account config.Acco
 	}
 	if c.Has(config.Database) {
 		s.AfterStop = func() error {
-			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute) // detached: the command's own context has ended
 			defer cancel()
 			return herd.EndDatabase(ctx, c)
 		}

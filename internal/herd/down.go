@@ -69,7 +69,7 @@ func (h *Herd) stopOrder(ctx context.Context) []*Host {
 
 // Processes asks the host's supervisor.
 func (x *Host) Processes() (supervisor.Status, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second) // a local socket
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second) // detached: a local socket, a second
 	defer cancel()
 	return supervisor.Ask(ctx, ControlSocket(x.Cfg), "status")
 }
@@ -152,7 +152,7 @@ func guardianClient(c *config.Config) *guardian.Client {
 }
 
 func askGuardian(c *config.Config) (guardian.Status, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second) // a local socket
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second) // detached: a local socket, a second
 	defer cancel()
 	return guardianClient(c).Status(ctx)
 }
@@ -162,9 +162,11 @@ func askGuardian(c *config.Config) (guardian.Status, error) {
 // error. A commit that was acknowledged is safe in each case.
 func EndDatabase(ctx context.Context, c *config.Config) error {
 	g := guardianClient(c)
-	if _, err := g.Status(ctx); err != nil {
+	st, err := g.Status(ctx)
+	if err != nil {
 		return endOrphans(ctx, c)
 	}
+	keeper, _ := procfs.Read(st.Guardian)
 	for _, step := range []struct {
 		mode   guardian.StopMode
 		within time.Duration
@@ -182,13 +184,23 @@ func EndDatabase(ctx context.Context, c *config.Config) error {
 		err = g.WaitEmpty(wait)
 		cancel()
 		if err == nil {
-			if err := g.Quit(ctx); err != nil && !errors.Is(err, guardian.ErrGone) {
-				return fmt.Errorf("end guardian: %w", err)
-			}
-			return nil
+			return endGuardian(ctx, g, keeper)
 		}
 	}
 	return fmt.Errorf("PostgreSQL in %s cannot be ended", c.PGData())
+}
+
+// endGuardian tells the guardian to quit and waits until that process is gone.
+func endGuardian(ctx context.Context, g *guardian.Client, keeper procfs.Proc) error {
+	if err := g.Quit(ctx); err != nil && !errors.Is(err, guardian.ErrGone) {
+		return fmt.Errorf("end guardian: %w", err)
+	}
+	for end := time.Now().Add(5 * time.Second); time.Now().Before(end) && ctx.Err() == nil; time.Sleep(5 * time.Millisecond) {
+		if now, err := procfs.Read(keeper.PID); err != nil || now.Start != keeper.Start || now.Dead() {
+			return nil
+		}
+	}
+	return fmt.Errorf("end guardian: process %d does not end", keeper.PID)
 }
 
 // endOrphans ends a PostgreSQL without a guardian: by the postmaster, then one

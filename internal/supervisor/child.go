@@ -98,16 +98,17 @@ func (c *child) start(first bool) (<-chan syscall.WaitStatus, error) {
 // watch waits for the end of the running process, which it brings about when
 // told to stop or to restart.
 func (c *child) watch(ended <-chan syscall.WaitStatus) string {
+	sig := syscall.SIGTERM
 	select {
 	case ws := <-ended:
 		return exitText(ws)
 	case <-c.stop:
-		c.set(Stopping, c.pid(), "")
 	case <-c.kick:
-		c.set(Stopping, c.pid(), "")
+		sig = syscall.SIGINT
 	}
 	pid := c.pid()
-	c.procs.signal(pid, syscall.SIGTERM)
+	c.set(Stopping, pid, "")
+	c.procs.signal(pid, sig)
 	timer := time.NewTimer(c.StopWithin)
 	defer timer.Stop()
 	select {

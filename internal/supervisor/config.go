@@ -8,7 +8,9 @@ import (
 	"time"
 )
 
-// Child is one process to keep running.
+// Child is one process to keep running. SIGTERM tells it that the host stops,
+// SIGINT that it alone ends and is started again: an agent leaves PostgreSQL
+// running then. SIGHUP means that the configuration changed.
 type Child struct {
 	Name    string   // "agent"; also the name of its log file
 	Command []string // argv; the first is a path

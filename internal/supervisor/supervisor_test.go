@@ -40,7 +40,7 @@ type setup struct {
 
 func act(args []string) {
 	term := make(chan os.Signal, 4)
-	signal.Notify(term, syscall.SIGTERM, syscall.SIGHUP)
+	signal.Notify(term, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT)
 	switch args[0] {
 	case "supervisor":
 		actSupervisor(args[1])
@@ -48,7 +48,7 @@ func act(args []string) {
 		fmt.Println("alive", args[1])
 		for s := range term {
 			note(args[2], args[1]+" "+s.String())
-			if s == syscall.SIGTERM {
+			if s != syscall.SIGHUP {
 				return
 			}
 		}
@@ -237,6 +237,7 @@ func TestRestartsWithGrowingPauses(t *testing.T) {
 	if _, err := Ask(t.Context(), filepath.Join(dir, "sock"), "restart agent"); err != nil {
 		t.Fatal(err)
 	}
+	eventually(t, "it was told to end alone", func() bool { return strings.Contains(notes(t, dir), "agent interrupt\n") })
 	eventually(t, "the agent has a new process", func() bool {
 		c := r.child("agent")
 		return c.State == Running && c.PID != before.PID && gone(before.PID)

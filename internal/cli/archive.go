@@ -1,0 +1,95 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"manada/internal/agent"
+	"manada/internal/peer"
+)
+
+// archiveTimeout is longer than the agent's own deadline: its answer says more.
+const archiveTimeout = 75 * time.Second
+
+// archivePushCmd is PostgreSQL's archive_command: it hands the segment to the
+// agent of this host, which knows whether this node may archive.
+func (a *app) archivePushCmd() *cobra.Command {
+	var socket string
+	c := &cobra.Command{
+		Use: "archive-push PATH", Short: "archive_command", Hidden: true, Args: exactly("the path of a WAL segment"),
+		RunE: func(c *cobra.Command, args []string) error {
+			path, err := filepath.Abs(args[0]) // PostgreSQL gives it relative to its data directory
+			if err != nil {
+				return err
+			}
+			return callAgent(c.Context(), socket, "/archive-push", agent.ArchiveCall{Path: path})
+		},
+	}
+	c.Flags().StringVar(&socket, "socket", "", "`PATH` of the agent's socket")
+	return c
+}
+
+// archiveGetCmd is PostgreSQL's restore_command. A segment that is not there is
+// exit code 1, as PostgreSQL wants it.
+func (a *app) archiveGetCmd() *cobra.Command {
+	var socket string
+	c := &cobra.Command{
+		Use: "archive-get NAME DEST", Short: "restore_command", Hidden: true, Args: exactly("the name of a WAL file", "its destination"),
+		RunE: func(c *cobra.Command, args []string) error {
+			dest, err := filepath.Abs(args[1])
+			if err != nil {
+				return err
+			}
+			err = callAgent(c.Context(), socket, "/archive-get", agent.ArchiveCall{Name: args[0], Dest: dest})
+			var p *peer.Error
+			if errors.As(err, &p) && p.Status == http.StatusNotFound {
+				return quiet(exitFailed) // asked for every second by a standby: no line in its log
+			}
+			return err
+		},
+	}
+	c.Flags().StringVar(&socket, "socket", "", "`PATH` of the agent's socket")
+	return c
+}
+
+// callAgent asks the agent of this host over its unix socket.
+func callAgent(ctx context.Context, socket, path string, call agent.ArchiveCall) error {
+	if socket == "" {
+		return usage("", "--socket is missing")
+	}
+	ctx, cancel := context.WithTimeout(ctx, archiveTimeout)
+	defer cancel()
+	body, err := json.Marshal(call)
+	if err != nil {
+		return err
+	}
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://agent"+path, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	resp, err := (&http.Transport{DialContext: dial, DisableKeepAlives: true}).RoundTrip(req)
+	if err != nil {
+		return fmt.Errorf("ask the agent of this host: %w", err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusOK {
+		return nil
+	}
+	refusal := &peer.Error{Message: resp.Status}
+	_ = json.NewDecoder(io.LimitReader(resp.Body, 64<<10)).Decode(refusal)
+	refusal.Status = resp.StatusCode
+	return refusal
+}

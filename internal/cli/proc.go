@@ -1,0 +1,97 @@
+package cli
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"os/signal"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"manada/internal/config"
+	"manada/internal/process"
+)
+
+// procCommands are the processes that `manada run` starts. They are hidden:
+// nobody types them.
+func (a *app) procCommands() []*cobra.Command {
+	return []*cobra.Command{
+		a.procCmd("store", "the voter of the store", func(ctx context.Context, c *config.Config, log *slog.Logger, _ *ending) error {
+			return process.Store(ctx, c, log)
+		}),
+		a.procCmd("agent", "the agent", func(ctx context.Context, c *config.Config, log *slog.Logger, e *ending) error {
+			return process.Agent(ctx, c, Version(), log, e.hostStops)
+		}),
+		a.procCmd("proxy", "the proxy", func(ctx context.Context, c *config.Config, log *slog.Logger, _ *ending) error {
+			return process.Proxy(ctx, c, log)
+		}),
+		a.guardianCmd(), a.archivePushCmd(), a.archiveGetCmd(),
+	}
+}
+
+type procFunc func(ctx context.Context, c *config.Config, log *slog.Logger, e *ending) error
+
+// ending remembers why a process was told to end.
+type ending struct{ term atomic.Bool }
+
+// hostStops says whether the whole host stops (SIGTERM), not this process alone.
+func (e *ending) hostStops() bool { return e.term.Load() }
+
+func (a *app) procCmd(name, what string, run procFunc) *cobra.Command {
+	return &cobra.Command{
+		Use: name, Short: "Process: " + what, Hidden: true, Args: noArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			cfg, err := a.oneHost()
+			if err != nil {
+				return err
+			}
+			log := newLogger(a.err, cfg.Log).With("node", cfg.Node)
+			e := &ending{}
+			ctx, cancel := context.WithCancel(context.WithoutCancel(c.Context()))
+			defer cancel()
+			go e.follow(cancel, name == "agent", cfg.File, a.environ, log)
+			if err := run(ctx, cfg, log, e); err != nil {
+				return err
+			}
+			return nil
+		},
+	}
+}
+
+// follow ends the process at SIGTERM and SIGINT. At SIGHUP an agent whose new
+// configuration is right ends too, alone: PostgreSQL goes on, and the agent that
+// is started in its place renders what changed. The other processes keep what
+// they have until they are restarted.
+func (e *ending) follow(cancel context.CancelFunc, reloads bool, file string, environ []string, log *slog.Logger) {
+	ch := make(chan os.Signal, 4)
+	signal.Notify(ch, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	for s := range ch {
+		if s == syscall.SIGHUP {
+			if _, err := config.Load(file, environ); err != nil {
+				log.Error("configuration not reloaded: it has mistakes", "error", err.Error())
+				continue
+			}
+			if !reloads {
+				log.Info("configuration changed: restart this process to use it")
+				continue
+			}
+			log.Info("restarting to use the changed configuration")
+		}
+		e.term.Store(s == syscall.SIGTERM)
+		cancel()
+	}
+}
+
+func (a *app) guardianCmd() *cobra.Command {
+	return &cobra.Command{
+		Use: "guardian", Short: "Process: the parent of the postmaster", Hidden: true, DisableFlagParsing: true,
+		RunE: func(c *cobra.Command, args []string) error {
+			// Until the end: a second signal must not kill it before PostgreSQL is gone.
+			ctx, stop := signal.NotifyContext(context.WithoutCancel(c.Context()), syscall.SIGTERM)
+			defer stop()
+			return process.Guardian(ctx, args, Version(), newLogger(a.err, config.Log{Level: "info"}))
+		},
+	}
+}
