@@ -118,6 +118,10 @@ func (w *world) smallPrimary(n *node, act decide.Action) bool {
 func (w *world) setSync(n *node, s cluster.SyncSetting) bool {
 	m := &n.a.mem
 	was := n.syncFile
+	if m.sincePend && s.Equal(was) { // asked for already
+		w.observe(n)
+		return !m.sincePend
+	}
 	if s.Alone {
 		m.provedPID = 0
 	}
@@ -127,7 +131,9 @@ func (w *world) setSync(n *node, s cluster.SyncSetting) bool {
 		return false
 	}
 	w.reload(n)
-	m.old = m.old[:0]
+	if s.K <= 1 {
+		m.old = m.old[:0] // nothing applies less
+	}
 	// Raising k, or an agent that does not know what it raised before: whoever
 	// streams now may still apply the setting before (H4).
 	if s.K > was.K && len(was.Names) > 0 || m.since == 0 && !m.sincePend && s.K > 1 && len(was.Names) > 0 {

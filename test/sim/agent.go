@@ -198,6 +198,9 @@ func (w *world) readStore(n *node) bool {
 		}
 		return false
 	}
+	if !a.have && w.st.term != nil && w.st.term.Leader != n.name {
+		a.unsettled = false // only a leader's late writes change what PostgreSQL obeys
+	}
 	if !a.have || a.lease != w.st.lease {
 		a.lease, a.leaseSince = w.st.lease, w.now
 	}
@@ -283,7 +286,7 @@ func (w *world) noteChange(n *node, old cluster.PostgresState) {
 			m.streamed[w.index(node)] = w.now
 		}
 	}
-	if m.sincePend && w.inForce(n) {
+	if m.sincePend && w.inForce(n) && len(a.oldSenders()) == 0 {
 		m.since, m.sincePend = o.wal, false
 	}
 }

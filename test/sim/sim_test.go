@@ -10,6 +10,7 @@ var (
 	seedFlag  = flag.Uint64("sim.seed", 0, "replay this seed with a trace")
 	nodesFlag = flag.Int("sim.nodes", 3, "data nodes of the seed to replay")
 	profFlag  = flag.String("sim.profile", "even", "profile of the seed to replay")
+	kFlag     = flag.Int("sim.k", 1, "standbys to wait for")
 	countFlag = flag.Int("sim.count", 700, "schedules per number of nodes")
 )
 
@@ -25,6 +26,7 @@ func TestSeed(t *testing.T) {
 		t.Skip("needs -sim.seed")
 	}
 	p := base()
+	p.WantK = *kFlag
 	r := Run(*seedFlag, *nodesFlag, &p, true)
 	t.Log("\n" + strings.Join(r.Trace, "\n"))
 	if r.Err != nil {

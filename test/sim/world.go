@@ -205,24 +205,93 @@ func (w *world) play() {
 		}
 	}
 	w.healAll()
+	if !w.withoutSome() {
+		return
+	}
 	if w.until(healingSteps, "healing") {
-		w.until(40, "staying well")
+		for range 20 {
+			w.step()
+		}
 	}
 }
 
 // until steps until the herd is well (invariant 5); false is a violation.
 func (w *world) until(steps int, what string) bool {
+	return w.untilNot(w.unwell, steps, what)
+}
+
+func (w *world) untilNot(bad func() string, steps int, what string) bool {
 	for range steps {
 		w.step()
 		if w.chk.err != nil {
 			return false
 		}
-		if w.unwell() == "" {
+		if bad() == "" {
 			return true
 		}
 	}
-	w.fail("5 (liveness)", "%s: not well after %d steps without faults: %s", what, steps, w.unwell())
+	w.fail("5 (liveness)", "%s: not well after %d steps without faults: %s", what, steps, bad())
 	return false
+}
+
+// withoutSome: some nodes stay dead for the first part of the healing, one
+// after the other, as long as the premise of invariant 5 holds without them.
+// The others alone must come to commit again.
+func (w *world) withoutSome() bool {
+	w.st.late = w.st.late[:0] // lost in the end
+	dead := uint(0)
+	for i := range w.rng.IntN(w.data) {
+		n := w.nodes[w.rng.IntN(w.data)]
+		if i == 0 && w.chance(600) {
+			n = w.leader()
+		}
+		if n.d.empty || !w.canOpen(dead|1<<n.i) || dead>>n.i&1 == 1 || !n.hostUp && i > 0 {
+			continue
+		}
+		dead |= 1 << n.i
+		w.logf("HEAL, but %s stays dead", n.name)
+		w.crashHost(n, 1<<40)
+		for range w.rng.IntN(30) {
+			w.step()
+		}
+		if w.chk.err != nil {
+			return false
+		}
+	}
+	acks := w.chk.acks
+	ok := dead == 0 || w.untilNot(func() string {
+		if w.chk.acks < acks+3 || !w.st.term.Open {
+			return fmt.Sprintf("without %b nothing commits; %s", dead, decide.Describe(w.st.term))
+		}
+		return ""
+	}, healingSteps, "healing without some")
+	for _, n := range w.nodes[:w.data] {
+		if dead>>n.i&1 == 1 {
+			n.hostAt, n.agentAt = w.now, w.now
+		}
+	}
+	return ok
+}
+
+// canOpen is the premise of invariant 5 without the dead.
+func (w *world) canOpen(dead uint) bool {
+	t, members := w.st.term, 0
+	if dead&3 == 3 {
+		return false // two of three voters
+	}
+	for _, m := range w.nodes[:w.data] {
+		me := cluster.Member{Name: m.name, Instance: m.d.instance}
+		if dead>>m.i&1 == 1 || m.d.empty || m.d.poisoned {
+			continue
+		}
+		if t.LastOpenLeader == me && (!t.Open || t.Leader == m.name) {
+			return true
+		}
+		if t.InSync(me) {
+			members++
+		}
+	}
+	return len(t.Sync) > 0 && members >= t.Needed()
 }
 
 // unwell says what the herd still lacks: an open epoch, a primary that leads it,
