@@ -1,6 +1,7 @@
 package guardian
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -38,6 +39,7 @@ func Ensure(ctx context.Context, cfg Config, logger *slog.Logger) (*Client, erro
 	if err != nil {
 		return nil, err
 	}
+	var failed error
 	for {
 		if _, err := c.Status(ctx); err == nil {
 			logger.Info("guardian started", "socket", path)
@@ -45,9 +47,13 @@ func Ensure(ctx context.Context, cfg Config, logger *slog.Logger) (*Client, erro
 		}
 		select {
 		case err := <-ended:
-			return nil, fmt.Errorf("start guardian: it ended at once (%v): %s", err, lastLine(logFile))
+			// Perhaps another caller's was a moment earlier and has the lock.
+			early, cancel := context.WithTimeout(ctx, time.Second)
+			defer cancel()
+			ctx, ended = early, nil
+			failed = fmt.Errorf("it ended at once (%w)", err)
 		case <-ctx.Done():
-			return nil, fmt.Errorf("start guardian: %w: %s", ctx.Err(), lastLine(logFile))
+			return nil, fmt.Errorf("start guardian: %w: %s", cmp.Or(failed, ctx.Err()), lastLine(logFile))
 		case <-time.After(5 * time.Millisecond):
 		}
 	}

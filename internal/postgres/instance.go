@@ -20,7 +20,7 @@ type Instance struct {
 	socketDir string
 
 	marksMu sync.Mutex
-	confMu  sync.Mutex // sync.conf and upstream.conf
+	confMu  sync.Mutex // the rendered files, and cfg.Params and cfg.HBA
 	main    session    // the one persistent session
 	probe   prober
 	inForce inForceProbe
@@ -47,7 +47,11 @@ func New(cfg Config, sup Supervisor) (*Instance, error) {
 }
 
 // Config is the configuration in use, defaults filled in.
-func (i *Instance) Config() Config { return i.cfg }
+func (i *Instance) Config() Config {
+	i.confMu.Lock()
+	defer i.confMu.Unlock()
+	return i.cfg
+}
 
 // SocketDir is where the unix socket lives.
 func (i *Instance) SocketDir() string { return i.socketDir }
@@ -58,14 +62,16 @@ func (i *Instance) Close() {
 	i.inForce.close()
 }
 
-// Reconfigure takes new user parameters, HBA lines and commands, renders them
-// and reloads. What needs a restart shows in Observation.PendingRestart.
+// Reconfigure takes new user parameters and HBA lines, renders them and reloads. What needs a restart shows in Observation.PendingRestart.
 func (i *Instance) Reconfigure(ctx context.Context, params map[string]string, hba []string) error {
 	if err := CheckParams(params); err != nil {
 		return err
 	}
+	i.confMu.Lock()
 	i.cfg.Params, i.cfg.HBA = params, hba
-	if changed, err := i.render(); err != nil || !changed {
+	changed, err := i.render()
+	i.confMu.Unlock()
+	if err != nil || !changed {
 		return err
 	}
 	return i.reloadIfRunning(ctx)

@@ -29,6 +29,9 @@ func TestFoundStartObserveStop(t *testing.T) {
 	begun = time.Now()
 	must(t, n.StartFounding(ctx))
 	t.Log("start", time.Since(begun))
+	// Nothing was acknowledged yet: an interrupted founding is begun again.
+	must(t, n.Stop(ctx, guardian.Immediate, 5*time.Second))
+	must(t, n.StartFounding(ctx))
 	_, err := n.SetSync(ctx, cluster.CommitAlone())
 	must(t, err)
 	must(t, n.WriteControl(ctx, 1, "alpha", "xyz"))
@@ -43,6 +46,10 @@ func TestFoundStartObserveStop(t *testing.T) {
 			t.Errorf("%s = %s", q, v)
 		}
 	}
+	must(t, n.Reconfigure(ctx, map[string]string{"work_mem": "7MB", "max_connections": "41"}, []string{"host all all 127.0.0.2/32 scram-sha-256"}))
+	until(t, "the new settings", func() bool {
+		return n.sql("show work_mem") == "7MB" && strings.Contains(strings.Join(n.observe().PendingRestart, " "), "max_connections")
+	})
 	begun = time.Now()
 	must(t, n.Stop(ctx, guardian.Fast, 5*time.Second))
 	t.Log("stop", time.Since(begun))

@@ -110,7 +110,10 @@ func (i *Instance) runRewind(ctx context.Context, s Source, name string, progres
 			return "", err
 		}
 	}
-	if _, err := i.render(); err != nil {
+	i.confMu.Lock()
+	_, err = i.render()
+	i.confMu.Unlock()
+	if err != nil {
 		return "", err
 	}
 	conf := "include " + quote(i.run(confFile)) + "\nsynchronous_standby_names = " + quote(cluster.HoldCommits().String()) +
@@ -154,7 +157,7 @@ func (i *Instance) finishRemake(dir string) error {
 	if err := errors.Join(i.removePassfiles(""), i.renderNoUpstream()); err != nil {
 		return err
 	}
-	return i.newInstanceID(dir, func(m *marks) { m.FormerPrimary = false })
+	return i.newInstanceID(dir, func(m *marks) { m.FormerPrimary, m.Served = false, false })
 }
 
 // saveTail copies the WAL from the segment of fork to its end, "" when the

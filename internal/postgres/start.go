@@ -33,13 +33,15 @@ func (i *Instance) StartStandby(ctx context.Context) error {
 }
 
 // StartFounding starts PostgreSQL as a primary without a promotion: only ever
-// for the first epoch, right after Found (or a restore), never to resume one.
+// for the first epoch, right after Found (or a restore). It may be repeated
+// until the first epoch was opened (SetSync to anything but the placeholder),
+// for nothing was acknowledged before; never after (finding H8).
 func (i *Instance) StartFounding(ctx context.Context) error {
 	m, err := i.readMarks()
 	if err != nil {
 		return err
 	}
-	if m.FormerPrimary && m.LedEpoch > 1 {
+	if m.FormerPrimary && (m.LedEpoch > 1 || m.Served) {
 		return errors.New("start postgres: this directory has led already; it comes back as a standby")
 	}
 	return i.start(ctx, func() error {

@@ -23,6 +23,9 @@ type marks struct {
 	// FormerPrimary is set before promoting and cleared by a completed rewind or
 	// clone: a former primary is always rewound, never judged (finding C1).
 	FormerPrimary bool `json:"former_primary"`
+	// Served is set before the placeholder is first replaced: from then on
+	// commits may have been acknowledged, and the founding start is over.
+	Served bool `json:"served"`
 }
 
 // Poison says that the data directory is being made anew: nothing in it counts.

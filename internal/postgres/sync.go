@@ -16,6 +16,11 @@ import (
 // no proof that commits wait: see ProbeInForce (finding C5). On a standby or
 // when nothing runs the position is 0.
 func (i *Instance) SetSync(ctx context.Context, s cluster.SyncSetting) (cluster.LSN, error) {
+	if !s.IsHold() {
+		if err := i.markServed(); err != nil {
+			return 0, err
+		}
+	}
 	i.confMu.Lock()
 	err := writeFile(i.run(syncFile), []byte(syncConf(s)), 0o600)
 	i.confMu.Unlock()
@@ -46,6 +51,13 @@ func (i *Instance) SetSync(ctx context.Context, s cluster.SyncSetting) (cluster.
 		return 0, err
 	}
 	return cluster.ParseLSN(v)
+}
+
+func (i *Instance) markServed() error {
+	if m, err := i.readMarks(); err != nil || m.Served {
+		return err
+	}
+	return i.updateMarks(func(m *marks) { m.Served = true })
 }
 
 // inForceProbe is the one commit of ours that waits, on a connection of its own.
