@@ -51,6 +51,8 @@ type Config struct {
 	// ConnectTimeout bounds one connection to PostgreSQL, ServerLoginTimeout its log-in.
 	ConnectTimeout     time.Duration
 	ServerLoginTimeout time.Duration
+	// MaxServerLogins bounds the log-ins under way at one node; others queue.
+	MaxServerLogins int
 	// DeadAfter ends sessions whose node has not acknowledged data for so long.
 	DeadAfter time.Duration
 	// DrainTimeout is how long sessions in a transaction may take to finish
@@ -81,6 +83,7 @@ func DefaultConfig() Config {
 		ConnectWait:        30 * time.Second,
 		ConnectTimeout:     time.Second,
 		ServerLoginTimeout: 5 * time.Second,
+		MaxServerLogins:    32,
 		DeadAfter:          5 * time.Second,
 		DrainTimeout:       10 * time.Second,
 		ReadOnlyFallback:   true,
@@ -119,6 +122,9 @@ func (c *Config) Validate() error {
 	}
 	if c.MaxClientConn < 1 {
 		bad("max_client_conn %d: want at least 1", c.MaxClientConn)
+	}
+	if c.MaxServerLogins < 1 {
+		bad("max_server_logins %d: want at least 1", c.MaxServerLogins)
 	}
 	for _, d := range []struct {
 		name     string

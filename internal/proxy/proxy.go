@@ -49,9 +49,12 @@ func New(cfg Config) (*Proxy, error) {
 		return nil, err
 	}
 	dialer := &pool.Dialer{TLS: cfg.ServerTLS, PlainLocal: cfg.PlainLocal,
-		ConnectTimeout: cfg.ConnectTimeout, LoginTimeout: cfg.ServerLoginTimeout}
+		ConnectTimeout: cfg.ConnectTimeout, LoginTimeout: cfg.ServerLoginTimeout, MaxLogins: cfg.MaxServerLogins}
 	p := &Proxy{cfg: cfg, started: time.Now()}
-	p.verifiers = &pool.Verifiers{Dialer: dialer, User: cfg.LookupUser, Password: cfg.LookupPassword,
+	// The look-up has a dialer of its own, so as not to queue behind those who wait for it.
+	lookup := &pool.Dialer{TLS: cfg.ServerTLS, PlainLocal: cfg.PlainLocal,
+		ConnectTimeout: cfg.ConnectTimeout, LoginTimeout: cfg.ServerLoginTimeout}
+	p.verifiers = &pool.Verifiers{Dialer: lookup, User: cfg.LookupUser, Password: cfg.LookupPassword,
 		Database: cfg.LookupDatabase, TTL: cfg.AuthCacheTTL, Timeout: cfg.ServerLoginTimeout}
 	secret := make([]byte, 32)
 	rand.Read(secret) // never fails (crypto/rand)

@@ -263,7 +263,7 @@ func TestBackpressure(t *testing.T) {
 }
 
 func TestManyClients(t *testing.T) {
-	f := start(t, func(c *proxy.Config) { c.MaxClientConn = 80 })
+	f := start(t, func(c *proxy.Config) { c.MaxClientConn, c.ConnectWait, c.MaxServerLogins = 80, 30*time.Second, 8 })
 	role := f.role(t, "login password 'pw'")
 	dsn := f.dsn(session.ReadWrite, role, "pw", "sslmode=disable")
 	var mu sync.Mutex

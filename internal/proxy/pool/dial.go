@@ -8,12 +8,14 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync"
 	"time"
 
 	"manada/internal/proxy/wire"
 )
 
-// Dialer connects to PostgreSQL. Its fields are not changed after first use.
+// Dialer connects to PostgreSQL. Its exported fields are not changed
+// after first use.
 type Dialer struct {
 	// TLS is used for every connection except those that PlainLocal exempts.
 	// ServerName is filled in from the address when it is empty.
@@ -25,6 +27,42 @@ type Dialer struct {
 	// everything from the first byte to ReadyForQuery.
 	ConnectTimeout time.Duration
 	LoginTimeout   time.Duration
+	// MaxLogins bounds the log-ins under way at one node; 0: 32. More of them at
+	// once, as after a failover, only overrun the postmaster's queue and time out
+	// together.
+	MaxLogins int
+
+	mu     sync.Mutex
+	logins map[string]chan struct{}
+}
+
+// turn waits for one of the node's log-ins to be free, for LoginTimeout at
+// most. The caller gives it back.
+func (d *Dialer) turn(ctx context.Context, addr string) (done func(), err error) {
+	d.mu.Lock()
+	slots := d.logins[addr]
+	if slots == nil {
+		if d.logins == nil {
+			d.logins = map[string]chan struct{}{}
+		}
+		n := d.MaxLogins
+		if n == 0 {
+			n = 32
+		}
+		slots = make(chan struct{}, n)
+		d.logins[addr] = slots
+	}
+	d.mu.Unlock()
+	t := time.NewTimer(d.LoginTimeout)
+	defer t.Stop()
+	select {
+	case slots <- struct{}{}:
+		return func() { <-slots }, nil
+	case <-t.C:
+		return nil, fmt.Errorf("log in to postgres at %s: %d other log-ins are under way", addr, cap(slots))
+	case <-ctx.Done():
+		return nil, fmt.Errorf("log in to postgres at %s: %w", addr, context.Cause(ctx))
+	}
 }
 
 // ErrPlain means that a node could only be reached without encryption.

@@ -53,6 +53,11 @@ func (b *Backend) InRecovery() (standby, known bool) {
 // Open connects and logs in. An error that PostgreSQL gave is a *wire.Error in
 // the chain.
 func (d *Dialer) Open(ctx context.Context, addr string, l Login) (*Backend, error) {
+	done, err := d.turn(ctx, addr)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	conn, err := d.dial(ctx, addr)
 	if err != nil {
 		return nil, err

@@ -192,6 +192,29 @@ func TestDialRefusesPlainAbroad(t *testing.T) {
 	}
 }
 
+// Log-ins beyond MaxLogins wait for those under way, and not for ever.
+func TestMaxLogins(t *testing.T) {
+	d := &Dialer{MaxLogins: 1, LoginTimeout: 50 * time.Millisecond}
+	done, err := d.turn(t.Context(), "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.turn(t.Context(), "a"); err == nil {
+		t.Error("two at once")
+	}
+	if other, err := d.turn(t.Context(), "b"); err != nil {
+		t.Error("another node is held up")
+	} else {
+		other()
+	}
+	time.AfterFunc(10*time.Millisecond, done)
+	if again, err := d.turn(t.Context(), "a"); err != nil {
+		t.Error("the turn was not given back")
+	} else {
+		again()
+	}
+}
+
 // A server that skips its half of SCRAM is not believed.
 func TestLoginWantsServerSignature(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
