@@ -20,6 +20,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"manada/internal/guardian"
 )
@@ -153,6 +154,11 @@ func Guardian(t testing.TB, dataDir, runDir string) *guardian.Client {
 			t.Error("end guardian:", err)
 			return
 		}
+		// An immediate stop removes PostgreSQL's shared memory, a kill leaves it.
+		short, cancel := context.WithTimeout(ctx, 5*time.Second)
+		defer cancel()
+		_ = c.Stop(ctx, guardian.Immediate)
+		_ = c.WaitEmpty(short)
 		if err := errors.Join(c.KillTree(ctx), c.WaitEmpty(ctx), c.Quit(ctx)); err != nil {
 			t.Error("end postgres:", err)
 		}
