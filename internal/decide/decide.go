@@ -122,6 +122,8 @@ func founding(v *View) (Decision, bool) {
 		return wait("waiting for the founding host"), true
 	case l.Empty || l.Poisoned:
 		return do(Action{Verb: Found}, "founding: making the first data directory"), true
+	case l.Instance == "" || l.SystemID == "": // not observed yet
+		return wait("founding: looking at the data directory"), true
 	}
 	return do(Action{Verb: Create, Term: firstTerm(v)}, "founding: writing the first term"), true
 }

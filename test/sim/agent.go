@@ -132,6 +132,7 @@ func (w *world) stepAgent(n *node) {
 			return
 		}
 		n.a = w.newAgent(n)
+		w.observe(n)
 	}
 	a := n.a
 	if a.pausedUntil > w.now {
