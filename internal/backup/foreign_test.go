@@ -97,11 +97,20 @@ func TestKilledAnywhere(t *testing.T) {
 	if err != nil || res.Expired == nil || len(res.Expired.Backups) != 2 {
 		t.Fatalf("%+v, %v", res, err)
 	}
+	checkSnapshots(t, b, append(snaps, m.Snapshot()))
+}
+
+// checkSnapshots brings every snapshot in order as the next command would, and
+// reads all of the backups that it then has: in the first and in the last
+// snapshot of each state, as nothing is deleted between that was not there.
+func checkSnapshots(t *testing.T, b *bench, snaps []*blob.Mem) {
+	var states []string
 	counts := map[int]int{}
-	for n, snap := range append(snaps, m.Snapshot()) {
+	for n, snap := range snaps {
 		info, err := repo.LoadBackupInfo(b.ctx, snap, "demo")
-		if isNotExist(err) && n <= 4 {
-			continue // before the stanza was there
+		if isNotExist(err) && n <= 4 { // before the stanza was there
+			states = append(states, "none")
+			continue
 		}
 		if err != nil {
 			t.Fatalf("snapshot %d: %v", n, err)
@@ -112,7 +121,18 @@ func TestKilledAnywhere(t *testing.T) {
 		if err := repo.SaveBackupInfo(b.ctx, snap, "demo", info); err != nil {
 			t.Fatal(err)
 		}
-		v, err := Verify(b.ctx, VerifyOptions{Storage: snap, Stanza: "demo"})
+		state := ""
+		for _, e := range info.Backups {
+			state += e.Label + " "
+		}
+		states = append(states, state)
+		counts[len(info.Backups)]++
+	}
+	for n, state := range states {
+		if state == "" || state == "none" || n > 0 && n < len(states)-1 && states[n-1] == state && states[n+1] == state {
+			continue
+		}
+		v, err := Verify(b.ctx, VerifyOptions{Storage: snaps[n], Stanza: "demo"})
 		if err != nil {
 			t.Fatalf("snapshot %d: %v", n, err)
 		}
@@ -121,7 +141,6 @@ func TestKilledAnywhere(t *testing.T) {
 				t.Errorf("snapshot %d: %s", n, p)
 			}
 		}
-		counts[len(info.Backups)]++
 	}
 	if len(snaps) < 20 || counts[0] == 0 || counts[1] == 0 || counts[2] == 0 || counts[3] == 0 {
 		t.Errorf("%d snapshots, by backups %v", len(snaps), counts)

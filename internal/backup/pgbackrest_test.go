@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"testing"
 )
 
 const pgbackrest = "/usr/bin/pgbackrest"
@@ -37,5 +36,3 @@ func (j *judge) do(args ...string) string {
 func (j *judge) archiveCommand() string {
 	return fmt.Sprintf("%s --config=%s --stanza=%s archive-push %%p", pgbackrest, j.conf, j.stanza)
 }
-
-var _ = testing.Short

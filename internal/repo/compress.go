@@ -78,8 +78,8 @@ func NewCompressor(c Compression, level int, raw bool) (Compressor, error) {
 	case None:
 		return &plain{}, nil
 	case Zstd:
-		return zstd.NewWriter(nil, zstd.WithEncoderLevel(zstdLevel(level)), zstd.WithEncoderConcurrency(1),
-			zstd.WithEncoderCRC(false), zstd.WithLowerEncoderMem(true))
+		// Not WithLowerEncoderMem: it halves the speed.
+		return zstd.NewWriter(nil, zstd.WithEncoderLevel(zstdLevel(level)), zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false))
 	case LZ4:
 		w := lz4.NewWriter(nil)
 		return w, w.Apply(lz4.ConcurrencyOption(1), lz4.ChecksumOption(!raw), lz4.BlockSizeOption(lz4.Block64Kb))
