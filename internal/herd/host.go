@@ -14,6 +14,7 @@ import (
 	"manada/internal/config"
 	"manada/internal/peer"
 	"manada/internal/pki"
+	"manada/internal/process"
 )
 
 // Prepare makes the folders of a host and, when root does it, gives them to the
@@ -107,7 +108,10 @@ func Found(c *config.Config, a config.Account) error {
 	}
 	// What makes a founder comes before the identity: with the identity the
 	// host may start.
-	if err := keepFacts(c, []byte(`{"schema": 1, "founder": true}`), a); err != nil {
+	if err := process.WriteFacts(c, process.Facts{Founder: true}); err != nil {
+		return err
+	}
+	if err := own(factsFile(c), a); err != nil {
 		return err
 	}
 	_, err := pki.Found(c.IdentityDir(), c.Cluster, c.Node, c.Kind(), hostNames(c))
@@ -172,10 +176,13 @@ func hasFacts(c *config.Config) bool {
 	return err == nil
 }
 
-// keepFacts writes what the host knows of its herd where its processes read it
-// (process.Facts).
+// keepFacts keeps what a member said of the herd where this host's processes
+// read it.
 func keepFacts(c *config.Config, facts json.RawMessage, a config.Account) error {
-	return writeFile(factsFile(c), append(facts, '\n'), 0o600, a)
+	if err := process.TakeFacts(c, facts); err != nil {
+		return err
+	}
+	return own(factsFile(c), a)
 }
 
 // CheckIdentity loads the identity of a host and holds it against the
@@ -223,11 +230,9 @@ func syncDir(dir string) error {
 
 // KnownPeers are the agents that the host remembers, node to address; a hint.
 func KnownPeers(c *config.Config) map[string]string {
-	var f struct {
-		Peers map[string]string `json:"peers"`
-	}
-	if b, err := os.ReadFile(factsFile(c)); err == nil {
-		_ = json.Unmarshal(b, &f)
+	f, err := process.ReadFacts(c)
+	if err != nil {
+		return nil
 	}
 	return f.Peers
 }
