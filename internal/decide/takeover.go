@@ -38,7 +38,7 @@ func enoughLikely(v *View) bool {
 	}
 	t, n := v.Store.Term, 1
 	for _, m := range t.Sync {
-		if p, ok := v.peer(m.Name); ok && v.fresh(p) && p.Instance == m.Instance {
+		if alive(v, m) {
 			n++
 		}
 	}
@@ -142,7 +142,7 @@ func memberPromise(t *cluster.Term, m cluster.Member) bool {
 //  2. as the last open leader, unless somebody shows WAL of the same epoch
 //     beyond its own (H8);
 //  3. with the promises of max(1, |sync| - k + 1) members of sync, its own
-//     among them, holding the greatest position of them all.
+//     among them, none of which has more than it.
 //
 // When sync is empty only 1 and 2 remain: nobody else has everything. (Fetching
 // WAL from a greater member that may not lead belongs here, see M4.)
@@ -163,15 +163,36 @@ func mayWin(v *View) (string, bool) {
 		}
 		return "", false
 	}
-	if !t.InSync(v.me()) || counted(v) < t.Needed() {
+	if !t.InSync(v.me()) || !greatest(v, at) {
 		return "", false
 	}
+	return "takeover from " + t.Leader, true
+}
+
+// greatest says whether this node has at least as much as each of enough
+// members that promised. Any max(1, |sync| - k + 1) of them hold between them
+// all that was acknowledged, so one with more that promised and then died need
+// not be waited for; while it lives it is the better leader.
+func greatest(v *View, at cluster.Position) bool {
+	t, n := v.Store.Term, 0
 	for _, m := range t.Sync {
-		if p, ok := t.PromiseOf(m.Name); ok && memberPromise(t, m) && at.Less(p.Position()) {
-			return "", false
+		p, _ := t.PromiseOf(m.Name)
+		switch {
+		case m == v.me():
+			n++
+		case !memberPromise(t, m):
+		case !at.Less(p.Position()):
+			n++
+		case v.Local.PromisedFor < v.Spec.WithdrawAfter/2 && alive(v, m):
+			return false
 		}
 	}
-	return "takeover from " + t.Leader, true
+	return n >= t.Needed()
+}
+
+func alive(v *View, m cluster.Member) bool {
+	p, ok := v.peer(m.Name)
+	return ok && v.fresh(p) && p.Instance == m.Instance
 }
 
 // whoHasMore names a node that reports WAL of this node's epoch beyond its own
