@@ -155,8 +155,11 @@ func deposed(v *View) (Decision, bool) {
 // stalePromise: the promise was for an epoch that is over. It bars no later name.
 func stalePromise(v *View) (Decision, bool) {
 	l, t := &v.Local, v.Store.Term
-	if l.Promised == 0 || l.Promised >= t.Epoch {
+	switch {
+	case l.Promised == 0 || l.Promised == t.Epoch:
 		return Decision{}, false
+	case l.Promised > t.Epoch: // it bars every name up to its epoch (H3)
+		return wait("the end of epoch %d is promised here, but the record known is of epoch %d", l.Promised, t.Epoch), true
 	}
 	return do(Action{Verb: DropPromise}, "epoch %d has ended: the promise is done", l.Promised), true
 }
