@@ -42,6 +42,9 @@ func promote(v *View) (Decision, bool) {
 	case b.Parent != 0 && position(v).Less(cluster.Position{Epoch: b.Parent, LSN: b.ForkLSN}):
 		return give(wait("won epoch %d at %s, but the WAL ends at %s now: another node must take over", t.Epoch, b.ForkLSN, l.WAL.LSN), "it has lost WAL")
 	}
+	if !l.Sync.Setting.IsHold() { // in force before the first commit (C5)
+		return do(Action{Verb: SetSync, Sync: cluster.HoldCommits()}, "holding commits, before promoting"), true
+	}
 	return do(Action{Verb: Promote, Timeline: b.Timeline, Epoch: t.Epoch},
 		"won epoch %d: promoting to timeline %d", t.Epoch, b.Timeline), true
 }
@@ -60,6 +63,9 @@ func openEpoch(v *View) (Decision, bool) {
 	}
 	if !l.Sync.Setting.IsHold() {
 		return do(Action{Verb: SetSync, Sync: cluster.HoldCommits()}, "holding commits until the epoch is open"), true
+	}
+	if !l.Sync.Proved { // an agent that was started again, or a setting that was not there from the start (C5)
+		return do(Action{Verb: Probe}, "proving that commits wait"), true
 	}
 	if !l.Written {
 		return do(Action{Verb: WriteControl, Epoch: t.Epoch, Nonce: t.Current().Nonce}, "writing the control row of epoch %d", t.Epoch), true
