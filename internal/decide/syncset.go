@@ -16,6 +16,10 @@ import (
 func syncSet(v *View) (Decision, bool) {
 	t := v.Store.Term
 	if v.Spec.Durability == cluster.Async {
+		if t.K > 0 { // a widening: the term first
+			n := resynced(t, nil, 0, "asynchronous from now on: commits are safe on "+v.Self+" alone")
+			return do(Action{Verb: Swap, Term: n, Note: "degraded"}, "%s", n.Reason), true
+		}
 		return render(v, cluster.CommitAlone(), "asynchronous")
 	}
 	if t.K == 0 {
@@ -74,12 +78,17 @@ func enforce(v *View, s cluster.SyncSetting, why string) (Decision, bool) {
 	return Decision{}, false
 }
 
-func waitFor(k int, epoch uint64, ms []cluster.Member) cluster.SyncSetting {
+// waitFor is the setting that waits for k of the members. What strict
+// durability wants beyond the k of the term goes into PostgreSQL only (H7).
+func waitFor(v *View, k int, ms []cluster.Member) cluster.SyncSetting {
 	names := make([]string, len(ms))
 	for i, m := range ms {
 		names[i] = m.Name
 	}
-	return cluster.WaitFor(k, epoch, names...)
+	if v.Spec.Durability == cluster.Strict {
+		k = max(k, v.Spec.WantK)
+	}
+	return cluster.WaitFor(k, v.Store.Term.Epoch, names...)
 }
 
 // flushed counts the members that have flushed what was written after the
@@ -111,9 +120,9 @@ func fromNothing(v *View) (Decision, bool) {
 		return render(v, cluster.CommitAlone(), "no standby is certified, the term says k = 0")
 	}
 	k := min(v.Spec.WantK, len(ready))
-	want := waitFor(k, v.Store.Term.Epoch, ready)
+	want := waitFor(v, k, ready)
 	switch {
-	case !l.Sync.Proved && !l.Sync.Setting.IsHold():
+	case l.Sync.Setting.Alone || !l.Sync.Proved && !l.Sync.Setting.IsHold():
 		return render(v, cluster.HoldCommits(), "a standby is ready: holding commits for a moment")
 	case !l.Sync.Proved:
 		return do(Action{Verb: Probe}, "proving that commits wait"), true
@@ -134,7 +143,7 @@ func maintain(v *View) (Decision, bool) {
 	here, gone := split(v)
 	switch {
 	case len(here) < t.K && v.Spec.Durability == cluster.Strict:
-		return wait("%s away, durability strict: writes wait", list(gone)), true
+		return substitute(v, here, gone)
 	case len(here) < t.K:
 		return degrade(v, here, gone)
 	case len(gone) > 0:
@@ -146,7 +155,7 @@ func maintain(v *View) (Decision, bool) {
 	if t.K < min(v.Spec.WantK, len(t.Sync)) {
 		return raise(v)
 	}
-	return render(v, waitFor(t.K, t.Epoch, t.Sync), "as the term says")
+	return render(v, waitFor(v, t.K, t.Sync), "as the term says")
 }
 
 // split tells the members of sync that are there from those that have been
@@ -185,12 +194,41 @@ func degrade(v *View, here, gone []cluster.Member) (Decision, bool) {
 	return do(Action{Verb: Swap, Term: n, Note: "degraded"}, "%s", reason), true
 }
 
+// substitute: durability strict never lowers k, but others may take the places
+// of the members that are gone: another node by the widening rule, a directory
+// that was made anew under the same name once it has flushed all that was
+// acknowledged. For the latter nothing is acknowledged meanwhile: the name says
+// nothing about the directory that bears it.
+func substitute(v *View, here, gone []cluster.Member) (Decision, bool) {
+	t := v.Store.Term
+	if d, ok := widen(v); ok {
+		return d, true
+	}
+	rest := slices.Clone(here)
+	for _, m := range eligible(v) {
+		if slices.ContainsFunc(gone, func(g cluster.Member) bool { return g.Name == m.Name && g.Instance != m.Instance }) {
+			rest = append(rest, m)
+		}
+	}
+	if len(rest) < t.K {
+		return wait("%s away, durability strict: writes wait", list(gone)), true
+	}
+	if d, ok := enforce(v, cluster.HoldCommits(), "a standby was made anew: holding commits until it has them all"); ok {
+		return d, true
+	}
+	if flushed(v, rest) < t.K {
+		return wait("waiting until %d of %s have all that was acknowledged", t.K, list(rest)), true
+	}
+	n := resynced(t, rest, t.K, list(rest)+" are the synchronous standbys")
+	return do(Action{Verb: Swap, Term: n, Note: "narrow"}, "%s", n.Reason), true
+}
+
 // narrow takes one name out: PostgreSQL first, the term when k of the
 // remaining members have flushed past a position taken after that (C2).
 func narrow(v *View, out cluster.Member) (Decision, bool) {
 	t := v.Store.Term
 	rest := slices.DeleteFunc(slices.Clone(t.Sync), func(m cluster.Member) bool { return m == out })
-	if d, ok := enforce(v, waitFor(t.K, t.Epoch, rest), out.Name+" is away"); ok {
+	if d, ok := enforce(v, waitFor(v, t.K, rest), out.Name+" is away"); ok {
 		return d, true
 	}
 	if flushed(v, rest) < t.K {
@@ -218,7 +256,7 @@ func widen(v *View) (Decision, bool) {
 func raise(v *View) (Decision, bool) {
 	t := v.Store.Term
 	k := t.K + 1
-	if d, ok := enforce(v, waitFor(k, t.Epoch, t.Sync), "waiting for one standby more"); ok {
+	if d, ok := enforce(v, waitFor(v, k, t.Sync), "waiting for one standby more"); ok {
 		return d, true
 	}
 	if flushed(v, t.Sync) < k {
