@@ -59,6 +59,9 @@ func won(v *View, at cluster.Position, reason string) *cluster.Term {
 	n.Epoch, n.Leader, n.Open = t.Epoch+1, v.Self, false
 	n.Promises = nil
 	n.Reason = reason
+	if n.Lost != nil && n.Lost.Node == v.Self {
+		n.Lost = nil // it was made anew since, or could not win
+	}
 	n.History = append(n.History, cluster.Branch{
 		Epoch: n.Epoch, Parent: at.Epoch, Leader: v.Self,
 		Timeline: t.NextTimeline(), ForkLSN: at.LSN, Nonce: v.Nonce,
