@@ -69,6 +69,9 @@ func remake(v *View, how string) Decision {
 	if _, ok := leaderReady(v); !ok {
 		return wait("must %s, waiting for %s", how, t.Leader)
 	}
+	if !v.Store.Reachable || v.Store.ReadAge > v.Spec.FreshRead {
+		return do(Action{Verb: ReadStore}, "must %s; asking the store first whether it counts on what is here", how)
+	}
 	switch {
 	case how == "rewind" && l.Postgres.Up():
 		return do(Action{Verb: Stop, Mode: "fast", Note: how}, "stopping PostgreSQL, to %s", how)
