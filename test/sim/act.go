@@ -99,7 +99,7 @@ func (w *world) smallPrimary(n *node, act decide.Action) bool {
 		n.d.wal = n.d.wal.add(e)
 		m.written = act.Epoch
 	case decide.Probe:
-		if !w.localCommit(n, entry{kind: probe}) {
+		if !w.localCommit(n, entry{kind: probe}) && !w.prof.unproved {
 			return false
 		}
 		m.provedPID = p.pid

@@ -215,6 +215,9 @@ func (w *world) crashAgent(n *node, d int64) {
 	// What it had sent may still arrive; what it had decided is gone. Work in
 	// PostgreSQL itself (a promotion, a stop) goes on.
 	n.a, n.agentAt = nil, w.now+d
+	if w.prof.amnesiac {
+		n.d.promised = 0
+	}
 }
 
 func (w *world) crashHost(n *node, d int64) {

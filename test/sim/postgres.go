@@ -210,6 +210,9 @@ func (w *world) connect(n *node, r *receiver) bool {
 		!w.linked(n.i, r.to) {
 		return false
 	}
+	if !w.prof.slotless && slices.ContainsFunc(q.senders, func(s *sender) bool { return s.node == n.i }) {
+		return false // "replication slot is active": a node is never counted twice
+	}
 	p := n.pg
 	start := p.replay / segment * segment
 	if start > n.d.wal.common(t.d.wal) && start > 0 {

@@ -27,6 +27,7 @@ func TestSeed(t *testing.T) {
 	}
 	p := base()
 	p.WantK = *kFlag
+	p.Strict = *profFlag == "strict"
 	r := Run(*seedFlag, *nodesFlag, &p, true)
 	t.Log("\n" + strings.Join(r.Trace, "\n"))
 	if r.Err != nil {

@@ -16,6 +16,7 @@ type Profile struct {
 	Name    string
 	Without decide.Mutation
 	WantK   int
+	Strict  bool
 	Steps   int // with faults, after the herd was founded
 	Faults  int // at least so many; up to twice as many
 	Weights [faultKinds]int
@@ -30,6 +31,9 @@ type Profile struct {
 
 	// Faults of the agent, not of decide: the tests show that they matter.
 	forgetful bool // after a restart an agent takes earlier writes for settled (H2)
+	slotless  bool // standbys stream without a slot, so one may be there twice
+	unproved  bool // the probe is not seen waiting (C5)
+	amnesiac  bool // the promise is not on disk (H3)
 	hasty     bool // Since is read before every walsender follows the setting (C2)
 }
 
@@ -97,6 +101,9 @@ type world struct {
 func newWorld(seed uint64, data int, p *Profile) *world {
 	w := &world{rng: rand.New(rand.NewPCG(seed, uint64(data))), prof: p, data: data, spec: spec, nonces: []string{"n0"}}
 	w.spec.WantK = max(1, p.WantK)
+	if p.Strict {
+		w.spec.Durability = cluster.Strict
+	}
 	for i := range data + 1 {
 		n := &node{i: i, name: fmt.Sprintf("n%d", i+1), hostUp: true, d: disk{empty: true, maxTimeline: 1}, syncFile: cluster.HoldCommits()}
 		if i == data {
@@ -205,7 +212,7 @@ func (w *world) play() {
 		}
 	}
 	w.healAll()
-	if !w.withoutSome() {
+	if w.spec.Durability == cluster.Quorum && !w.withoutSome() {
 		return
 	}
 	if w.until(healingSteps, "healing") {
