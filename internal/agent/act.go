@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"manada/internal/cluster"
@@ -177,27 +178,52 @@ func (a *Agent) unread() {
 	a.remembered(func(m *memory) { m.position = decidePosition{} })
 }
 
+// setSync renders the setting and tells from when on it is obeyed by every
+// process: not before the walsenders that may count fewer standbys are ended
+// (H4, decide asks for that), and not while one outside the setting still
+// counts as synchronous.
 func (a *Agent) setSync(ctx context.Context, s cluster.SyncSetting) error {
 	a.mu.Lock()
-	was := a.seen.sync
+	was, known := a.seen.sync, a.mem.syncKnown
 	if s.Alone {
 		a.mem.provedPID = 0
 	}
+	a.mem.syncSince = 0
 	a.mu.Unlock()
 	at, err := a.db.SetSync(ctx, s)
 	if err != nil {
 		return err
 	}
+	a.observe(ctx)
+	raised := s.K > 1 && (s.K > was.K || !known)
+	outside := a.outsideStillSync(s)
 	a.remembered(func(m *memory) {
-		m.syncSince = at
-		m.oldSenders = nil
-		if s.K > was.K && len(was.Names) > 0 { // raising k (H4)
+		m.syncKnown = true
+		if raised {
 			for _, w := range a.seen.senders {
 				m.oldSenders = append(m.oldSenders, w.PID)
 			}
+			return
+		}
+		if !outside && len(stillThere(m.oldSenders, a.seen.senders)) == 0 {
+			m.syncSince = at
 		}
 	})
 	return nil
+}
+
+// outsideStillSync: a walsender that is not in the setting applies the one
+// before, so it may still release commits. At is then too early a position:
+// the setting is rendered again in the next step.
+func (a *Agent) outsideStillSync(s cluster.SyncSetting) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, w := range a.seen.senders {
+		if (w.Sync == "sync" || w.Sync == "quorum") && !slices.Contains(s.Names, w.Name) && !s.Alone {
+			return true
+		}
+	}
+	return false
 }
 
 func (a *Agent) probe(ctx context.Context) error {

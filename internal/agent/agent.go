@@ -132,6 +132,7 @@ type memory struct {
 	provedPID    int // postmaster for which waiting is proved in force
 	syncSince    cluster.LSN
 	oldSenders   []int
+	syncKnown    bool // this agent has rendered the setting itself
 	handoverTo   string
 	downSince    time.Time
 	leadsSince   time.Time

@@ -48,6 +48,9 @@ func (a *Agent) localView(now time.Time, t *cluster.Term) decide.Local {
 func (a *Agent) position(t *cluster.Term) (cluster.Position, bool) {
 	o, p := &a.seen, a.mem.position
 	tl, lsn := o.timeline, o.wal
+	if o.state == cluster.PostgresPrimary {
+		p.final = false // it writes: what was read before the promotion is past
+	}
 	if p.final {
 		tl, lsn = p.timeline, p.lsn
 	}

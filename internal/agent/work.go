@@ -151,6 +151,7 @@ func (a *Agent) promote(ctx context.Context, act decide.Action) error {
 	if err != nil {
 		return err
 	}
+	a.unread()
 	a.remembered(func(m *memory) { m.fork = fork })
 	a.event("promoted", act.Epoch, fmt.Sprintf("%s promoted to timeline %d", a.cfg.Node, act.Timeline),
 		"took_ms", fmt.Sprint(time.Since(began).Milliseconds()), "fork_lsn", fork.String())

@@ -50,7 +50,7 @@ func (i *Instance) Found(ctx context.Context) error {
 	if err := i.furnish(ctx, dir); err != nil {
 		return err
 	}
-	if err := i.newInstanceID(dir, func(m *marks) { m.FormerPrimary, m.Served = false, false }); err != nil {
+	if err := i.newInstanceID(dir, func(m *marks) { m.FormerPrimary, m.Served, m.Founded = false, false, true }); err != nil {
 		return err
 	}
 	if err := i.swapIn(); err != nil {

@@ -62,7 +62,7 @@ func (i *Instance) observeDisk(o *Observation) {
 		o.HasData, o.Control, o.CleanStop = true, &c, c.State.Clean()
 		// A base backup and a rewound directory carry the source's state; they
 		// have standby.signal. A primary started by hand had to remove it.
-		o.FormerPrimary = o.FormerPrimary || c.State.Primary() && !i.hasStandbySignal()
+		o.FormerPrimary = o.FormerPrimary || c.State.Primary() && !i.hasStandbySignal() && (!m.Founded || m.Served)
 	} else if !errors.Is(err, os.ErrNotExist) {
 		note(err)
 	}

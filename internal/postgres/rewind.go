@@ -157,7 +157,7 @@ func (i *Instance) finishRemake(dir string) error {
 	if err := errors.Join(i.removePassfiles(""), i.renderNoUpstream()); err != nil {
 		return err
 	}
-	return i.newInstanceID(dir, func(m *marks) { m.FormerPrimary, m.Served = false, false })
+	return i.newInstanceID(dir, func(m *marks) { m.FormerPrimary, m.Served, m.Founded = false, false, false })
 }
 
 // saveTail copies the WAL from the segment of fork to its end, "" when the

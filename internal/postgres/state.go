@@ -26,6 +26,9 @@ type marks struct {
 	// Served is set before the placeholder is first replaced: from then on
 	// commits may have been acknowledged, and the founding start is over.
 	Served bool `json:"served"`
+	// Founded: Found made it. Until it has served, pg_control's "shut down" is
+	// initdb's and not that of a primary.
+	Founded bool `json:"founded"`
 }
 
 // Poison says that the data directory is being made anew: nothing in it counts.
