@@ -24,6 +24,9 @@ func (a *app) procCommands() []*cobra.Command {
 		a.procCmd("agent", "the agent", func(ctx context.Context, c *config.Config, log *slog.Logger, e *ending) error {
 			return process.Agent(ctx, c, Version(), log, e.hostStops)
 		}),
+		a.procCmd("backupd", "the repository", func(ctx context.Context, c *config.Config, log *slog.Logger, _ *ending) error {
+			return runBackupd(ctx, c, log)
+		}),
 		a.procCmd("proxy", "the proxy", func(ctx context.Context, c *config.Config, log *slog.Logger, _ *ending) error {
 			return process.Proxy(ctx, c, log)
 		}),

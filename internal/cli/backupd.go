@@ -1,0 +1,78 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"manada/internal/api"
+	"manada/internal/blob"
+	"manada/internal/config"
+	"manada/internal/pki"
+)
+
+// runBackupd serves the repository to the data hosts of the herd, under /repo
+// on the backup port. Only data and witness hosts get in: a proxy's certificate
+// is not enough to read or replace backups. Health and metrics are for anybody.
+func runBackupd(ctx context.Context, c *config.Config, log *slog.Logger) error {
+	id, err := pki.Load(c.IdentityDir())
+	if err != nil {
+		return err
+	}
+	storage, err := blob.NewPosix(c.Backup.RepoPath, blob.PosixOptions{})
+	if err != nil {
+		return err
+	}
+	ready := func() error {
+		_, err := storage.List(ctx, "", false)
+		return err
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/repo/", membersOnly(id.Cluster(), http.StripPrefix("/repo", blob.Handler(storage))))
+	mux.Handle("/", api.New(api.Options{Log: log, Ready: ready}).Handler(api.ReadOnly))
+	addr := c.ListenOn(c.Ports.Backup)
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return fmt.Errorf("serve the repository on %s: %w", addr, err)
+	}
+	srv := &http.Server{
+		Handler: mux, TLSConfig: id.ServerTLSOptionalClient(),
+		ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute, // bodies take as long as they need: blob.Handler watches them
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- srv.ServeTLS(l, "", "") }()
+	log.Info("repository is served", "addr", addr, "repo_path", c.Backup.RepoPath)
+	select {
+	case err := <-ended:
+		return fmt.Errorf("serve the repository on %s: %w", addr, err)
+	case <-ctx.Done():
+	}
+	late, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	if srv.Shutdown(late) != nil {
+		srv.Close() // a backup in progress: its writer sees the connection end
+	}
+	<-ended
+	return nil
+}
+
+// membersOnly admits requests that came with the certificate of a data or
+// witness host of this herd.
+func membersOnly(cluster string, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
+			http.Error(w, "a certificate of this herd is needed", http.StatusUnauthorized)
+			return
+		}
+		who, err := pki.NameOf(r.TLS.VerifiedChains[0][0])
+		if err != nil || who.Cluster != cluster || !who.Member() {
+			http.Error(w, "only data and witness hosts of this herd use its repository", http.StatusForbidden)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
