@@ -85,6 +85,9 @@ func (o *Options) defaults() error {
 	default:
 		return fail(CodeOption, "Use full, diff or incr.", "backup type %q", o.Type)
 	}
+	if o.Connect == nil || o.Storage == nil {
+		return fail(CodeOption, "", "a backup needs a storage and a connection")
+	}
 	if !o.Compress.Writable() {
 		return fail(CodeFeature, "Use zst, lz4, gz or none.", "compress-type %s is not written by this version", o.Compress)
 	}
@@ -149,6 +152,10 @@ func (r *run) backup(ctx context.Context) (*Result, error) {
 	r.pg = &session{c: conn}
 	if err := r.pg.check(ctx, r.PGData, r.ctl, !r.NoArchiveCheck); err != nil {
 		return nil, err
+	}
+	if why := r.pg.archiver(ctx); why != "" && !r.NoArchiveCheck {
+		// Better heard now than after hours of copying.
+		r.notes.add("the backup waits for the archive at its end" + why)
 	}
 	items, err := r.prepare(ctx)
 	if err != nil {
@@ -365,65 +372,6 @@ func (r *run) storeText(ctx context.Context, name, text string) error {
 	}
 	r.m.Files = append(r.m.Files, f)
 	return nil
-}
-
-// waitArchived waits until all WAL that a restore needs is in the archive. The
-// time limit starts again with every segment that arrives.
-func (r *run) waitArchived(ctx context.Context) error {
-	need, err := repo.Segments(r.m.ArchiveStart, r.m.ArchiveStop, uint64(r.ctl.SegmentSize))
-	if err != nil {
-		return err
-	}
-	limit := time.NewTimer(r.ArchiveTimeout)
-	defer limit.Stop()
-	poll := time.NewTicker(100 * time.Millisecond)
-	defer poll.Stop()
-	for {
-		left, err := missingWAL(ctx, r.Storage, r.Stanza, r.archive.ArchiveID(), need)
-		if err != nil {
-			return err
-		}
-		if len(left) == 0 {
-			return nil
-		}
-		if len(left) < len(need) {
-			limit.Reset(r.ArchiveTimeout)
-		}
-		need = left
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-limit.C:
-			return fail(CodeArchiveTimeout, "Check that archive_command works and writes to this repository; PostgreSQL's log has its errors.",
-				"WAL segment %s (and %d more) was not archived within %s%s", left[0], len(left)-1, r.ArchiveTimeout, r.pg.archiver(ctx))
-		case <-poll.C:
-		}
-	}
-}
-
-// missingWAL gives those of the segments that are not in the archive.
-func missingWAL(ctx context.Context, s blob.Storage, stanza, archiveID string, need []string) ([]string, error) {
-	have := map[string]bool{}
-	listed := map[string]bool{}
-	var left []string
-	for _, seg := range need {
-		if d := repo.WALDir(seg); !listed[d] {
-			listed[d] = true
-			es, err := s.List(ctx, repo.ArchivePath(stanza, archiveID, d), false)
-			if err != nil {
-				return nil, fmt.Errorf("list the archive: %w", err)
-			}
-			for _, e := range es {
-				if w, ok := repo.ParseStoredWAL(e.Name); ok {
-					have[w.Name] = true
-				}
-			}
-		}
-		if !have[seg] {
-			left = append(left, seg)
-		}
-	}
-	return left, nil
 }
 
 // publish makes the backup valid, and known.
