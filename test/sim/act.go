@@ -127,10 +127,10 @@ func (w *world) setSync(n *node, s cluster.SyncSetting) bool {
 	}
 	w.checkNames(n, s)
 	n.syncFile = s
-	if n.pg == nil || n.pg.hungUntil > w.now {
+	if n.pg == nil {
 		return false
 	}
-	w.reload(n)
+	w.reload(n) // a signal: what hangs gets to it later
 	if s.K <= 1 {
 		m.old = m.old[:0] // nothing applies less
 	}

@@ -31,6 +31,7 @@ const (
 	leaderDies // host of the leader, so that takeovers are common
 	standbyLeaves
 	leaderFreeze
+	winnerDies // the next leader that is promoted and has not opened its epoch
 	lateReload // a setting is followed late by everybody on the leader
 	faultKinds
 )
@@ -41,7 +42,7 @@ func even() [faultKinds]int {
 		pgCrash: 10, pgHang: 5, hostCrash: 8, hostFreeze: 8, agentCrash: 8, agentFreeze: 6,
 		cutOneWay: 8, cutBoth: 8, isolate: 8, split: 4, storeOutage: 3, storeCut: 5, storeFlaky: 6,
 		lostDisk: 4, switchover: 6, slowCheckpoint: 4, replayStuck: 6, leaderDies: 10, standbyLeaves: 8,
-		leaderFreeze: 6, lateReload: 3,
+		leaderFreeze: 6, lateReload: 3, winnerDies: 5,
 	}
 }
 
@@ -162,6 +163,8 @@ func (w *world) inject(k fault) {
 		if n.a != nil {
 			n.a.pausedUntil = w.now + d
 		}
+	case winnerDies:
+		w.winnerDies++
 	case lostDisk:
 		w.loseDisk(n)
 	case switchover:
@@ -208,6 +211,19 @@ func (w *world) injectNet(k fault, n *node, d int64) {
 		n.storeCutUntil = w.now + d
 	case storeFlaky:
 		w.flakyUntil = w.now + d
+	}
+}
+
+// ambush kills a leader between promotion and opening, or just before.
+func (w *world) ambush() {
+	t := w.st.term
+	if w.winnerDies == 0 || t == nil || t.Open || w.healing || !w.chance(150) {
+		return
+	}
+	if n := w.leader(); n.pg != nil && t.Epoch > 1 {
+		w.winnerDies--
+		w.logf("the winner of e%d, %s, dies", t.Epoch, n.name)
+		w.crashHost(n, w.forAWhile()*2)
 	}
 }
 
@@ -294,5 +310,5 @@ func (w *world) healAll() {
 var faultNames = [faultKinds]string{
 	"PostgreSQL crash", "PostgreSQL hang", "host crash", "host freeze", "agent crash", "agent freeze",
 	"one-way cut", "cut", "isolation", "split", "store outage", "store cut", "flaky store", "lost disk",
-	"switchover", "slow checkpointer", "replay stuck", "leader dies", "standby leaves", "leader freezes", "late reload",
+	"switchover", "slow checkpointer", "replay stuck", "leader dies", "standby leaves", "leader freezes", "winner dies", "late reload",
 }

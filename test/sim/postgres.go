@@ -304,8 +304,8 @@ func (w *world) stepSender(n *node, s *sender) bool {
 	}
 	m, r := w.nodes[s.node], s.recv
 	there, back := !w.cut[n.i][s.node], !w.cut[s.node][n.i]
-	if r.dead && there && back && m.hostUp {
-		return false
+	if r.dead && there && back && m.hostUp && w.chance(500) {
+		return false // the next retransmission is answered with a reset
 	}
 	if w.now-s.lastReply > walTimeout {
 		if there {

@@ -86,6 +86,7 @@ type world struct {
 
 	outageUntil, flakyUntil int64
 	healing                 bool
+	winnerDies              int
 
 	nextID   uint32
 	nextPID  int
@@ -158,6 +159,7 @@ func (w *world) step() {
 	w.now += tick
 	w.stats.Steps++
 	w.mend()
+	w.ambush()
 	w.lateWrites()
 	w.beats()
 	var order [8]int

@@ -1,0 +1,114 @@
+package sim
+
+import (
+	"fmt"
+
+	"manada/internal/decide"
+)
+
+// Even is the ordinary profile: every misfortune has its share.
+func Even(k int) Profile {
+	return Profile{
+		Name: fmt.Sprintf("even%d", k), WantK: k, Steps: 240, Faults: 12, Weights: even(),
+		reply: 800, beatLoss: 20, conflict: 4, slowReload: 40, slowAct: 40, flaky: 20, late: 300,
+	}
+}
+
+// Profiles are Even for k = 1 and 2, strict durability, and those that look
+// hardest where one rule is needed. The protocol as it is survives all of them.
+func Profiles() []Profile {
+	strict := Even(1)
+	strict.Name, strict.Strict = "strict", true
+	return []Profile{Even(1), Even(2), strict, diverging(), receiving(), branching(), doubting(), doubled(), forgetting()}
+}
+
+// ProfileNamed finds one of Profiles.
+func ProfileNamed(name string) (Profile, bool) {
+	for _, p := range Profiles() {
+		if p.Name == name {
+			return p, true
+		}
+	}
+	return Profile{}, false
+}
+
+// bias adds weight to some kinds of faults.
+func (p Profile) bias(name string, weight int, kinds ...fault) Profile {
+	p.Name = name
+	for _, k := range kinds {
+		p.Weights[k] += weight
+	}
+	return p
+}
+
+// diverging: leaders and standbys come and go, so that histories fork (C1, C2, C3).
+func diverging() Profile {
+	return Even(1).bias("diverging", 30, leaderDies, standbyLeaves, winnerDies, isolate)
+}
+
+// receiving: replay is stuck while leaders are suspected wrongly (C4).
+func receiving() Profile {
+	p := Even(1).bias("receiving", 40, replayStuck, leaderFreeze, cutOneWay)
+	p.conflict = 30
+	return p
+}
+
+// branching: epochs are won and lost before they open while others hold longer
+// logs of older ones (C7).
+func branching() Profile {
+	return Even(2).bias("branching", 40, winnerDies, leaderDies, isolate, cutBoth)
+}
+
+// doubting: writes of the record with unknown outcomes, many of them applied
+// later, while standbys come and go (H2).
+func doubting() Profile {
+	p := Even(1).bias("doubting", 40, storeFlaky, standbyLeaves, storeCut)
+	p.flaky, p.late = 120, 800
+	return p
+}
+
+// doubled: standbys lose their link and connect again before the primary has
+// noticed.
+func doubled() Profile {
+	return Even(2).bias("doubled", 60, cutOneWay, cutBoth, standbyLeaves)
+}
+
+// forgetting: agents crash in the middle of everything (H2, H3).
+func forgetting() Profile {
+	p := Even(1).bias("forgetting", 60, agentCrash, storeFlaky, standbyLeaves, leaderFreeze)
+	p.flaky, p.late = 150, 800
+	return p
+}
+
+// Mutant is a protocol with one rule missing and the profile that looks there.
+type Mutant struct {
+	Name    string
+	Finding string
+	Profile Profile
+}
+
+// Mutants are the seven rules of decide.Mutation.
+func Mutants() []Mutant {
+	without := func(p Profile, m decide.Mutation) Profile { p.Without = m; return p }
+	return []Mutant{
+		{"WithoutCertificate", "C1", without(diverging(), decide.WithoutCertificate)},
+		{"WithoutNarrowingFlush", "C2", without(diverging(), decide.WithoutNarrowingFlush)},
+		{"WithoutOpening", "C3", without(diverging(), decide.WithoutOpening)},
+		{"WithoutReceiverGone", "C4", without(receiving(), decide.WithoutReceiverGone)},
+		{"WithoutWALEpoch", "C7", without(branching(), decide.WithoutWALEpoch)},
+		{"WithoutSwapFirst", "degrade swaps first", without(diverging(), decide.WithoutSwapFirst)},
+		{"WithoutBothValues", "H2", without(doubting(), decide.WithoutBothValues)},
+	}
+}
+
+// AgentMutants are agents that neglect a duty which decide takes for granted.
+func AgentMutants() []Mutant {
+	with := func(p Profile, f func(*Profile)) Profile { f(&p); return p }
+	return []Mutant{
+		{"forgetful: earlier writes count as settled after a restart", "H2", with(forgetting(), func(p *Profile) { p.forgetful = true })},
+		{"hasty: Since is read before every walsender follows", "C2, H4", with(diverging(), func(p *Profile) { p.hasty = true })},
+		{"unproved: the probe need not be seen waiting", "C5", with(Even(1), func(p *Profile) { p.unproved = true })},
+		{"amnesiac: the promise is not on disk", "H3", with(forgetting(), func(p *Profile) { p.amnesiac = true })},
+		{"slotless: a standby may be counted twice", "k = 2", with(doubled(), func(p *Profile) { p.slotless = true })},
+	}
+}
