@@ -15,7 +15,7 @@ func mustRejoin(v *View) string {
 	switch {
 	case l.Empty || l.Poisoned:
 		return "clone"
-	case l.Former:
+	case l.Former && !v.without(WithoutCertificate):
 		return "rewind"
 	case l.Upstream == "" && !l.Receiver && l.Final && !certified(v):
 		return "rewind"
@@ -44,9 +44,8 @@ func leaderReady(v *View) (Peer, bool) {
 // rejoin makes a diverged, half-made or missing directory anew, only from an
 // open leader, and only when the record does not count on what is here.
 func rejoin(v *View) (Decision, bool) {
-	l, t := &v.Local, v.Store.Term
-	how := mustRejoin(v)
-	if how == "" || t.Leader == v.Self || v.without(WithoutCertificate) && how == "rewind" && !l.Former {
+	t, how := v.Store.Term, mustRejoin(v)
+	if how == "" || t.Leader == v.Self {
 		return Decision{}, false
 	}
 	d := remake(v, how)

@@ -16,6 +16,9 @@ func lead(v *View) (Decision, bool) {
 		d.CannotCommit = l.Stalled
 		return d, true
 	}
+	if !l.Written && v.without(WithoutOpening) {
+		return do(Action{Verb: WriteControl, Epoch: t.Epoch, Nonce: t.Current().Nonce}, "writing the control row"), true
+	}
 	d, ok := serveRequest(v)
 	if !ok {
 		d, ok = syncSet(v)

@@ -11,7 +11,8 @@ import (
 // forked (T13).
 func promote(v *View) (Decision, bool) {
 	l, t := &v.Local, v.Store.Term
-	if t.Leader != v.Self || t.Open || l.Leads == t.Epoch {
+	begun := t.Open && !(v.without(WithoutOpening) && l.WAL.Epoch < t.Epoch)
+	if t.Leader != v.Self || begun || l.Leads == t.Epoch {
 		return Decision{}, false
 	}
 	give := func(d Decision, why string) (Decision, bool) { d.CannotCommit = why; return d, true }

@@ -66,8 +66,8 @@ func won(v *View, at cluster.Position, reason string) *cluster.Term {
 		Epoch: n.Epoch, Parent: at.Epoch, Leader: v.Self,
 		Timeline: t.NextTimeline(), ForkLSN: at.LSN, Nonce: v.Nonce,
 	})
-	if v.without(WithoutOpening) {
-		n.Sync = nil
+	if v.without(WithoutOpening) { // waits for those who were counted, at once
+		n.Open, n.LastOpenLeader, n.Sync = true, v.me(), nil
 		for _, p := range t.Promises {
 			if m, ok := t.SyncNamed(p.Node); ok && p.Node != v.Self {
 				n.Sync = append(n.Sync, m)
