@@ -123,7 +123,7 @@ func (a *app) changeRole(ctx context.Context, verb string, q roleRequest, timeou
 	if r.Code != 0 {
 		return fail(r.Code, "manada status", "%s to %s: %s", verb, ticket.To, r.Text)
 	}
-	a.print("%s is the primary: %s (%.1f s)", ticket.To, r.Text, time.Since(began).Seconds())
+	a.print("%s is the primary (%.1f s)", ticket.To, time.Since(began).Seconds())
 	return nil
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"manada/internal/cluster"
+	"manada/internal/config"
 	"manada/internal/health"
 	"manada/internal/supervisor"
 )
@@ -71,6 +72,9 @@ func (h *Herd) tryWrite(ctx context.Context) error {
 	if err := synchronous(before); err != nil {
 		return err
 	}
+	if err := h.voters(before); err != nil {
+		return err
+	}
 	uri, err := h.URI(URIOptions{})
 	if err != nil {
 		return err
@@ -88,6 +92,21 @@ func (h *Herd) tryWrite(ctx context.Context) error {
 		err = synchronous(after)
 	}
 	return err
+}
+
+// voters wants every store host to have its vote: with two of three the loss of
+// a host would stop the herd.
+func (h *Herd) voters(s cluster.Status) error {
+	want := 0
+	for _, x := range h.Hosts {
+		if x.Cfg.Has(config.Store) {
+			want++
+		}
+	}
+	if s.Store == nil || s.Store.Voters < want || s.Store.Up < want {
+		return fmt.Errorf("%s is the primary and %s follows; not every host has its vote yet", s.Primary, strings.Join(s.Sync, ", "))
+	}
+	return nil
 }
 
 func synchronous(s cluster.Status) error {
