@@ -40,7 +40,7 @@ programs and addresses. Every mistake is printed, with file and line.` + exits(e
 }
 
 func (a *app) configCheck() error {
-	place, err := config.Find(a.where)
+	place, err := a.find()
 	if err != nil {
 		return err
 	}
@@ -108,7 +108,7 @@ line of the file, an environment variable, or the default.` + exits(exitFailed, 
 }
 
 func (a *app) configShow() error {
-	place, err := config.Find(a.where)
+	place, err := a.find()
 	if err != nil {
 		return err
 	}

@@ -28,9 +28,18 @@ type caller struct {
 // target is a host to be asked; node is empty when its name is not known.
 type target struct{ node, addr string }
 
+// find finds the herd; one that was named and is not there is a mistake of usage.
+func (a *app) find() (config.Place, error) {
+	place, err := config.Find(a.where)
+	if err != nil && !errors.Is(err, config.ErrNoHerd) {
+		return place, fail(exitUsage, "", "%w", err)
+	}
+	return place, err
+}
+
 // open finds the herd and an identity to ask with.
 func (a *app) open() (*caller, error) {
-	place, err := config.Find(a.where)
+	place, err := a.find()
 	if err != nil {
 		return nil, err
 	}

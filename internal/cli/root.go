@@ -123,8 +123,9 @@ func (a *app) outputFlag(c *cobra.Command) {
 	pre := c.PreRunE
 	c.PreRunE = func(c *cobra.Command, args []string) error {
 		if a.output != "text" && a.output != "json" {
-			a.output = ""
-			return usage("-o text  or  -o json", "unknown output format %q", c.Flag("output").Value)
+			got := a.output
+			a.output = "text"
+			return usage("-o text  or  -o json", "unknown output format %q", got)
 		}
 		if pre != nil {
 			return pre(c, args)

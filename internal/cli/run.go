@@ -46,7 +46,7 @@ has a section join; else see manada init and manada join.` + exits(exitFailed, e
 
 // oneHost loads and checks the configuration of the one host that is meant.
 func (a *app) oneHost() (*config.Config, error) {
-	place, err := config.Find(a.where)
+	place, err := a.find()
 	if err != nil {
 		return nil, err
 	}

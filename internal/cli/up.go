@@ -195,7 +195,7 @@ func (a *app) uri(ctx context.Context, o herd.URIOptions) error {
 }
 
 func (a *app) findURI(ctx context.Context, o herd.URIOptions) (string, error) {
-	place, err := config.Find(a.where)
+	place, err := a.find()
 	if err != nil {
 		return "", err
 	}

@@ -6,7 +6,8 @@ import (
 	"strings"
 )
 
-// EnvPrefix begins every variable that overrides a key.
+// EnvPrefix begins every variable that overrides a key. An empty one counts as
+// not set, as container platforms cannot unset.
 const EnvPrefix = "MANADA_"
 
 // notKeys are variables of ours that are no override of a key.
@@ -30,7 +31,7 @@ func (r *reader) readEnv(environ []string) {
 	slices.Sort(environ)
 	for _, e := range environ {
 		name, value, _ := strings.Cut(e, "=")
-		if !strings.HasPrefix(name, EnvPrefix) || contains(notKeys, name) {
+		if !strings.HasPrefix(name, EnvPrefix) || contains(notKeys, name) || value == "" {
 			continue
 		}
 		if param, ok := strings.CutPrefix(name, EnvName(parametersKey)+"_"); ok {

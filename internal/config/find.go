@@ -102,7 +102,7 @@ func Find(w Where) (Place, error) {
 func placeOfFile(how, file string) (Place, error) {
 	st, err := os.Stat(file)
 	if err != nil {
-		return Place{}, fmt.Errorf("find configuration (%s): %w", how, err)
+		return Place{}, fmt.Errorf("find configuration named by %s: %w", how, err)
 	}
 	if st.IsDir() {
 		return placeOfDir(how, file)

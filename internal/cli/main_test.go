@@ -1,0 +1,57 @@
+package cli
+
+import (
+	"os"
+	"os/user"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"manada/internal/config"
+	"manada/internal/postgres"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"manada": func() { os.Exit(Main(os.Args, os.Stdin, os.Stdout, os.Stderr)) },
+	})
+}
+
+// The scripts in testdata/script are command lines as they are typed, with what
+// they print and their exit codes.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Setup: func(e *testscript.Env) error {
+			u, err := user.Current()
+			if err != nil {
+				return err
+			}
+			e.Setenv("USER", u.Username)
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"code": checkCode},
+	})
+}
+
+// checkCode is "code N CMD ARGS...": the command must end with this exit code.
+// (testscript itself tells only 0 from the rest.)
+func checkCode(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: code N command...")
+	}
+	ts.Check(ts.Exec("sh", append([]string{"-c", `want=$1; shift; "$@"; got=$?; [ $got = $want ] || { echo "exit code $got, want $want" >&2; exit 99; }`, "sh"}, args...)...))
+}
+
+// Each setting that PostgreSQL's care protects is refused in the file already,
+// where the mistake has a line.
+func TestProtectedParametersAreRefusedInTheFile(t *testing.T) {
+	for name := range postgres.Protected {
+		if name == "wal_level" {
+			continue // refused by value
+		}
+		if config.OwnedParameter(name) == "" {
+			t.Errorf("config accepts postgresql.parameters.%s, package postgres refuses it", name)
+		}
+	}
+}
