@@ -126,6 +126,10 @@ func fromNothing(v *View) (Decision, bool) {
 		return render(v, cluster.HoldCommits(), "a standby is ready: holding commits for a moment")
 	case !l.Sync.Proved:
 		return do(Action{Verb: Probe}, "proving that commits wait"), true
+	case l.Sync.Setting.IsHold() && l.Sync.Since == 0:
+		// A walsender that has not come to the placeholder yet may still apply
+		// names with a smaller k from before (H4).
+		return enforce(v, cluster.HoldCommits(), "holding commits until every walsender follows")
 	}
 	if d, ok := enforce(v, want, "waiting for "+list(ready)); ok {
 		return d, true
