@@ -1,0 +1,283 @@
+package herd
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"manada/internal/config"
+	"manada/internal/pki"
+)
+
+// public is a folder that any user can enter.
+func public(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/tmp", "mh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func TestPortsDefaultWhereFree(t *testing.T) {
+	p := newPortPicker()
+	p.free = func(int) bool { return true }
+	for _, pl := range plans() {
+		got, err := p.pickAll(pl.name, pl.roles, pl.ports)
+		if err != nil || got != pl.ports {
+			t.Errorf("%s: %+v, %v; want %+v", pl.name, got, err, pl.ports)
+		}
+	}
+	if len(p.said) > 0 {
+		t.Errorf("said %q", p.said)
+	}
+}
+
+func TestPortsMoveAsideAndAreSaid(t *testing.T) {
+	p := newPortPicker()
+	p.free = func(port int) bool { return port != 5431 && port != 15431 && port != 7400 }
+	proxy := plans()[3]
+	got, err := p.pickAll(proxy.name, proxy.roles, proxy.ports)
+	if err != nil || got.SQL != 25431 || got.ReadOnly != 5430 || got.Peer != proxy.ports.Peer {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if !slices.Equal(p.said, []string{"port 5431 is taken: the proxy listens on 25431"}) {
+		t.Errorf("said %q", p.said)
+	}
+	p.free = func(int) bool { return false }
+	if _, err := p.pick("anything", 60000); err == nil {
+		t.Error("found a port although none is free")
+	}
+}
+
+func TestPortFree(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	port := l.Addr().(*net.TCPAddr).Port
+	if portFree(port) {
+		t.Error("a port on which we listen counts as free")
+	}
+	// One that listens on every address is in the way, too.
+	all, err := net.Listen("tcp", ":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer all.Close()
+	if portFree(all.Addr().(*net.TCPAddr).Port) {
+		t.Error("a port that is taken on every address counts as free")
+	}
+}
+
+// The hosts of a herd do not get into each other's way, and what is rendered is
+// what is read.
+func TestRender(t *testing.T) {
+	used := map[int]string{}
+	for _, p := range plans() {
+		text := render("orders", p, "/srv/herd", "postgres", "127.0.0.1:7400")
+		c, err := config.Parse("/srv/herd/"+p.name+"/manada.yaml", []byte(text), nil)
+		if err != nil {
+			t.Fatalf("%s:\n%s\n%v", p.name, text, err)
+		}
+		if c.Node != p.name || c.Cluster != "orders" || c.DataDir != "/srv/herd/"+p.name || !slices.Equal(c.Roles, p.roles) {
+			t.Errorf("%s: %+v", p.name, c)
+		}
+		if c.Join.TokenFile != "/srv/herd/"+p.name+"/join.token" || !c.Loopback() {
+			t.Errorf("%s: join %+v", p.name, c.Join)
+		}
+		for _, u := range c.UsedPorts() {
+			if used[u.Port] != "" {
+				t.Errorf("port %d is %s's and %s's", u.Port, used[u.Port], p.name)
+			}
+			used[u.Port] = p.name
+		}
+	}
+	if plans()[0].ports.PostgreSQL != 5432 || plans()[1].ports.PostgreSQL != 5433 {
+		t.Error("master and slave do not have the ports of the seed")
+	}
+}
+
+func TestLongPathsGetAShortRunDir(t *testing.T) {
+	deep := "/srv/" + strings.Repeat("deep/", 20) + "herd"
+	p := plans()[0]
+	c, err := config.Parse(deep+"/master/manada.yaml", []byte(render("h", p, deep, "", "")), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if sock := filepath.Join(c.RunDir, fmt.Sprintf(".s.PGSQL.%d", p.ports.PostgreSQL)); len(sock) > 100 {
+		t.Errorf("socket path of %d bytes: %s", len(sock), sock)
+	}
+	if runBase("/srv/herd") != "" {
+		t.Error("a short path needs no folder elsewhere")
+	}
+}
+
+func TestDataDirOfAnUnreachableFolder(t *testing.T) {
+	root := public(t)
+	old := farDir
+	farDir = filepath.Join(root, "far")
+	defer func() { farDir = old }()
+	shut := filepath.Join(root, "shut")
+	if err := os.MkdirAll(filepath.Join(shut, "herd"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	stranger := config.Account{Name: "nobody", UID: 65534, GID: 65534}
+	dir := filepath.Join(shut, "herd")
+	data, blocked, err := dataDir(dir, "orders", stranger)
+	if err != nil || data != filepath.Join(farDir, "orders") || blocked == "" {
+		t.Fatalf("data %s, blocked at %q, %v", data, blocked, err)
+	}
+	// The remains of an interrupted up of this folder are used again; the data
+	// of another herd is not.
+	write := func(path, text string) {
+		t.Helper()
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(filepath.Join(data, ownerFile), dir+"\n")
+	if again, _, err := dataDir(dir, "orders", stranger); err != nil || again != data {
+		t.Errorf("interrupted: %s, %v", again, err)
+	}
+	write(filepath.Join(data, "master", "identity", "identity.json"), "{}")
+	if other, _, err := dataDir(dir, "orders", stranger); err != nil || other == data {
+		t.Errorf("a herd that lives there: %s, %v", other, err)
+	}
+	// We reach our own folder.
+	if data, blocked, err := dataDir(dir, "orders", config.CurrentAccount()); err != nil || data != dir || blocked != "" {
+		t.Errorf("reachable: %s %s %v", data, blocked, err)
+	}
+}
+
+func TestCheckEmpty(t *testing.T) {
+	dir := t.TempDir()
+	if err := checkEmpty(dir); err != nil {
+		t.Error(err)
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "master", "identity"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := checkEmpty(dir); err != nil {
+		t.Errorf("what an interrupted up leaves: %v", err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "master", "identity", "identity.json"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := checkEmpty(dir); err == nil {
+		t.Error("hosts of a herd would be written over")
+	}
+	other := t.TempDir()
+	if err := os.WriteFile(filepath.Join(other, "thesis.txt"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := checkEmpty(other); err == nil || !strings.Contains(err.Error(), "thesis.txt") {
+		t.Errorf("somebody's folder: %v", err)
+	}
+}
+
+func hostConfig(t *testing.T, dir, node, roles string) *config.Config {
+	t.Helper()
+	c, err := config.Parse(filepath.Join(dir, node, "manada.yaml"), []byte("cluster: orders\nnode: "+node+"\nroles: ["+roles+"]\ndata_dir: .\n"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func TestFound(t *testing.T) {
+	dir, me := t.TempDir(), config.CurrentAccount()
+	c := hostConfig(t, dir, "pg1", "database, store")
+	if Member(c) {
+		t.Fatal("member of a herd before there is one")
+	}
+	for range 2 { // the second one finds it done
+		if err := Found(c, me); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if id, err := CheckIdentity(c); err != nil || id.Node() != "pg1" || !Member(c) || !Founding(c) {
+		t.Errorf("identity %v, %v", id, err)
+	}
+	// Once the key lies in the store the herd lives: founding again is refused.
+	if err := pki.FinishFounding(c.IdentityDir()); err != nil {
+		t.Fatal(err)
+	}
+	if err := Found(c, me); !errors.Is(err, pki.ErrExists) {
+		t.Errorf("founded a living herd anew: %v", err)
+	}
+	if err := Found(hostConfig(t, dir, "w1", "store"), me); err == nil {
+		t.Error("a witness founded a herd")
+	}
+	// The configuration must be of the same host.
+	c.Node = "pg2"
+	if _, err := CheckIdentity(c); err == nil || !strings.Contains(err.Error(), "pg1 (data)") {
+		t.Errorf("identity of another host: %v", err)
+	}
+}
+
+func TestSecondUpIsKeptAway(t *testing.T) {
+	o := Options{Dir: t.TempDir()}
+	unlock, err := lockDir(&o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lockDir(&o); err == nil || !strings.Contains(err.Error(), "another manada up or down") {
+		t.Errorf("a second one: %v", err)
+	}
+	unlock()
+	unlock, err = lockDir(&o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unlock()
+}
+
+func TestURI(t *testing.T) {
+	dir := t.TempDir()
+	c := hostConfig(t, dir, "pg1", "database, store, proxy")
+	if err := Found(c, config.CurrentAccount()); err != nil {
+		t.Fatal(err)
+	}
+	uri, err := HostURI(c, "127.0.0.1:5431", URIOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	passfile := filepath.Join(c.RunDir, "pgpass")
+	if uri != "postgresql://postgres@127.0.0.1:5431/postgres?passfile="+passfile {
+		t.Error(uri)
+	}
+	st, err := os.Stat(passfile)
+	if err != nil || st.Mode().Perm() != 0o600 {
+		t.Errorf("passfile: %v %v", st, err)
+	}
+	secrets, err := pki.ReadSecrets(c.IdentityDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(uri, secrets["postgres"]) {
+		t.Error("the password stands in the URI")
+	}
+	uri, err = HostURI(c, "127.0.0.1:5431", URIOptions{ShowPassword: true, Database: "app"})
+	if err != nil || !strings.Contains(uri, ":"+secrets["postgres"]+"@127.0.0.1:5431/app") {
+		t.Errorf("%s %v", uri, err)
+	}
+	c.Listen = "10.0.0.1"
+	uri, err = HostURI(c, "10.0.0.1:5431", URIOptions{User: "app"})
+	if err != nil || uri != "postgresql://app@10.0.0.1:5431/postgres?sslmode=verify-full&sslrootcert="+filepath.Join(c.IdentityDir(), "ca.crt") {
+		t.Errorf("beyond loopback: %s %v", uri, err)
+	}
+}
