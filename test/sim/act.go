@@ -79,6 +79,7 @@ func (w *world) follow(n *node, act decide.Action) {
 	m.final, m.progressAt = false, w.now
 	n.upstream, n.credential = cluster.CertifiedName(n.name, act.Epoch), true
 	n.upTo = w.index(act.To)
+	w.checkCertificate(n, w.nodes[n.upTo], act.Epoch)
 	if n.pg != nil {
 		n.pg.connChanged = true
 	}

@@ -71,6 +71,13 @@ func (w *world) put(n *node, rev int64, t *cluster.Term, note string) outcome {
 	if t.Current().Nonce == w.freshNonce() {
 		w.nonces = append(w.nonces, fmt.Sprintf("n%d", len(w.nonces)))
 	}
+	if w.crashWrites > 0 && !w.healing && n == w.leader() && w.chance(500) {
+		w.crashWrites--
+		w.stats.Unknown++
+		w.postpone(wr)
+		w.crashAgent(n, int64(w.rng.IntN(8))*tick)
+		return unknown
+	}
 	if !w.reaches(n) {
 		if w.chance(w.prof.late) {
 			w.postpone(wr)

@@ -32,6 +32,8 @@ const (
 	standbyLeaves
 	leaderFreeze
 	winnerDies // the next leader that is promoted and has not opened its epoch
+	leaderCut  // the leader alone on its side, while clients go on writing there
+	crashWrite // the leader's agent dies while a write of the record is on its way
 	lateReload // a setting is followed late by everybody on the leader
 	faultKinds
 )
@@ -43,6 +45,7 @@ func even() [faultKinds]int {
 		cutOneWay: 8, cutBoth: 8, isolate: 8, split: 4, storeOutage: 3, storeCut: 5, storeFlaky: 6,
 		lostDisk: 4, switchover: 6, slowCheckpoint: 4, replayStuck: 6, leaderDies: 10, standbyLeaves: 8,
 		leaderFreeze: 6, lateReload: 3, winnerDies: 5,
+		leaderCut: 5, crashWrite: 4,
 	}
 }
 
@@ -133,6 +136,8 @@ func (w *world) inject(k fault) {
 	switch k {
 	case leaderDies:
 		n, k = w.leader(), [...]fault{hostCrash, pgCrash, isolate}[w.rng.IntN(3)]
+	case leaderCut:
+		n, k, d = w.leader(), isolate, int64(12+w.rng.IntN(30))*tick
 	case leaderFreeze:
 		n, k = w.leader(), [...]fault{hostFreeze, agentFreeze, agentCrash}[w.rng.IntN(3)]
 	case standbyLeaves:
@@ -165,6 +170,8 @@ func (w *world) inject(k fault) {
 		}
 	case winnerDies:
 		w.winnerDies++
+	case crashWrite:
+		w.crashWrites++
 	case lostDisk:
 		w.loseDisk(n)
 	case switchover:
@@ -310,5 +317,5 @@ func (w *world) healAll() {
 var faultNames = [faultKinds]string{
 	"PostgreSQL crash", "PostgreSQL hang", "host crash", "host freeze", "agent crash", "agent freeze",
 	"one-way cut", "cut", "isolation", "split", "store outage", "store cut", "flaky store", "lost disk",
-	"switchover", "slow checkpointer", "replay stuck", "leader dies", "standby leaves", "leader freezes", "winner dies", "late reload",
+	"switchover", "slow checkpointer", "replay stuck", "leader dies", "standby leaves", "leader freezes", "winner dies", "leader cut off", "crash while writing", "late reload",
 }

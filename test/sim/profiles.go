@@ -19,7 +19,7 @@ func Even(k int) Profile {
 func Profiles() []Profile {
 	strict := Even(1)
 	strict.Name, strict.Strict = "strict", true
-	return []Profile{Even(1), Even(2), strict, diverging(), receiving(), branching(), doubting(), doubled(), forgetting()}
+	return []Profile{Even(1), Even(2), strict, diverging(), receiving(), branching(), doubting(), doubled(), forgetting(), lagging(), wavering()}
 }
 
 // ProfileNamed finds one of Profiles.
@@ -56,7 +56,7 @@ func receiving() Profile {
 // branching: epochs are won and lost before they open while others hold longer
 // logs of older ones (C7).
 func branching() Profile {
-	return Even(2).bias("branching", 40, winnerDies, leaderDies, isolate, cutBoth)
+	return Even(1).bias("branching", 200, winnerDies, leaderCut)
 }
 
 // doubting: writes of the record with unknown outcomes, many of them applied
@@ -75,8 +75,22 @@ func doubled() Profile {
 
 // forgetting: agents crash in the middle of everything (H2, H3).
 func forgetting() Profile {
-	p := Even(1).bias("forgetting", 60, agentCrash, storeFlaky, standbyLeaves, leaderFreeze)
-	p.flaky, p.late = 150, 800
+	p := Even(1).bias("forgetting", 60, agentCrash, crashWrite, standbyLeaves, leaderFreeze)
+	p.flaky, p.late = 60, 800
+	return p
+}
+
+// wavering: leaders are suspected wrongly and agents die in mid-freeze (H3, M1).
+func wavering() Profile {
+	p := Even(1).bias("wavering", 80, agentCrash, leaderFreeze, leaderCut)
+	p.beatLoss = 100
+	return p
+}
+
+// lagging: settings are followed late while standbys come and go (C2, C5, H4).
+func lagging() Profile {
+	p := Even(2).bias("lagging", 60, lateReload, slowCheckpoint, standbyLeaves)
+	p.slowReload = 300
 	return p
 }
 
@@ -87,14 +101,21 @@ type Mutant struct {
 	Profile Profile
 }
 
-// Mutants are the seven rules of decide.Mutation.
+// Mutants are the seven rules of decide.Mutation. C7 has no mutant that loses a
+// commit: a log of an older epoch gets into sync no more, since a member shows
+// the control row. What remains is a false parent in the record's history, and
+// with it a false certificate.
 func Mutants() []Mutant {
 	without := func(p Profile, m decide.Mutation) Profile { p.Without = m; return p }
+	loss := func(p Profile) Profile { p.lossOnly = true; return p }
+	c1, c4 := without(diverging(), decide.WithoutCertificate), without(receiving(), decide.WithoutReceiverGone)
 	return []Mutant{
-		{"WithoutCertificate", "C1", without(diverging(), decide.WithoutCertificate)},
+		{"WithoutCertificate", "C1", c1},
+		{"WithoutCertificate, until a commit is lost", "C1", loss(c1)},
 		{"WithoutNarrowingFlush", "C2", without(diverging(), decide.WithoutNarrowingFlush)},
 		{"WithoutOpening", "C3", without(diverging(), decide.WithoutOpening)},
-		{"WithoutReceiverGone", "C4", without(receiving(), decide.WithoutReceiverGone)},
+		{"WithoutReceiverGone", "C4", c4},
+		{"WithoutReceiverGone, until a commit is lost", "C4", loss(c4)},
 		{"WithoutWALEpoch", "C7", without(branching(), decide.WithoutWALEpoch)},
 		{"WithoutSwapFirst", "degrade swaps first", without(diverging(), decide.WithoutSwapFirst)},
 		{"WithoutBothValues", "H2", without(doubting(), decide.WithoutBothValues)},
@@ -106,9 +127,9 @@ func AgentMutants() []Mutant {
 	with := func(p Profile, f func(*Profile)) Profile { f(&p); return p }
 	return []Mutant{
 		{"forgetful: earlier writes count as settled after a restart", "H2", with(forgetting(), func(p *Profile) { p.forgetful = true })},
-		{"hasty: Since is read before every walsender follows", "C2, H4", with(diverging(), func(p *Profile) { p.hasty = true })},
-		{"unproved: the probe need not be seen waiting", "C5", with(Even(1), func(p *Profile) { p.unproved = true })},
-		{"amnesiac: the promise is not on disk", "H3", with(forgetting(), func(p *Profile) { p.amnesiac = true })},
+		{"hasty: Since is read before every walsender follows", "C2, H4", with(lagging(), func(p *Profile) { p.hasty = true })},
+		{"unproved: the probe need not be seen waiting", "C5", with(lagging(), func(p *Profile) { p.unproved = true })},
+		{"amnesiac: the promise is not on disk", "H3", with(wavering(), func(p *Profile) { p.amnesiac = true })},
 		{"slotless: a standby may be counted twice", "k = 2", with(doubled(), func(p *Profile) { p.slotless = true })},
 	}
 }

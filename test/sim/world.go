@@ -34,6 +34,7 @@ type Profile struct {
 	slotless  bool // standbys stream without a slot, so one may be there twice
 	unproved  bool // the probe is not seen waiting (C5)
 	amnesiac  bool // the promise is not on disk (H3)
+	lossOnly  bool // the checker is silent about names (invariant 4): only losses count
 	hasty     bool // Since is read before every walsender follows the setting (C2)
 }
 
@@ -86,7 +87,7 @@ type world struct {
 
 	outageUntil, flakyUntil int64
 	healing                 bool
-	winnerDies              int
+	winnerDies, crashWrites int // ambushes laid
 
 	nextID   uint32
 	nextPID  int
