@@ -165,11 +165,13 @@ func (a *Agent) answer(ctx context.Context, act decide.Action) error {
 
 // readPosition asks where the WAL ends, now that nobody adds to it.
 func (a *Agent) readPosition(ctx context.Context) error {
-	lsn, tl, err := a.db.WALEnd(ctx)
+	w, err := a.db.WALTail(ctx)
 	if err != nil {
 		return err
 	}
-	a.remembered(func(m *memory) { m.position = decidePosition{final: true, timeline: tl, lsn: lsn} })
+	a.remembered(func(m *memory) {
+		m.position = decidePosition{final: true, timeline: w.Timeline, lsn: w.End, complete: w.Complete}
+	})
 	return nil
 }
 
@@ -239,7 +241,13 @@ func (a *Agent) probe(ctx context.Context) error {
 }
 
 func (a *Agent) follow(ctx context.Context, act decide.Action) error {
-	up, err := a.upstream(act.To, cluster.CertifiedName(a.cfg.Node, act.Epoch), act.Epoch)
+	name := cluster.CertifiedName(a.cfg.Node, act.Epoch)
+	if act.Mode == "uncertified" {
+		name = cluster.UncertifiedName(a.cfg.Node, act.Epoch)
+	} else if err := a.db.SetConsistent(); err != nil {
+		return err
+	}
+	up, err := a.upstream(act.To, name, act.Epoch)
 	if err != nil {
 		return err
 	}

@@ -153,6 +153,7 @@ type decidePosition struct {
 	final    bool
 	timeline cluster.Timeline
 	lsn      cluster.LSN
+	complete cluster.LSN
 }
 
 func newMemory() memory {

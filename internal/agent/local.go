@@ -33,6 +33,10 @@ func (a *Agent) localView(now time.Time, t *cluster.Term) decide.Local {
 		l.Written = m.writtenEpoch == m.leads || (t != nil && o.controlNonce != "" && o.controlNonce == t.Current().Nonce)
 	}
 	l.WAL, l.Final = a.position(t)
+	if l.Final {
+		l.Complete = m.position.complete
+	}
+	l.Remade = o.remade
 	l.Sync = decide.Sync{
 		Setting: o.sync, Proved: o.postmaster != 0 && m.provedPID == o.postmaster,
 		Since: m.syncSince, Old: stillThere(m.oldSenders, o.senders),

@@ -107,7 +107,7 @@ func (a *Agent) source(node string) (postgres.Source, error) {
 	if t == nil {
 		return postgres.Source{}, errors.New("no term is known")
 	}
-	return postgres.Source{Node: node, Host: host, Port: port, Timeline: t.Current().Timeline}, nil
+	return postgres.Source{Node: node, Host: host, Port: port, Timeline: t.Current().Timeline, Epoch: t.Epoch}, nil
 }
 
 func streamsFor(t *cluster.Term, s cluster.Sender) bool {

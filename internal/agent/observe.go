@@ -22,6 +22,7 @@ type observed struct {
 	cleanStop      bool
 	former         bool
 	instance       string
+	remade         uint64
 	systemID       string
 	promised       uint64
 	timeline       cluster.Timeline
@@ -83,7 +84,7 @@ func translate(o postgres.Observation) observed {
 	s := observed{
 		at: o.At, state: o.State, hungWhy: o.Why, postmaster: o.PID, treeEmpty: o.TreeEmpty,
 		empty: !o.HasData, poisoned: o.Poison != nil && (o.Poison.Touched || o.Poison.What == "clone"), cleanStop: o.CleanStop, former: o.FormerPrimary,
-		instance: o.Instance, timeline: o.Timeline, replay: o.Replayed, lagMS: o.LagMS,
+		instance: o.Instance, remade: o.Remade, timeline: o.Timeline, replay: o.Replayed, lagMS: o.LagMS,
 		upstream: o.Upstream, receiver: len(o.Receivers) > 0, waiting: o.OldestWait,
 		pendingRestart: o.PendingRestart, silentFor: never,
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"manada/internal/cluster"
 	"manada/internal/decide"
 	"manada/internal/guardian"
 	"manada/internal/postgres"
@@ -71,12 +72,20 @@ func (a *Agent) setBusy(what string) {
 	a.mu.Unlock()
 }
 
+// startWait is how long a start is waited for.
+const startWait = 3 * time.Second
+
 func (a *Agent) start(ctx context.Context, start func(context.Context) error) error {
 	a.unread()
-	if err := start(ctx); err != nil {
+	// Recovery may take long, or wait for WAL that never comes: the loop must
+	// not be blind meanwhile, so only the usual case is waited for.
+	wctx, cancel := context.WithTimeout(ctx, startWait)
+	defer cancel()
+	err := start(wctx)
+	a.observe(ctx)
+	if state, _ := a.running(); err != nil && (wctx.Err() == nil || state == cluster.PostgresDown) {
 		return err
 	}
-	a.observe(ctx)
 	// The postmaster started with the placeholder and was never without: that
 	// commits wait is in force from its first moment (C5).
 	a.remembered(func(m *memory) { m.provedPID = a.seen.postmaster; m.progressAt = time.Now() })

@@ -36,6 +36,10 @@ func SlotName(node string) string { return "manada_" + strings.ReplaceAll(node, 
 // streams: a certificate and a fencing token in one (finding C1).
 func CertifiedName(node string, epoch uint64) string { return fmt.Sprintf("%s@e%d", node, epoch) }
 
+// UncertifiedName is the application_name of a node that streams and may not be
+// waited for.
+func UncertifiedName(node string, epoch uint64) string { return fmt.Sprintf("%s~%d", node, epoch) }
+
 // ParseCertifiedName takes CertifiedName apart.
 func ParseCertifiedName(s string) (node string, epoch uint64, ok bool) {
 	node, e, found := strings.Cut(s, "@e")

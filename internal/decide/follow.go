@@ -15,6 +15,8 @@ func mustRejoin(v *View) string {
 	switch {
 	case l.Empty || l.Poisoned:
 		return "clone"
+	case l.Remade != 0 && l.Remade != t.Epoch && l.Postgres != cluster.PostgresStandby:
+		return "clone" // it needs WAL of an epoch that is over to be consistent
 	case l.Former && !v.without(WithoutCertificate):
 		return "rewind"
 	case l.Upstream == "" && !l.Receiver && l.Final && !certified(v):
@@ -31,7 +33,11 @@ func certified(v *View) bool {
 	if v.without(WithoutCertificate) {
 		return true
 	}
-	return v.Store.Term.IsPrefix(v.Local.WAL, v.Store.Term.Epoch)
+	at := v.Local.WAL
+	if c := v.Local.Complete; c != 0 {
+		at.LSN = min(at.LSN, c)
+	}
+	return v.Store.Term.IsPrefix(at, v.Store.Term.Epoch)
 }
 
 // leaderReady returns the leader's beat when it can be streamed from or copied.
@@ -100,6 +106,21 @@ func forkAfter(t *cluster.Term, epoch uint64) cluster.LSN {
 	return b.ForkLSN
 }
 
+// startRemade: a directory that was just rewound or cloned from this epoch's
+// leader needs the WAL that was written meanwhile before it is consistent. It
+// gets it under a name that nobody waits for; any other directory would mix two
+// histories that way (C1).
+func startRemade(v *View) Decision {
+	l, t := &v.Local, v.Store.Term
+	if _, ok := leaderReady(v); !ok {
+		return wait("waiting for %s, whose WAL it needs to be consistent", t.Leader)
+	}
+	if l.Upstream != cluster.UncertifiedName(v.Self, t.Epoch) {
+		return do(Action{Verb: Follow, To: t.Leader, Epoch: t.Epoch, Mode: "uncertified"}, "made anew from %s: following it until consistent", t.Leader)
+	}
+	return do(Action{Verb: StartStandby}, "starting PostgreSQL as a standby that was made anew")
+}
+
 // follow: stream from the leader under the certified name of the epoch.
 func follow(v *View) (Decision, bool) {
 	l, t := &v.Local, v.Store.Term
@@ -107,6 +128,9 @@ func follow(v *View) (Decision, bool) {
 		return Decision{}, false
 	}
 	name := cluster.CertifiedName(v.Self, t.Epoch)
+	if l.Postgres == cluster.PostgresDown && l.Remade == t.Epoch {
+		return startRemade(v), true
+	}
 	switch {
 	case l.Postgres == cluster.PostgresDown && l.Upstream != "":
 		return do(Action{Verb: CutUpstream}, "starting without an upstream until certified"), true

@@ -112,6 +112,12 @@ type Local struct {
 	// WAL is where the WAL ends; Final says that it was read after the receiver was gone.
 	WAL   cluster.Position
 	Final bool
+	// Complete is where the last complete record ends, which the certificate
+	// judges: a received part of a record is no divergence. 0: as WAL.
+	Complete cluster.LSN
+	// Remade is the epoch from whose leader the directory was rewound or cloned,
+	// until it is consistent; 0 otherwise.
+	Remade uint64
 	// Promised is the epoch whose end is promised on disk, 0 if none.
 	Promised    uint64
 	PromisedFor time.Duration

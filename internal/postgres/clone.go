@@ -64,7 +64,7 @@ func (i *Instance) clone(ctx context.Context, s Source, progress Progress) error
 	if err := i.checkSource(ctx, s, name, systemID); err != nil {
 		return err
 	}
-	if err := i.finishRemake(dir); err != nil {
+	if err := i.finishRemake(dir, s.Epoch); err != nil {
 		return err
 	}
 	if dir != i.cfg.DataDir {

@@ -25,6 +25,7 @@ type Observation struct {
 	FormerPrimary bool // led (or set out to) since the last rewind or clone, or pg_control says so: to be rewound
 	Instance      string
 	LedEpoch      uint64
+	Remade        uint64 // epoch from whose leader it was rewound or cloned, until it is consistent
 	Promise       *cluster.Promise
 	Poison        *Poison
 

@@ -53,7 +53,7 @@ func (i *Instance) observeDisk(o *Observation) {
 	note(err)
 	m, err := i.readMarks()
 	note(err)
-	o.LedEpoch, o.FormerPrimary = m.LedEpoch, m.FormerPrimary
+	o.LedEpoch, o.FormerPrimary, o.Remade = m.LedEpoch, m.FormerPrimary, m.Remade
 	o.Instance, err = i.InstanceID()
 	note(err)
 	o.Upstream = i.renderedUpstream()
@@ -128,7 +128,9 @@ func (i *Instance) stateOfError(ctx context.Context, err error, st guardian.Stat
 	}
 }
 
-// observeSQL is one round trip with four results.
+// observeSQL is one round trip. The end of a primary's WAL is read last: a
+// position that a standby reports beyond it is then a lie for certain (C1), and
+// not one that was written in between.
 const observeSQL = `
 select r, case when r then pg_last_wal_receive_lsn() end, case when r then pg_last_wal_replay_lsn() end,
   case when not r then pg_current_wal_flush_lsn() end, case when not r then pg_current_wal_insert_lsn() end,
@@ -143,7 +145,8 @@ select s.pid, s.application_name, s.state, s.sync_state, s.sent_lsn, s.write_lsn
   extract(epoch from s.backend_start), (extract(epoch from clock_timestamp() - s.reply_time) * 1000)::bigint
 from pg_stat_replication s;
 select pid, extract(epoch from query_start) from pg_stat_activity where wait_event = 'SyncRep';
-select slot_name, active, restart_lsn, wal_status from pg_replication_slots`
+select slot_name, active, restart_lsn, wal_status from pg_replication_slots;
+select case when not pg_is_in_recovery() then pg_current_wal_insert_lsn() end`
 
 const controlRowSQL = `select epoch, node, nonce from manada.control order by epoch desc limit 1`
 
@@ -181,6 +184,7 @@ func (i *Instance) readLists(o *Observation, res []rows) {
 			o.PendingRestart = append(o.PendingRestart, string(r[0]))
 		}
 	}
+	o.Inserted = max(o.Inserted, lsnOf(res[5][0][0]))
 	end := max(o.Inserted, o.Flushed)
 	for _, r := range res[2] {
 		s := Sender{Sender: cluster.Sender{PID: int(intOf(r[0])), Name: string(r[1]), State: string(r[2]), Sync: string(r[3]),

@@ -83,7 +83,7 @@ func (i *Instance) rewind(ctx context.Context, s Source, fork cluster.LSN, progr
 	if err := i.checkSource(ctx, s, name, control.SystemID); err != nil {
 		return err
 	}
-	if err := i.finishRemake(i.cfg.DataDir); err != nil {
+	if err := i.finishRemake(i.cfg.DataDir, s.Epoch); err != nil {
 		return err
 	}
 	i.log.Info("rewound", "from", s.Node, "fork_lsn", fork.String(), "ms", time.Since(begun).Milliseconds())
@@ -140,7 +140,7 @@ func (i *Instance) runRewind(ctx context.Context, s Source, name string, progres
 // finishRemake puts our files into a directory that was rewound or cloned, for
 // it came with the source's, and gives it a new identity. What follows is
 // started without an upstream, until Follow.
-func (i *Instance) finishRemake(dir string) error {
+func (i *Instance) finishRemake(dir string, epoch uint64) error {
 	if err := writeDataDirConf(dir); err != nil {
 		return err
 	}
@@ -157,7 +157,7 @@ func (i *Instance) finishRemake(dir string) error {
 	if err := errors.Join(i.removePassfiles(""), i.renderNoUpstream()); err != nil {
 		return err
 	}
-	return i.newInstanceID(dir, func(m *marks) { m.FormerPrimary, m.Served, m.Founded = false, false, false })
+	return i.newInstanceID(dir, func(m *marks) { m.FormerPrimary, m.Served, m.Founded, m.Remade = false, false, false, epoch })
 }
 
 // saveTail copies the WAL from the segment of fork to its end, "" when the

@@ -22,6 +22,7 @@ type Source struct {
 	Port     int
 	Node     string
 	Timeline cluster.Timeline // of its epoch, from the term
+	Epoch    uint64
 }
 
 // Progress is told how far a long copy is, in bytes; total is an estimate.

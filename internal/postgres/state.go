@@ -29,6 +29,9 @@ type marks struct {
 	// Founded: Found made it. Until it has served, pg_control's "shut down" is
 	// initdb's and not that of a primary.
 	Founded bool `json:"founded"`
+	// Remade is the epoch from whose leader it was rewound or cloned, until
+	// SetConsistent.
+	Remade uint64 `json:"remade"`
 }
 
 // Poison says that the data directory is being made anew: nothing in it counts.
@@ -187,6 +190,15 @@ func (i *Instance) InstanceID() (string, error) {
 		return s, nil
 	}
 	return "", nil
+}
+
+// SetConsistent ends the state after a rewind or clone: PostgreSQL has accepted
+// connections since, so it has all the WAL that it needed.
+func (i *Instance) SetConsistent() error {
+	if m, err := i.readMarks(); err != nil || m.Remade == 0 {
+		return err
+	}
+	return i.updateMarks(func(m *marks) { m.Remade = 0 })
 }
 
 // newInstanceID gives the directory a new identity: into dir first, which may

@@ -43,4 +43,3 @@ func (h *hostAgent) mount(s *peer.Server) {
 	}))
 	s.Handle("POST /v1/backup", http.HandlerFunc(h.serveBackup))
 }
-
