@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"manada/internal/agent"
+	"manada/internal/backup"
 	"manada/internal/peer"
 )
 
@@ -50,6 +51,9 @@ func (a *app) archiveGetCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if socket == "" {
+				return a.archiveGet(c.Context(), args[0], dest)
+			}
 			err = callAgent(c.Context(), socket, "/archive-get", agent.ArchiveCall{Name: args[0], Dest: dest})
 			var p *peer.Error
 			if errors.As(err, &p) && p.Status == http.StatusNotFound {
@@ -60,6 +64,26 @@ func (a *app) archiveGetCmd() *cobra.Command {
 	}
 	c.Flags().StringVar(&socket, "socket", "", "`PATH` of the agent's socket")
 	return c
+}
+
+// archiveGet fetches from the repository itself, for a restored directory that
+// is no member of the herd.
+func (a *app) archiveGet(ctx context.Context, name, dest string) error {
+	c, err := a.open()
+	if err != nil {
+		return err
+	}
+	r, err := c.openRepository()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, archiveTimeout)
+	defer cancel()
+	err = backup.ArchiveGet(ctx, backup.ArchiveOptions{Storage: r.storage, Stanza: r.cfg.Backup.Stanza}, name, dest)
+	if errors.Is(err, backup.ErrNotFound) {
+		return quiet(exitFailed)
+	}
+	return err
 }
 
 // callAgent asks the agent of this host over its unix socket.
