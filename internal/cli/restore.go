@@ -5,8 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -147,7 +150,7 @@ func (a *app) doRestore(ctx context.Context, r *repository, dir, command string,
 		}
 		return backupFailure(err)
 	}
-	if err := standalone(dir, res.Label); err != nil {
+	if err := standalone(dir, res.Label, r.cfg.PostgreSQL.Parameters); err != nil {
 		return err
 	}
 	if a.output == "json" {
@@ -164,14 +167,26 @@ func (a *app) doRestore(ctx context.Context, r *repository, dir, command string,
 	return nil
 }
 
+// room is at least what the primary may have had: a server that answers queries
+// while it recovers refuses to run with less.
+var room = map[string]int{"max_connections": 500, "max_worker_processes": 64, "max_wal_senders": 64,
+	"max_prepared_transactions": 64, "max_locks_per_transaction": 256}
+
 // standalone gives the restored directory a configuration of its own: the
 // herd's is rendered elsewhere, and what the directory brings along waits for a
-// standby that nobody is. Recovery checks the sizes of shared memory against
-// the primary's only where it answers queries, so it does not.
-func standalone(dir, label string) error {
-	text := "# Restored by manada from backup " + label + ": a copy of its own, no member of a herd.\n" +
-		"listen_addresses = ''\nhot_standby = off\narchive_mode = off\nsynchronous_standby_names = ''\n"
-	if err := os.WriteFile(filepath.Join(dir, "postgresql.conf"), []byte(text), 0o600); err != nil {
+// standby that nobody is.
+func standalone(dir, label string, params map[string]string) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "# Restored by manada from backup %s: a copy of its own, no member of a herd.\n", label)
+	b.WriteString("listen_addresses = ''\narchive_mode = off\nsynchronous_standby_names = ''\n")
+	for _, name := range slices.Sorted(maps.Keys(room)) {
+		n, _ := strconv.Atoi(params[name])
+		fmt.Fprintf(&b, "%s = %d\n", name, max(n, room[name]))
+	}
+	if libs := params["shared_preload_libraries"]; libs != "" {
+		fmt.Fprintf(&b, "shared_preload_libraries = '%s'\n", strings.ReplaceAll(libs, "'", "''"))
+	}
+	if err := os.WriteFile(filepath.Join(dir, "postgresql.conf"), []byte(b.String()), 0o600); err != nil {
 		return fmt.Errorf("configure the restored directory: %w", err)
 	}
 	return nil
