@@ -148,7 +148,7 @@ func memberPromise(t *cluster.Term, m cluster.Member) bool {
 // WAL from a greater member that may not lead belongs here, see M4.)
 func mayWin(v *View) (string, bool) {
 	t, at := v.Store.Term, position(v)
-	if !v.Local.MayLead {
+	if !v.Local.MayLead && t.Leader != v.Self { // the leader that stopped may always come back
 		return "", false
 	}
 	for _, p := range t.Promises {
