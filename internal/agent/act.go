@@ -36,9 +36,40 @@ func (a *Agent) act(ctx context.Context, v *decide.View, act decide.Action) erro
 		a.begin(ctx, act, op)
 		return nil
 	}
-	err := a.small(qctx, v, act)
-	a.observe(ctx)
-	return err
+	if err := a.small(qctx, v, act); err != nil {
+		a.observe(ctx)
+		return err
+	}
+	if !a.seenDone(act) {
+		a.observe(ctx)
+	}
+	return nil
+}
+
+// seenDone puts the effect of a successful step into what was observed, so that
+// a takeover does not look at everything again between its steps. False when
+// the effect has to be looked at. An observation that was under way meanwhile
+// is dropped (observe.go).
+func (a *Agent) seenDone(act decide.Action) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.steps++
+	switch act.Verb {
+	case decide.Promise:
+		a.seen.promised = act.Epoch
+	case decide.DropPromise:
+		a.seen.promised = 0
+	case decide.CutUpstream:
+		// Whether a receiver lives was observed a moment ago: have its end
+		// verified in the process table in any case.
+		a.seen.upstream, a.seen.receiver = "", true
+	case decide.EndReceiver:
+		a.seen.receiver = false
+	case decide.ReadPosition, decide.WriteControl, decide.Probe:
+	default:
+		return false
+	}
+	return true
 }
 
 // small carries out a step on this node's PostgreSQL or disk.
@@ -126,6 +157,7 @@ func (a *Agent) changed(n *cluster.Term, rev int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	old := a.rec.snap.Term
+	a.noteOpen(n)
 	a.rec.snap.Term, a.rec.snap.TermRev, a.rec.snap.Sent, a.rec.have = n, rev, time.Now(), true
 	if old == nil || old.Epoch != n.Epoch {
 		a.newEpoch(n.Epoch)

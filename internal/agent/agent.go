@@ -78,6 +78,7 @@ type Agent struct {
 	rec          record
 	seen         observed
 	mem          memory
+	steps        uint64 // small actions done, to drop observations that they overtook
 	busy         string
 	mayRenew     bool
 	beat         cluster.Beat

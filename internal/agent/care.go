@@ -114,9 +114,30 @@ func (a *Agent) guardianLoop(ctx context.Context) {
 			}
 			continue
 		}
+		a.postmasterGone(e.Status)
 		a.observe(ctx)
 		a.poke()
 	}
+}
+
+// postmasterGone takes the guardian's word at once: an observation may hang for
+// a moment on sessions that are just ending.
+func (a *Agent) postmasterGone(st guardian.Status) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if st.Running || !a.seen.state.Up() || st.PID != a.seen.postmaster {
+		return
+	}
+	a.steps++
+	s := a.seen
+	s.state, s.treeEmpty = cluster.PostgresDying, st.TreeEmpty
+	if st.TreeEmpty {
+		s.state = cluster.PostgresDown
+	}
+	s.receiver, s.senders, s.cleanStop = false, nil, false
+	a.noteChange(&s)
+	a.seen = s
+	a.poke()
 }
 
 // tellGuardian says to whom the guardian beats while this agent is away.

@@ -60,6 +60,9 @@ func (a *Agent) observeLoop(ctx context.Context) {
 func (a *Agent) observe(ctx context.Context) {
 	a.looking.Lock()
 	defer a.looking.Unlock()
+	a.mu.Lock()
+	steps := a.steps
+	a.mu.Unlock()
 	o, err := a.db.Observe(ctx)
 	if err != nil {
 		return // the guardian does not answer; guardianLoop says so and starts another
@@ -72,8 +75,12 @@ func (a *Agent) observe(ctx context.Context) {
 	}
 	s := translate(o)
 	a.mu.Lock()
-	changed := a.noteChange(&s)
-	a.seen = s
+	overtaken := steps != a.steps
+	changed := false
+	if !overtaken {
+		changed = a.noteChange(&s)
+		a.seen = s
+	}
 	a.mu.Unlock()
 	if changed {
 		a.poke()

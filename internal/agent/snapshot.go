@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"manada/internal/cluster"
 	"manada/internal/store"
 )
 
@@ -17,6 +18,7 @@ type record struct {
 	rolledBack bool
 	leaseSince time.Time // since when, by our clock, the renewal counter has not moved
 	firstSeen  map[string]time.Time
+	openSince  time.Time // when this agent learned that the epoch is open
 }
 
 // follow keeps the record current. Watching is only a doorbell with a
@@ -65,6 +67,7 @@ func (a *Agent) take(s store.Snapshot) {
 	if s.Term != nil && (a.rec.snap.Term == nil || s.Term.Epoch != a.rec.snap.Term.Epoch) {
 		a.newEpoch(s.Term.Epoch)
 	}
+	a.noteOpen(s.Term)
 	a.rec.snap, a.rec.have, a.rec.failed = s, true, false
 	seen := map[string]time.Time{}
 	for _, r := range s.Requests {
@@ -75,6 +78,15 @@ func (a *Agent) take(s store.Snapshot) {
 		seen[r.ID] = at
 	}
 	a.rec.firstSeen = seen
+}
+
+// noteOpen keeps since when the epoch is known to be open. Called with mu held,
+// before the new record is taken over.
+func (a *Agent) noteOpen(t *cluster.Term) {
+	old := a.rec.snap.Term
+	if t != nil && t.Open && (old == nil || !old.Open || old.Epoch != t.Epoch) {
+		a.rec.openSince = time.Now()
+	}
 }
 
 func sameLease(x, y *store.Lease) bool {

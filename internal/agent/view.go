@@ -47,6 +47,7 @@ func (a *Agent) storeView(now time.Time) decide.Store {
 	s.Reachable = !r.failed && s.ReadAge < a.storeStale()
 	s.Term, s.Rev = r.snap.Term.Clone(), r.snap.TermRev
 	s.Paused = r.snap.Pause != nil
+	s.JustOpened = s.Term != nil && s.Term.Open && now.Sub(r.openSince) < a.cfg.Spec.SuspectAfter/2
 	if l := r.snap.Lease; l != nil {
 		s.Lease = decide.Lease{Node: l.Node, Epoch: l.Epoch}
 	}

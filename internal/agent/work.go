@@ -164,11 +164,6 @@ func (a *Agent) promote(ctx context.Context, act decide.Action) error {
 	a.remembered(func(m *memory) { m.fork = fork })
 	a.event("promoted", act.Epoch, fmt.Sprintf("%s promoted to timeline %d", a.cfg.Node, act.Timeline),
 		"took_ms", fmt.Sprint(time.Since(began).Milliseconds()), "fork_lsn", fork.String())
-	go func() { // in the background: a rewind needs it, the opening does not (T10)
-		if err := a.db.Checkpoint(ctx); err != nil && ctx.Err() == nil {
-			a.log.Warn("checkpoint after promotion failed", "error", err.Error())
-		}
-	}()
 	return nil
 }
 

@@ -68,6 +68,10 @@ func remake(v *View, how string) Decision {
 		return wait("waiting for epoch %d to open", t.Epoch)
 	case t.Lost != nil && t.Lost.Node == v.Self && l.Former && !ordered:
 		return wait("quarantined: data loss was accepted from %s on, this directory may hold the only copy; look at it, then `manada node reinit %s`", t.Lost.From, v.Self)
+	case v.Store.JustOpened:
+		// Copying wants a CHECKPOINT there, and a checkpointer that is busy
+		// lets the first commits of the epoch wait (C5).
+		return wait("must %s, letting %s open its epoch first", how, t.Leader)
 	case t.InSync(v.me()) && !l.Empty:
 		return wait("the record still counts on this directory; waiting to be taken out of sync")
 	}

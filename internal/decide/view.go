@@ -56,6 +56,8 @@ type Store struct {
 	Lease      Lease
 	Paused     bool
 	Request    *Request
+	// JustOpened: the epoch has been known to be open for a moment only.
+	JustOpened bool
 }
 
 // Lease is the leader's renewal counter as observed here.
