@@ -122,6 +122,9 @@ func startRemade(v *View) Decision {
 	if l.Upstream != cluster.UncertifiedName(v.Self, t.Epoch) {
 		return do(Action{Verb: Follow, To: t.Leader, Epoch: t.Epoch, Mode: "uncertified"}, "made anew from %s: following it until consistent", t.Leader)
 	}
+	if l.Postgres != cluster.PostgresDown {
+		return wait("made anew from %s; PostgreSQL is %s until it has all that it needs", t.Leader, l.Postgres)
+	}
 	return do(Action{Verb: StartStandby}, "starting PostgreSQL as a standby that was made anew")
 }
 
@@ -132,7 +135,7 @@ func follow(v *View) (Decision, bool) {
 		return Decision{}, false
 	}
 	name := cluster.CertifiedName(v.Self, t.Epoch)
-	if l.Postgres == cluster.PostgresDown && l.Remade == t.Epoch {
+	if l.Remade == t.Epoch && (l.Postgres == cluster.PostgresDown || l.Postgres == cluster.PostgresStarting) {
 		return startRemade(v), true
 	}
 	switch {

@@ -100,6 +100,8 @@ func (s *scenario) localValue(k, val string) error {
 		l.Stalled = val
 	case "handover":
 		l.HandoverTo = val
+	case "remade":
+		l.Remade = uint64(num(val))
 	case "withdrawals":
 		l.Withdrawals = num(val)
 	default:

@@ -21,8 +21,9 @@ func suspect(v *View) (Decision, bool) {
 	}
 	d := freezeIfUseful(v, why)
 	d.Suspects = t.Leader
-	if len(d.Actions) == 0 && l.Postgres == cluster.PostgresDown && !l.Empty && !l.Poisoned {
-		// Whoever may take over needs a running standby to know its position.
+	if len(d.Actions) == 0 && l.Postgres == cluster.PostgresDown && !l.Empty && !l.Poisoned && l.Remade == 0 {
+		// Whoever may take over needs a running standby to know its position. A
+		// directory that was just made anew cannot start without its source.
 		started := do(Action{Verb: StartStandby}, "%s; starting PostgreSQL as a standby", why)
 		if l.Upstream != "" {
 			started = do(Action{Verb: CutUpstream}, "%s; starting without an upstream", why)

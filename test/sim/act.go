@@ -77,9 +77,13 @@ func (w *world) small(n *node, act decide.Action) bool {
 func (w *world) follow(n *node, act decide.Action) {
 	m := &n.a.mem
 	m.final, m.progressAt = false, w.now
-	n.upstream, n.credential = cluster.CertifiedName(n.name, act.Epoch), true
 	n.upTo = w.index(act.To)
-	w.checkCertificate(n, w.nodes[n.upTo], act.Epoch)
+	n.upstream, n.credential = cluster.CertifiedName(n.name, act.Epoch), true
+	if act.Mode == "uncertified" {
+		n.upstream = cluster.UncertifiedName(n.name, act.Epoch)
+	} else {
+		w.checkCertificate(n, w.nodes[n.upTo], act.Epoch)
+	}
 	if n.pg != nil {
 		n.pg.connChanged = true
 	}
@@ -259,7 +263,7 @@ func (w *world) opStart(n *node, o *operation) (bool, bool) {
 		o.phase = 1
 	case n.pg == nil:
 		return true, false
-	case n.pg.phase == standby || n.pg.phase == primary:
+	case n.pg.phase == standby || n.pg.phase == primary || n.d.consistentAt > len(n.d.wal) && w.chance(50):
 		n.a.mem.provedPID, n.a.mem.progressAt = n.pg.pid, w.now
 		return true, true
 	}
@@ -356,8 +360,10 @@ func (w *world) opRemake(n *node, o *operation) (bool, bool) {
 		if w.now < o.due {
 			return false, false
 		}
-		n.d = disk{instance: w.freshInstance(), wal: src.d.wal.clone(), maxTimeline: src.d.maxTimeline,
+		kept, end := len(n.d.wal), len(src.d.wal) // in common, and what the pages may need
+		n.d = disk{instance: w.freshInstance(), maxTimeline: src.d.maxTimeline, remade: src.pg.epoch, consistentAt: end,
 			promised: n.d.promised, highEpoch: n.d.highEpoch}
+		n.d.wal = src.d.wal[:max(kept, end-w.rng.IntN(8))].clone()
 		if o.act.Verb == decide.Rewind {
 			w.stats.Rewinds++
 		} else {

@@ -229,7 +229,7 @@ func (w *world) observe(n *node) {
 	a, p := n.a, n.pg
 	o, old := &a.seen, a.seen.state
 	o.state = n.state(w.now)
-	o.dir = disk{instance: n.d.instance, empty: n.d.empty, poisoned: n.d.poisoned, former: n.d.former, cleanStop: n.d.cleanStop}
+	o.dir = disk{instance: n.d.instance, empty: n.d.empty, poisoned: n.d.poisoned, former: n.d.former, cleanStop: n.d.cleanStop, remade: n.d.remade}
 	o.promised, o.upstream, o.sync = n.d.promised, n.upstream, n.syncFile
 	o.silentFor, o.receiver, o.waiting = never, false, 0
 	o.senders = o.senders[:0]

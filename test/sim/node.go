@@ -36,8 +36,12 @@ type disk struct {
 	cleanStop   bool
 	wal         wal
 	maxTimeline cluster.Timeline
-	promised    uint64 // beside PGDATA
-	highEpoch   uint64
+	// Made anew from the leader of that epoch and not consistent before its log
+	// reaches consistentAt: pages were copied that later WAL belongs to.
+	remade       uint64
+	consistentAt int
+	promised     uint64 // beside PGDATA
+	highEpoch    uint64
 }
 
 func (n *node) runs(now int64) bool { return n.hostUp && n.frozenUntil <= now }

@@ -114,7 +114,7 @@ func (w *world) stepPostgres(n *node) {
 		return
 	}
 	switch p.phase {
-	case standby, promoting:
+	case starting, standby, promoting:
 		w.recovery(n)
 	case primary, stopping:
 		w.serve(n)
@@ -135,12 +135,16 @@ func (w *world) transition(n *node) {
 		w.finishStop(n)
 	case p.until == 0 || p.until > w.now:
 	case p.phase == starting:
-		p.until = 0
-		p.phase = standby
 		if p.founding {
+			p.until = 0
 			w.becomePrimary(n, 1, 1)
 			return
 		}
+		if len(n.d.wal) < n.d.consistentAt {
+			return // needs WAL from its source
+		}
+		p.until = 0
+		p.phase, n.d.remade = standby, 0
 		p.replay = len(n.d.wal) - w.rng.IntN(min(len(n.d.wal), 6)+1)
 	case p.phase == promoting:
 		p.until = 0
@@ -177,7 +181,7 @@ func (w *world) recovery(n *node) {
 			w.endReceiver(n)
 		}
 		p.connChanged = false
-		if p.recv == nil && n.upstream != "" && p.phase == standby {
+		if p.recv == nil && n.upstream != "" && p.phase <= standby {
 			p.recv = &receiver{name: n.upstream, to: n.upTo, login: n.credential,
 				connectAt: w.now + int64(w.rng.IntN(3))*tick, lastMsg: w.now}
 		}

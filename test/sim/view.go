@@ -50,7 +50,7 @@ func (w *world) localView(n *node, l *decide.Local) {
 		Founder: n.i == 0, SystemID: systemID, HighEpoch: n.d.highEpoch,
 		AgentFor: ms(w.now - a.started),
 		Postgres: o.state, Busy: a.busy, TreeEmpty: o.pid == 0, CleanStop: o.dir.cleanStop,
-		Former: o.dir.former, Leads: m.leads, Fork: m.fork, Timeline: o.timeline,
+		Former: o.dir.former, Remade: o.dir.remade, Leads: m.leads, Fork: m.fork, Timeline: o.timeline,
 		Promised: o.promised, Withdrawals: m.withdrawn, WithdrawnAgo: ms(w.now - m.withdrawAt),
 		HandoverTo: m.handoverTo, Upstream: o.upstream, Receiver: o.receiver,
 		SilentFor: o.silentFor, StuckFor: ms(w.now - m.progressAt),
