@@ -9,6 +9,7 @@ import (
 func (a *Agent) publish(v *decide.View, d decide.Decision) {
 	a.seq++
 	b := cluster.Beat{
+		Schema: 1, Cluster: a.cfg.Cluster, Node: a.cfg.Node, From: "agent",
 		Boot: a.boot, Seq: a.seq, Version: a.cfg.Version, Kind: a.cfg.Kind,
 		Postgres: cluster.PostgresNone, Addrs: a.cfg.Addrs,
 		StoreOK: v.Store.Reachable, Term: v.Store.Term, TermRev: v.Store.Rev, Paused: v.Store.Paused,

@@ -9,6 +9,7 @@ import (
 
 // localView is this node, from the newest observation and what is on disk.
 func (a *Agent) localView(now time.Time, t *cluster.Term) decide.Local {
+	a.noteLeading(&a.seen, now)
 	o, m := &a.seen, &a.mem
 	l := decide.Local{
 		Instance: o.instance, Empty: o.empty, Poisoned: o.poisoned,

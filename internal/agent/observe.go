@@ -174,16 +174,14 @@ func (s *observed) keepFrom(old *observed) {
 }
 
 // noteLeading: a primary leads the epoch to which its timeline was allocated.
+// Also called when a record arrives: an agent that was started again beside a
+// running primary sees that first.
 func (a *Agent) noteLeading(s *observed, now time.Time) {
 	m, t := &a.mem, a.rec.snap.Term
 	leads := uint64(0)
 	switch {
 	case s.state == cluster.PostgresPrimary && t != nil:
-		if e, ok := t.EpochOf(s.timeline); ok {
-			if b, _ := t.Branch(e); b.Leader == a.cfg.Node {
-				leads = e
-			}
-		}
+		leads = ledEpoch(t, s.timeline, a.cfg.Node)
 	case s.state == cluster.PostgresHung || s.state == cluster.PostgresStopping:
 		leads = m.leads
 	}
@@ -199,6 +197,14 @@ func (a *Agent) noteLeading(s *observed, now time.Time) {
 			m.provedPID = s.postmaster
 		}
 	}
+}
+
+func ledEpoch(t *cluster.Term, tl cluster.Timeline, node string) uint64 {
+	e, ok := t.EpochOf(tl)
+	if b, _ := t.Branch(e); !ok || b.Leader != node {
+		return 0
+	}
+	return e
 }
 
 // promiseOf is what goes to disk before the store hears of it.

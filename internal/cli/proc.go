@@ -30,7 +30,7 @@ func (a *app) procCommands() []*cobra.Command {
 		a.procCmd("proxy", "the proxy", func(ctx context.Context, c *config.Config, log *slog.Logger, _ *ending) error {
 			return process.Proxy(ctx, c, log)
 		}),
-		a.guardianCmd(), a.archivePushCmd(), a.archiveGetCmd(),
+		a.guardianCmd(), a.archivePushCmd(), a.archiveGetCmd(), a.backupWorkerCmd(),
 	}
 }
 
@@ -97,4 +97,24 @@ func (a *app) guardianCmd() *cobra.Command {
 			return process.Guardian(ctx, args, Version(), newLogger(a.err, config.Log{Level: "info"}))
 		},
 	}
+}
+
+// backupWorkerCmd makes one backup for the agent of the primary, which reads
+// its progress.
+func (a *app) backupWorkerCmd() *cobra.Command {
+	var kind, socket string
+	c := &cobra.Command{
+		Use: "backup-worker", Short: "Process: one backup", Hidden: true, Args: noArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			cfg, err := a.oneHost()
+			if err != nil {
+				return err
+			}
+			log := newLogger(a.err, cfg.Log).With("node", cfg.Node)
+			return process.BackupWorker(c.Context(), cfg, kind, socket, a.out, log)
+		},
+	}
+	c.Flags().StringVar(&kind, "type", "incr", "`TYPE` of the backup")
+	c.Flags().StringVar(&socket, "socket", "", "`DIR` of PostgreSQL's socket")
+	return c
 }

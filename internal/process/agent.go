@@ -154,6 +154,8 @@ type hostAgent struct {
 	repo  *repository
 	log   *slog.Logger
 	facts Facts
+	jobs  jobs
+	life  context.Context // of the process, for work that outlives a request
 }
 
 func (h *hostAgent) run(ctx context.Context, stop func() bool) error {
@@ -169,6 +171,7 @@ func (h *hostAgent) run(ctx context.Context, stop func() bool) error {
 	ctx, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	g, ctx := errgroup.WithContext(ctx)
+	h.life = ctx
 	g.Go(func() error { defer end(); return h.awaitEnd(asked, ctx, stop) })
 	g.Go(func() error { return srv.Serve(ctx, l) })
 	g.Go(func() error { return h.serveHTTP(ctx) })

@@ -41,5 +41,6 @@ func (h *hostAgent) mount(s *peer.Server) {
 		}
 		peer.WriteJSON(w, f)
 	}))
-	s.Handle("POST /v1/backup", http.HandlerFunc(h.serveBackup))
+	s.Handle("POST /v1/backup", http.HandlerFunc(h.postBackup))
+	s.Handle("GET /v1/backup", http.HandlerFunc(h.getBackup))
 }

@@ -11,7 +11,9 @@ import (
 
 	"manada/internal/backup"
 	"manada/internal/blob"
+	"manada/internal/cluster"
 	"manada/internal/config"
+	"manada/internal/health"
 	"manada/internal/pki"
 	"manada/internal/repo"
 )
@@ -130,4 +132,34 @@ func (r *repository) Get(ctx context.Context, name, dest string) error {
 		return os.ErrNotExist
 	}
 	return err
+}
+
+// status is what can be restored, nil when no repository is known.
+func (r *repository) status(ctx context.Context) *health.Backup {
+	s, err := r.open()
+	if errors.Is(err, errNoRepository) {
+		return nil
+	}
+	b := &health.Backup{Host: r.Host()}
+	if r.cfg.Has(config.Repository) {
+		b.Host = r.cfg.Node
+	}
+	var info backup.Info
+	if err == nil {
+		info, err = backup.GetInfo(ctx, backup.InfoOptions{Storage: s, Stanza: r.cfg.Backup.Stanza})
+	}
+	if err != nil {
+		b.Unreachable = err.Error()
+		return b
+	}
+	for i := range info {
+		st := &info[i]
+		if last := st.Last(); last != nil {
+			stop := time.Unix(last.Timestamp.Stop, 0).UTC()
+			b.Last = &cluster.BackupLabel{Label: last.Label, Type: string(last.Type), Stop: stop}
+			from := st.RestorableFrom().UTC()
+			b.RestorableFrom = &from
+		}
+	}
+	return b
 }
