@@ -146,6 +146,9 @@ func (h *Herd) WaitAlone(ctx context.Context) error {
 	return err
 }
 
+// Password is the superuser's.
+func (h *Herd) Password() string { return h.pass }
+
 // DSN goes through the proxy to the primary.
 func (h *Herd) DSN() string { return h.dsn("proxy", "sql") }
 
