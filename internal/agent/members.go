@@ -19,14 +19,21 @@ import (
 // elections.
 func (a *Agent) membersLoop(ctx context.Context) {
 	a.hub.SetPeers(maps.Clone(a.cfg.Peers))
-	registered := false
+	registered, told := false, false
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
 		if !registered {
-			registered = a.register(ctx) == nil
+			err := a.register(ctx)
+			registered = err == nil
+			if errors.Is(err, store.ErrRemoved) && !told {
+				told = true
+				a.log.Error("this host was removed from the herd: remove its data_dir and join anew", "error", err.Error())
+			}
 		}
-		a.learnPeers(ctx)
+		if !a.learnPeers(ctx) {
+			registered = false
+		}
 		a.watchStore(ctx)
 		select {
 		case <-ctx.Done():
@@ -43,13 +50,16 @@ func (a *Agent) register(ctx context.Context) error {
 	})
 }
 
-func (a *Agent) learnPeers(ctx context.Context) {
+// learnPeers says whether this host is still among the registered ones, as far
+// as is known.
+func (a *Agent) learnPeers(ctx context.Context) (member bool) {
 	nodes, err := a.store.Nodes(ctx)
 	if err != nil {
-		return
+		return true
 	}
 	peers := map[string]string{}
 	for _, n := range nodes {
+		member = member || n.Name == a.cfg.Node
 		if n.Addrs.Peer != "" && n.Kind != "proxy" {
 			peers[n.Name] = n.Addrs.Peer
 		}
@@ -59,6 +69,7 @@ func (a *Agent) learnPeers(ctx context.Context) {
 	a.mu.Unlock()
 	a.hub.SetPeers(peers)
 	a.tellGuardian(ctx, peers)
+	return member
 }
 
 func (a *Agent) watchStore(ctx context.Context) {

@@ -239,7 +239,7 @@ func (a *Agent) removeNode(ctx context.Context, node string) error {
 			return refuse("voter", "manada status", "cannot take away the vote of %s: %v", node, err)
 		}
 	}
-	if err := a.store.DeleteNode(ctx, node); err != nil {
+	if err := a.store.RemoveNode(ctx, node); err != nil {
 		return storeDown(err)
 	}
 	return nil

@@ -57,7 +57,8 @@ type AuthorityConfig struct {
 	// for at every exchange.
 	SharedSecret func() (string, error)
 	// Allow may refuse a newcomer whose secret is good, for instance because
-	// its name is that of another living host (Newcomer.Clashes); the text goes to the newcomer.
+	// its name is that of another host (Newcomer.Clashes); the text goes to the newcomer,
+	// as ErrNotAllowed unless it is a *JoinError.
 	// nil: all are allowed.
 	Allow func(context.Context, Newcomer) error
 	// Facts is what the newcomer is told of the herd (store endpoints, peers),
@@ -243,7 +244,11 @@ func (a *Authority) allow(ctx context.Context, who Newcomer) error {
 	if a.cfg.Allow == nil {
 		return nil
 	}
-	if err := a.cfg.Allow(ctx, who); err != nil {
+	err := a.cfg.Allow(ctx, who)
+	if je, ok := errors.AsType[*JoinError](err); ok {
+		return je
+	}
+	if err != nil {
 		return refuse(ErrNotAllowed, err.Error())
 	}
 	return nil

@@ -60,7 +60,7 @@ var joinCodes = []joinCode{
 	{"token_narrow", ErrTokenNarrow, 403, hintNewToken},
 	{"wrong_cluster", ErrWrongCluster, 403, "compare `cluster` in manada.yaml of this host and of the member, and the address that was given"},
 	{"busy", ErrBusy, 503, "try again in a few seconds"},
-	{"not_allowed", ErrNotAllowed, 403, ""},
+	{"not_allowed", ErrNotAllowed, 403, "choose another name (node in manada.yaml); a host of that name that is gone for good is removed first, on a member: manada node remove NAME"},
 	{"not_now", ErrNotNow, 503, "try again when the store has a quorum: manada status"},
 }
 

@@ -77,6 +77,9 @@ func (i *Instance) Reconfigure(ctx context.Context, params map[string]string, hb
 	return i.reloadIfRunning(ctx)
 }
 
+// ReloadCertificate makes a running PostgreSQL read its certificate again.
+func (i *Instance) ReloadCertificate(ctx context.Context) error { return i.reloadIfRunning(ctx) }
+
 // reloadIfRunning sends SIGHUP to the postmaster.
 func (i *Instance) reloadIfRunning(ctx context.Context) error {
 	st, err := i.sup.Status(ctx)

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -63,7 +64,7 @@ func Agent(ctx context.Context, c *config.Config, version string, log *slog.Logg
 		parts.Repo = repo
 	}
 	a := agent.New(agentConfig(c, facts, version), parts)
-	h := &hostAgent{cfg: c, id: id, store: st, hub: hub, agent: a, repo: repo, log: log, facts: facts}
+	h := &hostAgent{cfg: c, id: id, store: st, hub: hub, agent: a, db: parts.Database, repo: repo, log: log, facts: facts}
 	return h.run(ctx, stop)
 }
 
@@ -152,10 +153,20 @@ type hostAgent struct {
 	hub   *peer.Hub
 	agent *agent.Agent
 	repo  *repository
+	db    *postgres.Instance // nil on a witness
 	log   *slog.Logger
-	facts Facts
 	jobs  jobs
 	life  context.Context // of the process, for work that outlives a request
+
+	mu      sync.Mutex // guards what follows
+	facts   Facts
+	removed []string // hosts that are not heard any more
+}
+
+func (h *hostAgent) known() Facts {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.facts
 }
 
 func (h *hostAgent) run(ctx context.Context, stop func() bool) error {
@@ -163,9 +174,10 @@ func (h *hostAgent) run(ctx context.Context, stop func() bool) error {
 	if err != nil {
 		return fmt.Errorf("listen for the other hosts on %s: %w", h.cfg.ListenOn(h.cfg.Ports.Peer), err)
 	}
-	srv := peer.NewServer(peer.ServerConfig{Hub: h.hub, TLS: h.id.ServerTLSOptionalClient(), Join: h.authority(), Log: h.log})
+	authority := h.authority()
+	srv := peer.NewServer(peer.ServerConfig{Hub: h.hub, TLS: h.id.ServerTLSOptionalClient(), Join: authority, Admit: h.admit(ctx), Log: h.log})
 	h.agent.Mount(srv)
-	h.mount(srv)
+	h.mount(srv, authority)
 
 	asked := ctx
 	ctx, end := context.WithCancel(context.WithoutCancel(ctx))
@@ -178,6 +190,7 @@ func (h *hostAgent) run(ctx context.Context, stop func() bool) error {
 	g.Go(func() error { return h.agent.Run(ctx) })
 	g.Go(func() error { h.keepFacts(ctx); return nil })
 	g.Go(func() error { h.keepAuthority(ctx); return nil })
+	g.Go(func() error { h.keepCertificate(ctx); return nil })
 	g.Go(func() error { h.watchBackups(ctx); return nil })
 	if h.cfg.Has(config.Database) {
 		g.Go(func() error { return h.agent.ServeLocal(ctx, filepath.Join(h.cfg.RunDir, agent.SocketName)) })
@@ -225,7 +238,12 @@ func (h *hostAgent) refreshFacts(ctx context.Context) {
 	if err != nil {
 		return
 	}
-	f := Facts{Schema: 1, Founder: h.facts.Founder, Peers: map[string]string{}}
+	removed, err := h.store.RemovedNodes(ctx)
+	if err != nil {
+		return
+	}
+	old := h.known()
+	f := Facts{Schema: 1, Founder: old.Founder, Peers: map[string]string{}}
 	for _, m := range members {
 		f.Endpoints = append(f.Endpoints, m.ClientURLs...)
 	}
@@ -238,14 +256,19 @@ func (h *hostAgent) refreshFacts(ctx context.Context) {
 		}
 	}
 	h.repo.set(f.Repo, f.RepoNode)
-	if same(f, h.facts) {
+	h.mu.Lock()
+	h.removed = removed
+	h.mu.Unlock()
+	if same(f, old) {
 		return
 	}
 	if err := WriteFacts(h.cfg, f); err != nil {
 		h.log.Error("cannot keep what is known of the herd", "error", err.Error())
 		return
 	}
+	h.mu.Lock()
 	h.facts = f
+	h.mu.Unlock()
 	if err := h.store.SetEndpoints(endpoints(h.cfg, f)); err != nil {
 		h.log.Warn("cannot use the store's endpoints", "error", err.Error())
 	}

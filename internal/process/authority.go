@@ -24,7 +24,7 @@ func same(a, b Facts) bool {
 func (h *hostAgent) authority() *pki.Authority {
 	return pki.NewAuthority(pki.AuthorityConfig{
 		Identity: h.id, CA: h.openCA, Tokens: h.tokens, SharedSecret: h.sharedSecret,
-		Allow: h.allow, Facts: h.newcomerFacts, Log: h.log,
+		Allow: h.allow, Facts: h.welcome, Log: h.log,
 	})
 }
 
@@ -36,29 +36,24 @@ func (h *hostAgent) openCA(ctx context.Context) (*pki.CA, error) {
 	return h.id.OpenCA(sealed)
 }
 
-// tokens lets a token be used: it is taken out of the store, which only one
-// caller can do, and put back as it is after the use (a refused one unchanged,
-// a used one marked, so that its newcomer may ask again).
+// tokens changes the record of a token in the store by compare-and-swap: it
+// stays there, marked with who used it, so that its newcomer may ask again and
+// everybody else is told why not.
 func (h *hostAgent) tokens(ctx context.Context, id string, change func(*pki.TokenRecord) error) error {
-	t, err := h.store.TakeToken(ctx, id)
-	if errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrExpired) {
+	err := h.store.UpdateToken(ctx, id, func(data []byte) ([]byte, error) {
+		var rec pki.TokenRecord
+		if err := json.Unmarshal(data, &rec); err != nil {
+			return nil, fmt.Errorf("read token %s: %w", id, err)
+		}
+		if err := change(&rec); err != nil {
+			return nil, err
+		}
+		return json.Marshal(rec)
+	})
+	if errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrInvalid) {
 		return pki.ErrNoToken
 	}
-	if err != nil {
-		return err
-	}
-	var rec pki.TokenRecord
-	if err := json.Unmarshal(t.Data, &rec); err != nil {
-		return fmt.Errorf("read token %s: %w", id, err)
-	}
-	refused := change(&rec)
-	if t.Data, err = json.Marshal(rec); err != nil {
-		return fmt.Errorf("write token %s: %w", id, err)
-	}
-	if err := h.store.CreateToken(ctx, t); err != nil && refused == nil {
-		return err
-	}
-	return refused
+	return err
 }
 
 func (h *hostAgent) sharedSecret() (string, error) {
@@ -69,22 +64,54 @@ func (h *hostAgent) sharedSecret() (string, error) {
 	return strings.TrimSpace(string(b)), err
 }
 
-// allow refuses the name of a host that lives.
+// allow refuses the name of another host of the herd: of one that answers, and
+// of one that is only down, until it was removed.
 func (h *hostAgent) allow(ctx context.Context, who pki.Newcomer) error {
 	if who.Node == h.cfg.Node {
-		return fmt.Errorf("%s is this host", who.Node)
+		return fmt.Errorf("%s is this host; choose another name (node in manada.yaml)", who.Node)
 	}
-	if heard, ok := h.hub.Heard()[who.Node]; ok && time.Since(heard.At) < 5*time.Second {
-		return fmt.Errorf("a host named %s is in the herd and answers; choose another name, or stop that one", who.Node)
+	nodes, err := h.store.Nodes(ctx)
+	if err != nil {
+		h.log.Warn("cannot look up whether a newcomer's name is taken", "peer", who.Node, "error", err.Error())
+		return &pki.JoinError{Err: pki.ErrNotNow, Detail: "the store does not answer"}
 	}
-	return nil
+	heard, ok := h.hub.Heard()[who.Node]
+	return clash(who, nodes, ok && time.Since(heard.At) < 5*time.Second)
 }
 
-func (h *hostAgent) newcomerFacts(ctx context.Context, who pki.Newcomer) (any, error) {
-	f := h.facts
+// clash says what is wrong with a newcomer's names beside the registered hosts;
+// up says whether the host of its name answers.
+func clash(who pki.Newcomer, nodes []store.Node, up bool) error {
+	names := make([]string, 0, len(nodes))
+	for _, n := range nodes {
+		names = append(names, n.Name)
+	}
+	err := who.Clashes(names)
+	switch {
+	case err == nil || !slices.Contains(names, who.Node):
+		return err
+	case up:
+		return fmt.Errorf("%w, and it answers; choose another name (node in manada.yaml)", err)
+	}
+	return fmt.Errorf("%w, which is down; if it is gone for good type on a member: manada node remove %s", err, who.Node)
+}
+
+// welcome ends the removal of a host that joins anew, and tells it what the
+// herd is.
+func (h *hostAgent) welcome(ctx context.Context, who pki.Newcomer) (any, error) {
+	if err := h.store.ReadmitNode(ctx, who.Node); err != nil {
+		return nil, err
+	}
+	return h.herdFacts(ctx)
+}
+
+// herdFacts is what a host must know of the herd.
+func (h *hostAgent) herdFacts(ctx context.Context) (any, error) {
+	f := h.known()
 	f.Founder = false
-	f.Peers = maps.Clone(f.Peers)
-	f.Peers[h.cfg.Node] = h.cfg.Addresses().Peer
+	peers := map[string]string{h.cfg.Node: h.cfg.Addresses().Peer}
+	maps.Copy(peers, f.Peers)
+	f.Peers = peers
 	members, err := h.store.Members(ctx)
 	if err != nil {
 		return nil, err
@@ -96,23 +123,14 @@ func (h *hostAgent) newcomerFacts(ctx context.Context, who pki.Newcomer) (any, e
 	return f, nil
 }
 
-// keepAuthority puts the founding host's sealed key into the store, once, and
-// renews this host's certificate in time.
+// keepAuthority puts the founding host's sealed key into the store, once.
 func (h *hostAgent) keepAuthority(ctx context.Context) {
+	if !h.known().Founder {
+		return
+	}
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	founded := !h.facts.Founder
-	for n := 0; ; n++ {
-		if !founded {
-			founded = h.depositKey(ctx) == nil
-		}
-		if n%3600 == 0 && h.id.NeedsRenewal(time.Now()) {
-			if ca, err := h.openCA(ctx); err == nil {
-				if _, err := h.id.Renew(ca, time.Now()); err != nil {
-					h.log.Error("cannot renew this host's certificate", "error", err.Error())
-				}
-			}
-		}
+	for h.depositKey(ctx) != nil {
 		select {
 		case <-ctx.Done():
 			return

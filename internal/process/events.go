@@ -5,11 +5,8 @@ import (
 	"time"
 
 	"manada/internal/api"
-	"manada/internal/pki"
 	"manada/internal/store"
 )
-
-var noNewcomer pki.Newcomer
 
 // eventSource streams the herd's history out of the store.
 type eventSource struct{ store store.Store }

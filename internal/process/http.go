@@ -10,6 +10,7 @@ import (
 
 	"manada/internal/api"
 	"manada/internal/peer"
+	"manada/internal/pki"
 )
 
 // serveHTTP answers load balancers, Prometheus and whoever asks for the
@@ -32,15 +33,16 @@ func (h *hostAgent) publicTLS() *tls.Config {
 }
 
 // mount adds what needs more than the agent to the peers' port.
-func (h *hostAgent) mount(s *peer.Server) {
+func (h *hostAgent) mount(s *peer.Server, authority *pki.Authority) {
 	s.Handle("GET /v1/facts", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		f, err := h.newcomerFacts(r.Context(), noNewcomer)
+		f, err := h.herdFacts(r.Context())
 		if err != nil {
 			peer.WriteError(w, err)
 			return
 		}
 		peer.WriteJSON(w, f)
 	}))
+	s.Handle("GET /v1/renew", authority.RenewHandler())
 	s.Handle("POST /v1/backup", http.HandlerFunc(h.postBackup))
 	s.Handle("GET /v1/backup", http.HandlerFunc(h.getBackup))
 }

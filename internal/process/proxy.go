@@ -64,6 +64,7 @@ func Proxy(ctx context.Context, c *config.Config, log *slog.Logger) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { keepTopology(ctx, follow, topo, c.Timing.SuspectAfter); return nil })
 	g.Go(func() error { keepProxyFacts(ctx, c, follow, f); return nil })
+	g.Go(func() error { keepProxyCertificate(ctx, c, id, log); return nil })
 	g.Go(func() error { return p.Run(ctx) })
 	g.Go(func() error {
 		h := p.Handler()
@@ -94,6 +95,21 @@ func keepTopology(ctx context.Context, f *peer.Follower, topo *route.Holder, fre
 		case <-tick.C:
 		}
 	}
+}
+
+// keepProxyCertificate renews the certificate of a host that has no agent.
+func keepProxyCertificate(ctx context.Context, c *config.Config, id *pki.Identity, log *slog.Logger) {
+	if c.HasAgent() {
+		return // this host's agent does
+	}
+	keepRenewing(ctx, log, func(ctx context.Context) error {
+		f, err := ReadFacts(c)
+		if err != nil {
+			return err
+		}
+		_, err = renewThrough(ctx, id, f.Peers, time.Now())
+		return err
+	})
 }
 
 // keepProxyFacts remembers the agents' addresses over restarts.

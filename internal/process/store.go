@@ -30,7 +30,7 @@ func Store(ctx context.Context, c *config.Config, log *slog.Logger) error {
 		ListenClient: listenIP(c, c.Ports.StoreCli), ListenPeer: listenIP(c, c.Ports.StorePeer),
 		AdvertiseClient: "https://" + c.AdvertiseOn(c.Ports.StoreCli),
 		AdvertisePeer:   "https://" + c.AdvertiseOn(c.Ports.StorePeer),
-		CertFile:        files.Cert, KeyFile: files.Key, CAFile: files.CA,
+		CertFile:        files.Cert, KeyFile: files.Key, CAFile: files.CA, AllowedHostname: files.AllowedHostname,
 		Found: f.Founder, MayFound: func(context.Context) error { return mayFound(c, f) },
 		Join: others(f.Endpoints, c.Addresses().Store), JoinTimeout: 2 * time.Minute, Log: log,
 	})

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -412,10 +413,22 @@ func testNodes(t *testing.T, o open) {
 	if d := cmp.Diff([]store.Node{a, b}, must[[]store.Node](t)(s.Nodes(ctx))); d != "" {
 		t.Fatal(d)
 	}
-	if err := errors.Join(s.DeleteNode(ctx, "master"), s.DeleteNode(ctx, "master")); err != nil {
+	if err := errors.Join(s.RemoveNode(ctx, "master"), s.RemoveNode(ctx, "master")); err != nil {
 		t.Fatal(err)
 	}
 	if d := cmp.Diff([]store.Node{b}, must[[]store.Node](t)(s.Nodes(ctx))); d != "" {
+		t.Fatal(d)
+	}
+	// What was removed comes back only when it has joined anew.
+	wantErr(t, s.PutNode(ctx, a), store.ErrRemoved)
+	if d := cmp.Diff([]string{"master"}, must[[]string](t)(s.RemovedNodes(ctx))); d != "" {
+		t.Fatal(d)
+	}
+	wantErr(t, s.RemoveNode(ctx, "a/b"), store.ErrInvalid)
+	if err := errors.Join(s.ReadmitNode(ctx, "master"), s.ReadmitNode(ctx, "slave"), s.PutNode(ctx, a)); err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff([]string(nil), must[[]string](t)(s.RemovedNodes(ctx))); d != "" {
 		t.Fatal(d)
 	}
 }
@@ -446,33 +459,61 @@ func testTokens(t *testing.T, o open) {
 		t.Fatal(err)
 	}
 	wantErr(t, s.CreateToken(ctx, tok), store.ErrExists)
+	// Of many users at once each sees what the one before it wrote.
 	var wg sync.WaitGroup
-	var mu sync.Mutex
-	var taken []store.Token
-	for range 6 {
-		taker := o("tokens")
+	for i := range 6 {
+		user := o("tokens")
 		wg.Go(func() {
-			got, err := taker.TakeToken(ctx, "t1")
-			mu.Lock()
-			defer mu.Unlock()
-			if err == nil {
-				taken = append(taken, got)
-			} else if !errors.Is(err, store.ErrNotFound) {
-				t.Errorf("taker: %v", err)
+			err := user.UpdateToken(ctx, "t1", func(data []byte) ([]byte, error) { return append(data, byte(i)), nil })
+			if err != nil {
+				t.Errorf("user %d: %v", i, err)
 			}
 		})
 	}
 	wg.Wait()
-	if d := cmp.Diff([]store.Token{tok}, taken); d != "" {
+	refused := errors.New("refused")
+	var seen []byte
+	err := s.UpdateToken(ctx, "t1", func(data []byte) ([]byte, error) { seen = data; return nil, refused })
+	wantErr(t, err, refused)
+	if d := cmp.Diff([]byte{0, 1, 255}, seen[:3]); d != "" {
 		t.Fatal(d)
 	}
-	if err := s.CreateToken(ctx, store.Token{ID: "old", Expires: time.Now().Add(-time.Second)}); err != nil {
+	users := append([]byte(nil), seen[3:]...)
+	slices.Sort(users)
+	if d := cmp.Diff([]byte{0, 1, 2, 3, 4, 5}, users); d != "" {
+		t.Fatal(d)
+	}
+	// A refusal wrote nothing, and nothing but the data changes.
+	same := func(data []byte) ([]byte, error) {
+		if d := cmp.Diff(seen, data); d != "" {
+			t.Error(d)
+		}
+		return data, nil
+	}
+	if err := s.UpdateToken(ctx, "t1", same); err != nil {
 		t.Fatal(err)
 	}
-	_, err := s.TakeToken(ctx, "old")
-	wantErr(t, err, store.ErrExpired)
-	_, err = s.TakeToken(ctx, "old")
-	wantErr(t, err, store.ErrNotFound)
+	wantErr(t, s.UpdateToken(ctx, "none", same), store.ErrNotFound)
+	wantErr(t, s.UpdateToken(ctx, "a/b", same), store.ErrInvalid)
+	testOldTokens(t, s)
+}
+
+// testOldTokens: an expired token can be asked for during a day.
+func testOldTokens(t *testing.T, s store.Store) {
+	ctx := t.Context()
+	for id, age := range map[string]time.Duration{"hour": time.Hour, "days": 48 * time.Hour} {
+		if err := s.CreateToken(ctx, store.Token{ID: id, Expires: time.Now().Add(-age)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.CreateToken(ctx, store.Token{ID: "next", Expires: time.Now().Add(time.Hour)}); err != nil {
+		t.Fatal(err)
+	}
+	keep := func(data []byte) ([]byte, error) { return data, nil }
+	if err := s.UpdateToken(ctx, "hour", keep); err != nil {
+		t.Fatal(err)
+	}
+	wantErr(t, s.UpdateToken(ctx, "days", keep), store.ErrNotFound)
 }
 
 func testSecret(t *testing.T, o open) {

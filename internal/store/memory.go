@@ -76,7 +76,7 @@ func NewMemory() *Memory {
 // deadline of each call, reread that of Watch; 0 means a second.
 func (m *Memory) Client(name, clusterName string, timeout, reread time.Duration) Store {
 	c := &memClient{m: m, name: name, timeout: orSecond(timeout), done: make(chan struct{})}
-	return newHerd(context.Background(), c, clusterName, orSecond(reread))
+	return newHerd(context.Background(), c, clusterName, orSecond(reread)) // detached: it lives until Close
 }
 
 func orSecond(d time.Duration) time.Duration {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	"manada/internal/cluster"
@@ -19,8 +20,10 @@ func (h *herd) PutNode(ctx context.Context, n Node) error {
 	if err != nil {
 		return fmt.Errorf("register node %s: %w", n.Name, err)
 	}
-	_, err = h.kv.do(ctx, txn{name: "node", then: []op{put(h.key("node", n.Name), value)}})
-	return outcome(err, true, nil, "register node "+n.Name)
+	res, err := h.kv.do(ctx, txn{
+		name: "node", cmps: []compare{absent(h.key("removed", n.Name))}, then: []op{put(h.key("node", n.Name), value)},
+	})
+	return outcome(err, res.ok, ErrRemoved, "register node "+n.Name)
 }
 
 // Nodes implements Store.
@@ -32,10 +35,38 @@ func (h *herd) Nodes(ctx context.Context) ([]Node, error) {
 	return decodeAll[Node](res.gets[0])
 }
 
-// DeleteNode implements Store.
-func (h *herd) DeleteNode(ctx context.Context, name string) error {
-	_, err := h.kv.do(ctx, txn{name: "node", then: []op{del(h.key("node", name))}})
-	return outcome(err, true, nil, "remove node "+name)
+// RemoveNode implements Store.
+func (h *herd) RemoveNode(ctx context.Context, name string) error {
+	what := "remove node " + name
+	if err := cluster.CheckNodeName(name); err != nil {
+		return fmt.Errorf("%s: %w: %w", what, err, ErrInvalid)
+	}
+	at, err := json.Marshal(time.Now().UTC())
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	_, err = h.kv.do(ctx, txn{name: "node", then: []op{del(h.key("node", name)), put(h.key("removed", name), at)}})
+	return outcome(err, true, nil, what)
+}
+
+// RemovedNodes implements Store.
+func (h *herd) RemovedNodes(ctx context.Context) ([]string, error) {
+	prefix := h.key("removed", "")
+	res, err := h.kv.do(ctx, txn{name: "read", then: []op{list(prefix)}})
+	if err != nil {
+		return nil, fmt.Errorf("list removed nodes: %w", err)
+	}
+	var names []string
+	for _, p := range res.gets[0] {
+		names = append(names, strings.TrimPrefix(p.key, prefix))
+	}
+	return names, nil
+}
+
+// ReadmitNode implements Store.
+func (h *herd) ReadmitNode(ctx context.Context, name string) error {
+	_, err := h.kv.do(ctx, txn{name: "node", then: []op{del(h.key("removed", name))}})
+	return outcome(err, true, nil, "readmit node "+name)
 }
 
 // Config implements Store.
@@ -59,35 +90,6 @@ func (h *herd) PutConfig(ctx context.Context, rev int64, cfg json.RawMessage) (i
 		return 0, err
 	}
 	return res.rev, nil
-}
-
-// TakeToken implements Store.
-func (h *herd) TakeToken(ctx context.Context, id string) (Token, error) {
-	what := "take token " + id
-	if err := checkID(id); err != nil {
-		return Token{}, fmt.Errorf("take token: %w", err)
-	}
-	key := h.key("token", id)
-	res, err := h.kv.do(ctx, txn{name: "read", then: []op{get(key)}})
-	if err != nil {
-		return Token{}, fmt.Errorf("%s: %w", what, err)
-	}
-	p, ok := res.one(0)
-	if !ok {
-		return Token{}, fmt.Errorf("%s: %w", what, ErrNotFound)
-	}
-	res, err = h.kv.do(ctx, txn{name: "token", cmps: []compare{revIs(key, p.rev)}, then: []op{del(key)}})
-	if err := outcome(err, res.ok, ErrNotFound, what); err != nil {
-		return Token{}, err
-	}
-	t, err := decode[Token](p)
-	if err != nil {
-		return Token{}, fmt.Errorf("%s: %w", what, err)
-	}
-	if !time.Now().Before(t.Expires) {
-		return Token{}, fmt.Errorf("%s: %w", what, ErrExpired)
-	}
-	return *t, nil
 }
 
 // Secret implements Store.

@@ -98,21 +98,6 @@ func (h *herd) SetPause(ctx context.Context, p *Pause) error {
 	return outcome(err, true, nil, "set the pause")
 }
 
-// CreateToken implements Store.
-func (h *herd) CreateToken(ctx context.Context, t Token) error {
-	if err := checkID(t.ID); err != nil {
-		return fmt.Errorf("create token: %w", err)
-	}
-	t.Expires = t.Expires.UTC()
-	value, err := json.Marshal(t)
-	if err != nil {
-		return fmt.Errorf("create token: %w", err)
-	}
-	key := h.key("token", t.ID)
-	res, err := h.kv.do(ctx, txn{name: "token", cmps: []compare{absent(key)}, then: []op{put(key, value)}})
-	return outcome(err, res.ok, ErrExists, "create token "+t.ID)
-}
-
 // outcome puts the result of a conditional write into words.
 func outcome(err error, ok bool, otherwise error, what string) error {
 	if err == nil && !ok {

@@ -28,8 +28,8 @@ var (
 	ErrNotFound = errors.New("not in the store")
 	// ErrExists: there is one already.
 	ErrExists = errors.New("already in the store")
-	// ErrExpired: the token was there, and is used up now, but too old.
-	ErrExpired = errors.New("expired")
+	// ErrRemoved: the host was taken out of the herd and has not joined anew.
+	ErrRemoved = errors.New("the host was removed from the herd")
 	// ErrInvalid: the value breaks an invariant of the record and was not sent.
 	ErrInvalid = errors.New("invalid record")
 	// ErrNoQuorum: the change would leave, or finds, too few living voters.
@@ -87,12 +87,18 @@ type Store interface {
 	// are more than limit (0: no limit) the newest of them.
 	Events(ctx context.Context, after int64, limit int) ([]Event, error)
 
-	// PutNode registers a node or replaces its registration.
+	// PutNode registers a node or replaces its registration. ErrRemoved when it
+	// was removed.
 	PutNode(ctx context.Context, n Node) error
 	// Nodes lists the registered nodes by name.
 	Nodes(ctx context.Context) ([]Node, error)
-	// DeleteNode removes a registration; none is no error.
-	DeleteNode(ctx context.Context, name string) error
+	// RemoveNode removes a registration (none is no error) and refuses it from
+	// now on: the host may still have its certificate.
+	RemoveNode(ctx context.Context, name string) error
+	// RemovedNodes lists the names that are refused.
+	RemovedNodes(ctx context.Context) ([]string, error)
+	// ReadmitNode ends that: a host of this name joins anew.
+	ReadmitNode(ctx context.Context, name string) error
 
 	// Config returns the shared configuration and its revision; nil and 0 when
 	// there is none.
@@ -100,11 +106,15 @@ type Store interface {
 	// PutConfig replaces it if its revision is still rev (0: there is none).
 	PutConfig(ctx context.Context, rev int64, cfg json.RawMessage) (newRev int64, err error)
 
-	// CreateToken stores a join token; ErrExists if the id is taken.
+	// CreateToken stores a join token; ErrExists if the id is taken. Tokens that
+	// expired more than a day ago are removed.
 	CreateToken(ctx context.Context, t Token) error
-	// TakeToken removes the token and returns it: of several takers exactly one
-	// succeeds, the others get ErrNotFound. ErrExpired past Token.Expires.
-	TakeToken(ctx context.Context, id string) (Token, error)
+	// UpdateToken lets change turn the token's data into new data and writes
+	// that if nobody else wrote meanwhile, else begins again with the newer data.
+	// An error of change is returned as it is and nothing is written.
+	// ErrNotFound when there is no such token. Whether it has expired is
+	// change's to judge.
+	UpdateToken(ctx context.Context, id string, change func(data []byte) ([]byte, error)) error
 
 	// Secret returns the herd's opaque secret; ErrNotFound before CreateSecret.
 	Secret(ctx context.Context) ([]byte, error)

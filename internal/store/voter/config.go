@@ -34,6 +34,10 @@ type Config struct {
 	// CertFile and KeyFile are used as server and as client, CAFile for both
 	// directions. They are read again at every handshake.
 	CertFile, KeyFile, CAFile string
+	// AllowedHostname is an alternative name that the certificate of every
+	// caller must carry, on both ports; empty: any certificate of the CA is
+	// good. Not every host with a certificate may write the store.
+	AllowedHostname string
 
 	// Found allows this host to start a new store when it has no data. It is
 	// harmless when there is data. MayFound must then be set: it is asked right
@@ -137,9 +141,13 @@ func (c *Config) etcd(initialCluster, state, token string) (*embed.Config, error
 		*t.cert, *t.key, *t.ca = c.CertFile, c.KeyFile, c.CAFile
 	}
 	e.ClientTLSInfo.ClientCertAuth, e.PeerTLSInfo.ClientCertAuth = true, true
-	// A certificate of the herd's CA is enough: etcd would also compare the
-	// caller's address with it, which NAT and container networks break.
+	// etcd would also compare the caller's address with its certificate, which
+	// NAT and container networks break.
 	e.ClientTLSInfo.SkipClientSANVerify, e.PeerTLSInfo.SkipClientSANVerify = true, true
+	if c.AllowedHostname != "" {
+		e.ClientTLSInfo.AllowedHostnames = []string{c.AllowedHostname}
+		e.PeerTLSInfo.AllowedHostnames = []string{c.AllowedHostname}
+	}
 
 	e.TickMs, e.ElectionMs = uint(c.Heartbeat.Milliseconds()), uint(c.Election.Milliseconds())
 	e.QuotaBackendBytes = c.QuotaBytes

@@ -35,7 +35,7 @@ func slogLevel(l zapcore.Level) slog.Level {
 }
 
 func (c *slogCore) Enabled(l zapcore.Level) bool {
-	return c.log.Enabled(context.TODO(), slogLevel(l)) // zap has no context to hand on
+	return c.log.Enabled(context.TODO(), slogLevel(l)) // detached: zap has no context to hand on
 }
 
 func (c *slogCore) With(fs []zapcore.Field) zapcore.Core {
@@ -53,7 +53,7 @@ func (c *slogCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.Che
 }
 
 func (c *slogCore) Write(e zapcore.Entry, fs []zapcore.Field) error {
-	c.log.Log(context.TODO(), slogLevel(e.Level), e.Message, attrs(fs)...)
+	c.log.Log(context.TODO(), slogLevel(e.Level), e.Message, attrs(fs)...) // detached: as above
 	return nil
 }
 

@@ -1,0 +1,96 @@
+package process
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/http"
+	"slices"
+	"time"
+
+	"manada/internal/peer"
+	"manada/internal/pki"
+)
+
+// How often a host looks whether its certificate ends soon, and how soon it
+// tries again when nobody signed it. A third of a year is left for that.
+const (
+	renewalEvery = time.Hour
+	renewalAgain = time.Minute
+)
+
+// keepRenewing calls renew every hour, sooner after a failure.
+func keepRenewing(ctx context.Context, log *slog.Logger, renew func(context.Context) error) {
+	for {
+		wait := renewalEvery
+		one, cancel := context.WithTimeout(ctx, 30*time.Second)
+		if err := renew(one); err != nil {
+			log.Error("cannot renew this host's certificate", "error", err.Error())
+			wait = renewalAgain
+		}
+		cancel()
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+	}
+}
+
+// keepCertificate renews this host's certificate: with the authority's key out
+// of the store, else by asking the other members. Running processes see the new
+// one by themselves, PostgreSQL is told.
+func (h *hostAgent) keepCertificate(ctx context.Context) {
+	keepRenewing(ctx, h.log, func(ctx context.Context) error {
+		done, err := h.renew(ctx, time.Now())
+		if done {
+			h.log.Info("renewed this host's certificate", "not_after", h.id.NotAfter())
+		}
+		return err
+	})
+}
+
+func (h *hostAgent) renew(ctx context.Context, now time.Time) (done bool, err error) {
+	if !h.id.NeedsRenewal(now) {
+		return false, nil
+	}
+	ca, err := h.openCA(ctx)
+	if err == nil {
+		done, err = h.id.Renew(ca, now)
+	}
+	if err != nil {
+		var asked error
+		if done, asked = renewThrough(ctx, h.id, h.known().Peers, now); asked != nil {
+			return false, errors.Join(err, asked)
+		}
+	}
+	if done && h.db != nil {
+		if err := h.db.ReloadCertificate(ctx); err != nil {
+			return true, err
+		}
+	}
+	return done, nil
+}
+
+// renewThrough asks members, one after the other, to sign this host's
+// certificate anew when it ends soon: the way of a proxy, which cannot open the
+// authority's key.
+func renewThrough(ctx context.Context, id *pki.Identity, peers map[string]string, now time.Time) (done bool, err error) {
+	if !id.NeedsRenewal(now) {
+		return false, nil
+	}
+	err = errors.New("renew certificate: no member is known")
+	cl := peer.Client{TLS: id.TLSFor, DialTimeout: 3 * time.Second}
+	for _, node := range slices.Sorted(maps.Keys(peers)) {
+		var r pki.Renewed
+		if err = cl.Call(ctx, peers[node], node, http.MethodGet, "/v1/renew", nil, &r); err != nil {
+			continue
+		}
+		if err = id.InstallCertificate([]byte(r.Cert)); err == nil {
+			return true, nil
+		}
+	}
+	return false, fmt.Errorf("renew certificate through the other hosts: %w", err)
+}
