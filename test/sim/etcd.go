@@ -78,6 +78,13 @@ func (w *world) put(n *node, rev int64, t *cluster.Term, note string) outcome {
 		w.crashAgent(n, int64(w.rng.IntN(8))*tick)
 		return unknown
 	}
+	if w.promiseCrashes > 0 && !w.healing && note == "swap promise" && w.reaches(n) {
+		w.promiseCrashes--
+		w.stats.Unknown++
+		w.apply(wr)
+		w.crashAgent(n, int64(w.rng.IntN(4))*tick)
+		return unknown
+	}
 	if !w.reaches(n) {
 		if w.chance(w.prof.late) {
 			w.postpone(wr)

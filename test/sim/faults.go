@@ -31,10 +31,11 @@ const (
 	leaderDies // host of the leader, so that takeovers are common
 	standbyLeaves
 	leaderFreeze
-	winnerDies // the next leader that is promoted and has not opened its epoch
-	leaderCut  // the leader alone on its side, while clients go on writing there
-	crashWrite // the leader's agent dies while a write of the record is on its way
-	lateReload // a setting is followed late by everybody on the leader
+	winnerDies   // the next leader that is promoted and has not opened its epoch
+	leaderCut    // the leader alone on its side, while clients go on writing there
+	crashWrite   // the leader's agent dies while a write of the record is on its way
+	promiseCrash // an agent dies just after its promise reached the record
+	lateReload   // a setting is followed late by everybody on the leader
 	faultKinds
 )
 
@@ -45,7 +46,7 @@ func even() [faultKinds]int {
 		cutOneWay: 8, cutBoth: 8, isolate: 8, split: 4, storeOutage: 3, storeCut: 5, storeFlaky: 6,
 		lostDisk: 4, switchover: 6, slowCheckpoint: 4, replayStuck: 6, leaderDies: 10, standbyLeaves: 8,
 		leaderFreeze: 6, lateReload: 3, winnerDies: 5,
-		leaderCut: 5, crashWrite: 4,
+		leaderCut: 5, crashWrite: 4, promiseCrash: 3,
 	}
 }
 
@@ -172,6 +173,8 @@ func (w *world) inject(k fault) {
 		w.winnerDies++
 	case crashWrite:
 		w.crashWrites++
+	case promiseCrash:
+		w.promiseCrashes++
 	case lostDisk:
 		w.loseDisk(n)
 	case switchover:
@@ -317,5 +320,5 @@ func (w *world) healAll() {
 var faultNames = [faultKinds]string{
 	"PostgreSQL crash", "PostgreSQL hang", "host crash", "host freeze", "agent crash", "agent freeze",
 	"one-way cut", "cut", "isolation", "split", "store outage", "store cut", "flaky store", "lost disk",
-	"switchover", "slow checkpointer", "replay stuck", "leader dies", "standby leaves", "leader freezes", "winner dies", "leader cut off", "crash while writing", "late reload",
+	"switchover", "slow checkpointer", "replay stuck", "leader dies", "standby leaves", "leader freezes", "winner dies", "leader cut off", "crash while writing", "crash after a promise", "late reload",
 }

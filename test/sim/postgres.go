@@ -308,7 +308,7 @@ func (w *world) stepSender(n *node, s *sender) bool {
 	}
 	m, r := w.nodes[s.node], s.recv
 	there, back := !w.cut[n.i][s.node], !w.cut[s.node][n.i]
-	if r.dead && there && back && m.hostUp && w.chance(500) {
+	if r.dead && there && back && m.hostUp && w.chance(w.prof.reset) {
 		return false // the next retransmission is answered with a reset
 	}
 	if w.now-s.lastReply > walTimeout {

@@ -10,7 +10,7 @@ import (
 func Even(k int) Profile {
 	return Profile{
 		Name: fmt.Sprintf("even%d", k), WantK: k, Steps: 240, Faults: 12, Weights: even(),
-		reply: 800, beatLoss: 20, conflict: 4, slowReload: 40, slowAct: 40, flaky: 20, late: 300,
+		reply: 800, reset: 500, beatLoss: 20, conflict: 4, slowReload: 40, slowAct: 40, flaky: 20, late: 300,
 	}
 }
 
@@ -70,7 +70,9 @@ func doubting() Profile {
 // doubled: standbys lose their link and connect again before the primary has
 // noticed.
 func doubled() Profile {
-	return Even(2).bias("doubled", 60, cutOneWay, cutBoth, standbyLeaves)
+	p := Even(2).bias("doubled", 60, cutOneWay, pgCrash, standbyLeaves)
+	p.reset = 60
+	return p
 }
 
 // forgetting: agents crash in the middle of everything (H2, H3).
@@ -82,7 +84,7 @@ func forgetting() Profile {
 
 // wavering: leaders are suspected wrongly and agents die in mid-freeze (H3, M1).
 func wavering() Profile {
-	p := Even(1).bias("wavering", 80, agentCrash, leaderFreeze, leaderCut)
+	p := Even(1).bias("wavering", 80, promiseCrash, leaderFreeze, leaderCut)
 	p.beatLoss = 100
 	return p
 }

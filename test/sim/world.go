@@ -22,6 +22,7 @@ type Profile struct {
 	Weights [faultKinds]int
 
 	reply      int // a walsender hears its receiver, per tick
+	reset      int // a walsender notices that its receiver is gone, per tick
 	beatLoss   int
 	conflict   int // replay gets stuck, per tick
 	slowReload int
@@ -40,11 +41,11 @@ type Profile struct {
 
 // Stats counts what happened, so that a test can tell that it did.
 type Stats struct {
-	Schedules, Steps, Faults, Decisions            int
-	Acks, Takeovers, SelfSuccessions, Switchovers  int
-	Degradations, Restorations, Widened, Narrowed  int
-	Rewinds, Clones, Unknown, LateApplied, Opened  int
-	LostDisks, Withdrawn, Promises, RaisedK, Faked int
+	Schedules, Steps, Faults, Decisions           int
+	Acks, Takeovers, SelfSuccessions, Switchovers int
+	Degradations, Restorations, Widened, Narrowed int
+	Rewinds, Clones, Unknown, LateApplied, Opened int
+	LostDisks, Withdrawn, Promises, RaisedK       int
 }
 
 func (s *Stats) add(o *Stats) {
@@ -85,9 +86,9 @@ type world struct {
 	air    []packet
 	st     etcd
 
-	outageUntil, flakyUntil int64
-	healing                 bool
-	winnerDies, crashWrites int // ambushes laid
+	outageUntil, flakyUntil                 int64
+	healing                                 bool
+	winnerDies, crashWrites, promiseCrashes int // ambushes laid
 
 	nextID   uint32
 	nextPID  int

@@ -1,0 +1,40 @@
+package decide
+
+import "testing"
+
+// The properties are worth something: without a rule they object, and they see
+// every verb that a herd that exists can ask for.
+func TestPropertiesNoticeMutants(t *testing.T) {
+	const views = 60000
+	gen := anyView()
+	open := map[Mutation]string{
+		WithoutCertificate: "C1", WithoutNarrowingFlush: "C2", WithoutOpening: "C3", WithoutReceiverGone: "C4",
+		WithoutWALEpoch: "C7", WithoutSwapFirst: "degrading", WithoutBothValues: "H2",
+	}
+	seen := map[Verb]int{}
+	for i := 0; i < views && (len(open) > 0 || i < 30000); i++ {
+		v := gen.Example(i)
+		for _, a := range Decide(v).Actions {
+			seen[a.Verb]++
+		}
+		for m, finding := range open {
+			v.Without = m
+			for _, a := range Decide(v).Actions {
+				if why := unsafe(v, a); why != "" {
+					t.Logf("%s: noticed at view %d: %s: %s", finding, i, a, why)
+					delete(open, m)
+				}
+			}
+		}
+	}
+	for _, finding := range open {
+		t.Errorf("%s: nothing noticed in %d views", finding, views)
+	}
+	t.Log(seen)
+	for _, verb := range []Verb{ReadStore, Settle, Swap, Withdraw, Promise, DropPromise, CutUpstream, EndReceiver, ReadPosition, StartStandby,
+		StartFounding, Stop, HandOver, Promote, WriteControl, SetSync, Probe, EndSenders, Follow, Rewind, Clone, Answer} {
+		if seen[verb] == 0 {
+			t.Errorf("%s is never asked for: the views are too narrow", verb)
+		}
+	}
+}

@@ -1,0 +1,429 @@
+package decide
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	diff "github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"manada/internal/cluster"
+)
+
+// Any view, also one that makes no sense, must be answered safely: the store
+// may have changed, an observation may be old, an agent may know nothing.
+
+var nodes = []string{"a", "b", "c"}
+
+func anyAge() *rapid.Generator[time.Duration] {
+	return rapid.SampledFrom([]time.Duration{0, 300 * time.Millisecond, 1500 * time.Millisecond, 5 * time.Second, time.Hour})
+}
+
+func anyPosition() *rapid.Generator[cluster.Position] {
+	return rapid.Custom(func(t *rapid.T) cluster.Position {
+		return cluster.Position{Epoch: uint64(rapid.IntRange(0, 4).Draw(t, "epoch")), LSN: cluster.LSN(rapid.IntRange(1, 0x50).Draw(t, "lsn") * 0x10)}
+	})
+}
+
+// anyTerm keeps what every change of the record keeps: k <= |sync|, one branch
+// per epoch, timelines allocated once.
+func anyTerm(t *rapid.T) *cluster.Term {
+	n := &cluster.Term{SystemID: "1", Epoch: uint64(rapid.IntRange(1, 4).Draw(t, "epoch")), Leader: rapid.SampledFrom(nodes).Draw(t, "leader"),
+		Open: rapid.Bool().Draw(t, "open"), WantK: 1, Durability: cluster.Quorum}
+	for e := uint64(1); e <= n.Epoch; e++ {
+		b := cluster.Branch{Epoch: e, Leader: "a", Timeline: cluster.Timeline(e), Nonce: fmt.Sprint("n", e)}
+		if e > 1 {
+			b.Parent, b.ForkLSN = uint64(rapid.IntRange(1, int(e)-1).Draw(t, "parent")), cluster.LSN(e-1)*0x100
+		}
+		n.History = append(n.History, b)
+	}
+	for _, m := range nodes {
+		if m != n.Leader && rapid.Bool().Draw(t, "in sync") {
+			n.Sync = append(n.Sync, anyMember(t, m))
+		}
+		if rapid.IntRange(0, 2).Draw(t, "promised") == 0 {
+			at := anyPosition().Draw(t, "at")
+			n.Promises = append(n.Promises, cluster.Promise{Node: m, Instance: anyMember(t, m).Instance, Epoch: n.Epoch, WALEpoch: at.Epoch, LSN: at.LSN,
+				For: rapid.SampledFrom([]string{"", "", "b", "c"}).Draw(t, "for")})
+		}
+	}
+	n.K = min(len(n.Sync), rapid.IntRange(0, 2).Draw(t, "k"))
+	n.LastOpenLeader = anyMember(t, rapid.SampledFrom(nodes).Draw(t, "last"))
+	if n.Open {
+		n.LastOpenLeader.Name = n.Leader
+	}
+	return n
+}
+
+func anyMember(t *rapid.T, name string) cluster.Member {
+	return cluster.Member{Name: name, Instance: "i-" + name + rapid.SampledFrom([]string{"", "", "", "2"}).Draw(t, "instance")}
+}
+
+func anySync(t *rapid.T, epoch uint64) Sync {
+	s := Sync{Proved: rapid.Bool().Draw(t, "proved"), Since: cluster.LSN(rapid.SampledFrom([]int{0, 0x100, 0x200}).Draw(t, "since"))}
+	switch rapid.IntRange(0, 2).Draw(t, "setting") {
+	case 0:
+		s.Setting = cluster.CommitAlone()
+	case 1:
+		s.Setting = cluster.HoldCommits()
+	default:
+		s.Setting = cluster.WaitFor(rapid.IntRange(1, 2).Draw(t, "k"), epoch, rapid.SampledFrom([][]string{{"b"}, {"c"}, {"b", "c"}}).Draw(t, "names")...)
+	}
+	if rapid.IntRange(0, 3).Draw(t, "old") == 0 {
+		s.Old = []int{101}
+	}
+	return s
+}
+
+func anyLocal(t *rapid.T, self string, epoch uint64) Local {
+	states := []cluster.PostgresState{cluster.PostgresDown, cluster.PostgresDying, cluster.PostgresStarting, cluster.PostgresStandby,
+		cluster.PostgresStandby, cluster.PostgresStandby, cluster.PostgresPrimary, cluster.PostgresPrimary, cluster.PostgresStopping, cluster.PostgresHung}
+	b := func(what string) bool { return rapid.Bool().Draw(t, what) }
+	rare := func(what string) bool { return rapid.IntRange(0, 7).Draw(t, what) == 0 }
+	e := func(what string) uint64 { return uint64(rapid.IntRange(0, int(epoch)+1).Draw(t, what)) }
+	l := Local{SystemID: "1", Instance: "i-" + self, AgentFor: anyAge().Draw(t, "agent"), Postgres: rapid.SampledFrom(states).Draw(t, "state"),
+		Empty: rare("empty"), Poisoned: rare("poisoned"), Founder: b("founder"), Former: b("former"), CleanStop: b("clean"),
+		TreeEmpty: b("tree"), DownFor: anyAge().Draw(t, "down"), LeadsFor: anyAge().Draw(t, "leads"), Written: b("written"),
+		Timeline: cluster.Timeline(e("timeline")), WAL: anyPosition().Draw(t, "wal"), Final: b("final"),
+		PromisedFor: anyAge().Draw(t, "promised for"), Withdrawals: rapid.IntRange(0, 3).Draw(t, "withdrawals"), WithdrawnAgo: anyAge().Draw(t, "withdrawn"),
+		Receiver: b("receiver"), SilentFor: anyAge().Draw(t, "silent"), StuckFor: anyAge().Draw(t, "stuck"), MayLead: !rare("may lead"),
+		Sync: anySync(t, epoch)}
+	if b("promised") {
+		l.Promised = e("promised")
+	}
+	if l.Postgres.Up() && l.Postgres != cluster.PostgresStandby {
+		l.Leads = e("leads")
+	}
+	if rare("remade") {
+		l.Remade = e("remade")
+	}
+	l.Upstream = rapid.SampledFrom([]string{"", cluster.CertifiedName(self, epoch), cluster.CertifiedName(self, epoch-1), cluster.UncertifiedName(self, epoch)}).Draw(t, "upstream")
+	if rare("handover") {
+		l.HandoverTo = "b"
+	}
+	for i, n := range nodes {
+		if n != self && b("streams") {
+			l.Senders = append(l.Senders, cluster.Sender{Name: cluster.CertifiedName(n, epoch), State: "streaming", PID: 100 + i,
+				Flush: cluster.LSN(rapid.IntRange(0, 0x50).Draw(t, "flush") * 0x10)})
+		}
+	}
+	return l
+}
+
+func anyPeer(t *rapid.T, name string, epoch uint64) Peer {
+	b := func(what string) bool { return rapid.Bool().Draw(t, what) }
+	p := Peer{Age: anyAge().Draw(t, "age"), GuardianAge: anyAge().Draw(t, "guardian age"), UnseenFor: anyAge().Draw(t, "unseen"),
+		Guardian: rapid.SampledFrom([]cluster.PostgresState{"", cluster.PostgresDown, cluster.PostgresPrimary}).Draw(t, "guardian")}
+	p.Node, p.Kind, p.Instance, p.MayLead, p.StoreOK = name, "data", anyMember(t, name).Instance, b("may lead"), b("store")
+	p.Postgres = rapid.SampledFrom([]cluster.PostgresState{cluster.PostgresDown, cluster.PostgresStandby, cluster.PostgresPrimary}).Draw(t, "state")
+	p.Leads, p.Certified = uint64(rapid.IntRange(0, int(epoch)).Draw(t, "leads")), uint64(rapid.IntRange(0, int(epoch)).Draw(t, "certified"))
+	p.ControlNonce = fmt.Sprint("n", rapid.IntRange(1, int(epoch)).Draw(t, "nonce"))
+	p.WAL = anyPosition().Draw(t, "wal")
+	if b("frozen") {
+		p.Frozen = epoch
+	}
+	if b("cannot") {
+		p.CannotCommit = "it says so"
+	}
+	return p
+}
+
+func anyView() *rapid.Generator[*View] {
+	return rapid.Custom(func(t *rapid.T) *View {
+		v := &View{Self: rapid.SampledFrom(nodes).Draw(t, "self"), Spec: testSpec(), Nonce: "fresh"}
+		v.Spec.WantK = rapid.IntRange(1, 2).Draw(t, "want k")
+		v.Spec.Durability = rapid.SampledFrom([]cluster.Durability{cluster.Quorum, cluster.Quorum, cluster.Strict}).Draw(t, "durability")
+		term := anyTerm(t)
+		rare := func(what string) bool { return rapid.IntRange(0, 7).Draw(t, what) == 0 }
+		v.Store = Store{Reachable: !rare("away"), ReadAge: anyAge().Draw(t, "read"), Term: term, Rev: 5, Unsettled: rare("unsettled"),
+			RolledBack: rare("rolled back"), Paused: rare("paused"), Lease: Lease{Unchanged: anyAge().Draw(t, "lease")}}
+		if rare("request") {
+			v.Store.Request = &Request{ID: "r", Kind: rapid.SampledFrom([]string{"switchover", "failover", "reinit"}).Draw(t, "kind"),
+				To: rapid.SampledFrom(nodes).Draw(t, "to"), AcceptDataLoss: rapid.Bool().Draw(t, "loss"), OldPrimaryOff: rapid.Bool().Draw(t, "off"), Age: anyAge().Draw(t, "age")}
+		}
+		v.Local = anyLocal(t, v.Self, term.Epoch)
+		for _, n := range nodes {
+			if n != v.Self {
+				v.Peers = append(v.Peers, anyPeer(t, n, term.Epoch))
+			}
+		}
+		if role := rapid.SampledFrom([]string{"any", "leader", "standby"}).Draw(t, "role"); role != "any" {
+			plausible(t, v, role)
+		}
+		return v
+	})
+}
+
+// plausible makes a view of one in which most things are as they should be, so
+// that the deeper rules are reached.
+func plausible(t *rapid.T, v *View, role string) {
+	term, l := v.Store.Term, &v.Local
+	v.Store.RolledBack, v.Store.Unsettled, v.Store.Reachable = false, false, true
+	l.Empty, l.Poisoned, l.Remade, l.Receiver, l.MayLead = false, false, 0, false, true
+	l.WAL.Epoch = min(l.WAL.Epoch, term.Epoch)
+	for i := range term.Sync {
+		term.Sync[i].Instance = "i-" + term.Sync[i].Name
+	}
+	for i := range v.Peers {
+		p := &v.Peers[i]
+		p.Instance, p.Age, p.MayLead, p.Certified, p.Frozen = "i-"+p.Node, 0, true, term.Epoch, 0
+		p.ControlNonce = term.Current().Nonce
+		if rapid.Bool().Draw(t, "seen") {
+			p.UnseenFor = 0
+		}
+		if p.Node == term.Leader {
+			p.Postgres, p.Leads = cluster.PostgresPrimary, term.Epoch
+		}
+	}
+	if role == "standby" {
+		l.Postgres, l.Leads = cluster.PostgresStandby, 0
+		return
+	}
+	term.Leader, l.Postgres, l.Leads, l.Promised = v.Self, cluster.PostgresPrimary, term.Epoch, 0
+	term.Sync = slices.DeleteFunc(term.Sync, func(m cluster.Member) bool { return m.Name == v.Self })
+	term.K = min(term.K, len(term.Sync))
+	if term.Open {
+		term.LastOpenLeader = v.me()
+	}
+	l.WAL, l.Timeline, l.Written, l.Upstream = cluster.Position{Epoch: term.Epoch, LSN: 0x500}, term.Current().Timeline, true, ""
+}
+
+func copied(v *View) *View {
+	c := *v
+	c.Store.Term = v.Store.Term.Clone()
+	c.Local.Senders, c.Peers = slices.Clone(v.Local.Senders), slices.Clone(v.Peers)
+	c.Local.Sync.Setting.Names, c.Local.Sync.Old = slices.Clone(v.Local.Sync.Setting.Names), slices.Clone(v.Local.Sync.Old)
+	return &c
+}
+
+func TestDecideIsPure(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		v := anyView().Draw(t, "view")
+		before := copied(v)
+		first, again := Decide(v), Decide(v)
+		if d := diff.Diff(before, v); d != "" {
+			t.Fatalf("the view was changed:\n%s", d)
+		}
+		if d := diff.Diff(first, again); d != "" {
+			t.Fatalf("the same view is answered differently:\n%s", d)
+		}
+		if first.Rule == "" || first.Reason == "" {
+			t.Fatalf("a decision without a reason: %+v", first)
+		}
+	})
+}
+
+// TestDecisionsAreSafe lists, verb by verb, what must be so whenever it is asked for.
+func TestDecisionsAreSafe(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		v := anyView().Draw(t, "view")
+		d := Decide(v)
+		if len(d.Actions) > 1 {
+			t.Fatalf("more than one step at a time: %v", d.Actions)
+		}
+		if d.Renew && v.Store.Term.Leader != v.Self {
+			t.Fatalf("%s renews for %s", v.Self, v.Store.Term.Leader)
+		}
+		for _, a := range d.Actions {
+			if why := unsafe(v, a); why != "" {
+				t.Fatalf("[%s] %s: %s", d.Rule, a, why)
+			}
+		}
+	})
+}
+
+func unsafe(v *View, a Action) string {
+	l, t := &v.Local, v.Store.Term
+	leads := t.Leader == v.Self && l.Leads == t.Epoch
+	if v.Store.RolledBack {
+		return "the store was rolled back (C6)"
+	}
+	if v.Store.Unsettled && a.Verb != Settle && a.Verb != Stop {
+		return "an outcome is unknown (H2)"
+	}
+	switch a.Verb {
+	case Swap, Create, Withdraw:
+		return unsafeTerm(v, a.Term)
+	case SetSync:
+		return unsafeSync(v, a.Sync)
+	case Promote:
+		switch {
+		case t.Leader != v.Self || t.Open || leads:
+			return "it has not won, or has promoted"
+		case l.Upstream != "" || l.Receiver || !l.Final:
+			return "something may still be received (C4)"
+		case !l.Sync.Setting.IsHold():
+			return "commits would not wait (C5)"
+		case l.WAL.Epoch == t.Epoch:
+			return "its timeline is used up"
+		}
+	case Follow:
+		switch {
+		case l.Promised >= t.Epoch:
+			return "it promised to bear no name of that epoch (H3)"
+		case t.Leader == v.Self:
+			return "it leads"
+		case a.Mode == "" && (l.Former || l.Empty || l.Poisoned || !l.Final || l.Receiver || !t.IsPrefix(l.WAL, t.Epoch)):
+			return "no certificate (C1)"
+		case a.Mode != "" && l.Remade != t.Epoch:
+			return "two histories would mix"
+		}
+	case Rewind, Clone:
+		if !t.Open || t.Leader == v.Self || t.InSync(v.me()) && !l.Empty || !v.Store.Reachable {
+			return "data that may be counted on is thrown away (H3)"
+		}
+	case WriteControl, Probe, EndSenders, HandOver:
+		if !leads {
+			return "it does not lead"
+		}
+	}
+	return ""
+}
+
+func unsafeSync(v *View, s cluster.SyncSetting) string {
+	t := v.Store.Term
+	if s.IsHold() {
+		return ""
+	}
+	if t.Leader != v.Self || !t.Open || v.Local.Leads != t.Epoch {
+		return "only the leader of an open epoch lets commits through"
+	}
+	if s.Alone {
+		if t.K != 0 {
+			return "commits would be acknowledged alone while k >= 1"
+		}
+		return ""
+	}
+	if s.K < t.K || s.K < 1 || s.K > len(s.Names) && v.Spec.Durability != cluster.Strict {
+		return fmt.Sprintf("k is %d, the record says %d", s.K, t.K)
+	}
+	for _, n := range s.Names {
+		node, e, ok := cluster.ParseCertifiedName(n)
+		if !ok || e != t.Epoch {
+			return n + " is no certificate of this epoch"
+		}
+		if _, in := t.SyncNamed(node); t.K > 0 && !in {
+			return n + " is waited for, but not in the record (a widening: the term first)"
+		}
+		if t.K == 0 && !v.Local.Sync.Proved {
+			return "that commits wait is not proved (C5)"
+		}
+	}
+	return ""
+}
+
+func unsafeTerm(v *View, n *cluster.Term) string {
+	t, l := v.Store.Term, &v.Local
+	leads := t.Leader == v.Self && l.Leads == t.Epoch
+	switch {
+	case n.K > len(n.Sync) || n.K < 0:
+		return "k > |sync| (H7)"
+	case n.Epoch > t.Epoch+1 || n.Epoch < t.Epoch:
+		return "epochs go up one by one"
+	case n.Epoch == t.Epoch && len(n.History) != len(t.History):
+		return "the history of an epoch was rewritten"
+	case n.Epoch == t.Epoch+1:
+		return unsafeWin(v, n)
+	case n.Leader != t.Leader:
+		return "a new leader is a new epoch"
+	}
+	same := slices.Equal(n.Sync, t.Sync) && n.K == t.K && n.Open == t.Open
+	if same {
+		return unsafePromise(v, n)
+	}
+	if !leads {
+		return "only the leader changes who is waited for"
+	}
+	narrower := n.K > t.K || slices.ContainsFunc(t.Sync, func(m cluster.Member) bool { return n.K > 0 && !slices.Contains(n.Sync, m) })
+	if t.Open && narrower {
+		return unflushed(v, n)
+	}
+	if !t.Open && (!l.Written || !l.Sync.Setting.IsHold() || !l.Sync.Proved || n.LastOpenLeader != v.me()) {
+		return "the epoch is opened too early (C3)"
+	}
+	return ""
+}
+
+// unflushed: enough of those who remain have what came after (C2, H4).
+func unflushed(v *View, n *cluster.Term) string {
+	s, have := v.Local.Sync, 0
+	for _, m := range n.Sync {
+		if x, ok := v.sender(m.Name, n.Epoch); ok && x.Flush >= s.Since {
+			have++
+		}
+	}
+	switch {
+	case s.Since == 0 || have < n.K:
+		return fmt.Sprintf("only %d of %d flushed past the change (C2)", have, n.K)
+	case len(s.Old) > 0:
+		return "walsenders of a smaller k live (H4)"
+	case s.Setting.Alone || s.Setting.K < n.K && !s.Setting.IsHold():
+		return "PostgreSQL comes first when it narrows"
+	}
+	return ""
+}
+
+func unsafePromise(v *View, n *cluster.Term) string {
+	mine, ok := n.PromiseOf(v.Self)
+	if !ok {
+		return ""
+	}
+	if old, had := v.Store.Term.PromiseOf(v.Self); had && old == mine {
+		return ""
+	}
+	l := &v.Local
+	switch {
+	case l.Promised != n.Epoch:
+		return "the promise is not on disk (H3)"
+	case l.Upstream != "" && l.Postgres != cluster.PostgresDown || l.Receiver && l.Postgres != cluster.PostgresDown || !l.Final:
+		return "something may still be received (C4)"
+	case mine.Position() != l.WAL || mine.Instance != l.Instance:
+		return "the promise is of another log or directory (C7, H3)"
+	}
+	return ""
+}
+
+// unsafeWin counts again who may win.
+func unsafeWin(v *View, n *cluster.Term) string {
+	t, l := v.Store.Term, &v.Local
+	b := n.Current()
+	switch {
+	case n.Leader != v.Self || n.Open || len(n.Promises) != 0:
+		return "won for somebody else, or opened at once (C3)"
+	case b.Timeline != t.NextTimeline() || b.ForkLSN != l.WAL.LSN || b.Parent != l.WAL.Epoch || b.Nonce != v.Nonce:
+		return "the branch is not that of its log (C7, M7)"
+	case !l.Final || l.Receiver || l.Upstream != "":
+		return "something may still be received (C4)"
+	case n.Lost != nil:
+		if r := v.Store.Request; r == nil || !r.AcceptDataLoss || !r.OldPrimaryOff || r.To != v.Self {
+			return "nobody accepted a loss (H10)"
+		}
+		return ""
+	case !slices.Equal(n.Sync, t.Sync) || n.K != t.K || n.LastOpenLeader != t.LastOpenLeader:
+		return "sync describes the last open epoch until this one opens (C3)"
+	case t.Leader == v.Self && !t.Open:
+		return "" // won already, and never opened
+	case l.Promised != t.Epoch:
+		return "it has not promised (H3)"
+	case t.LastOpenLeader == v.me() && (!t.Open || t.Leader == v.Self):
+		return ""
+	}
+	for _, p := range t.Promises {
+		if p.For == v.Self && p.Node == t.LastOpenLeader.Name && p.Instance == t.LastOpenLeader.Instance && !l.WAL.Less(p.Position()) {
+			return ""
+		}
+	}
+	have := 0
+	for _, m := range t.Sync {
+		p, ok := t.PromiseOf(m.Name)
+		if m == v.me() || ok && p.Instance == m.Instance && !l.WAL.Less(p.Position()) {
+			have++
+		}
+	}
+	if !t.InSync(v.me()) || have < max(1, len(t.Sync)-t.K+1) {
+		return fmt.Sprintf("%d members of sync have promised no more than it has", have)
+	}
+	return ""
+}
