@@ -2,6 +2,7 @@ package sim
 
 import (
 	"slices"
+	"strconv"
 
 	"manada/internal/cluster"
 	"manada/internal/decide"
@@ -294,7 +295,7 @@ func (w *world) request(d int64) {
 		return
 	}
 	w.nextID++
-	w.st.request = &decide.Request{ID: "r" + itoa(w.nextID), Kind: "switchover", To: w.someStandby().name}
+	w.st.request = &decide.Request{ID: "r" + strconv.Itoa(int(w.nextID)), Kind: "switchover", To: w.someStandby().name}
 }
 
 // healAll ends every fault.
