@@ -19,9 +19,12 @@ func lead(v *View) (Decision, bool) {
 	if !l.Written && v.without(WithoutOpening) {
 		return do(Action{Verb: WriteControl, Epoch: t.Epoch, Nonce: t.Current().Nonce}, "writing the control row"), true
 	}
-	d, ok := serveRequest(v)
-	if !ok {
-		d, ok = syncSet(v)
+	// Clients first: what the record says of commits, then what operators ask.
+	d, ok := syncSet(v)
+	if !ok || len(d.Actions) == 0 {
+		if asked, is := serveRequest(v); is {
+			d, ok = asked, true
+		}
 	}
 	if !ok {
 		d = wait("primary of epoch %d", t.Epoch)

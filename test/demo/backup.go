@@ -51,7 +51,12 @@ func (d *demo) backup(ctx context.Context, kind string) error {
 // restore restores the last backup into a new directory, starts it and compares
 // every table with the source.
 func (d *demo) restore(ctx context.Context) error {
-	source, err := fingerprint(ctx, d.h.DSN())
+	c, err := pgconn.Connect(ctx, d.h.DSN())
+	if err != nil {
+		return err
+	}
+	defer c.Close(ctx)
+	source, err := fingerprint(func(sql string) (string, error) { return oneConn(ctx, c, sql) })
 	if err != nil {
 		return err
 	}
@@ -103,11 +108,23 @@ func (d *demo) startCopy(ctx context.Context, dir string) (map[string]table, err
 		}
 		return nil
 	}
-	if err := ctl("-l", filepath.Join(dir, "demo.log"), "-o", fmt.Sprintf("-p %d -c listen_addresses=127.0.0.1", port), "-w", "start"); err != nil {
+	if err := ctl("-l", filepath.Join(dir, "demo.log"), "-o", fmt.Sprintf("-p %d -k %s", port, dir), "-w", "-t", "90", "start"); err != nil {
 		return nil, err
 	}
-	dsn := fmt.Sprintf("host=127.0.0.1 port=%d user=postgres dbname=postgres sslmode=disable password=%s", port, d.h.Password())
-	found, err := fingerprintRecovered(ctx, dsn)
+	// A copy is reached through its socket, as the user who owns it.
+	query := func(sql string) (string, error) {
+		cmd := exec.CommandContext(ctx, pgProgram("psql"), "-XAtq", "-h", dir, "-p", fmt.Sprint(port), "-U", "postgres", "-d", "postgres", "-c", sql)
+		cmd.Dir = "/"
+		if err := asOwner(cmd, dir); err != nil {
+			return "", err
+		}
+		out, err := runToEnd(cmd)
+		if err != nil {
+			return "", fmt.Errorf("psql: %w: %s", err, out)
+		}
+		return strings.TrimSpace(out), nil
+	}
+	found, err := fingerprintRecovered(ctx, query)
 	return found, errors.Join(err, ctl("-m", "fast", "-w", "stop"))
 }
 
@@ -153,40 +170,45 @@ type table struct {
 	hash string
 }
 
+func oneConn(ctx context.Context, c *pgconn.PgConn, sql string) (string, error) {
+	res, err := c.Exec(ctx, sql).ReadAll()
+	if err != nil {
+		return "", err
+	}
+	var lines []string
+	for _, r := range res[0].Rows {
+		lines = append(lines, string(r[0]))
+	}
+	return strings.Join(lines, "\n"), nil
+}
+
 // fingerprintRecovered waits until recovery has ended.
-func fingerprintRecovered(ctx context.Context, dsn string) (map[string]table, error) {
+func fingerprintRecovered(ctx context.Context, query func(string) (string, error)) (map[string]table, error) {
 	for {
-		c, err := pgconn.Connect(ctx, dsn)
-		if err == nil {
-			res, e := c.Exec(ctx, "select pg_is_in_recovery()").ReadAll()
-			c.Close(ctx)
-			if e == nil && string(res[0].Rows[0][0]) == "f" {
-				return fingerprint(ctx, dsn)
-			}
+		v, err := query("select pg_is_in_recovery()")
+		if err != nil {
+			return nil, err
+		}
+		if v == "f" {
+			return fingerprint(query)
 		}
 		select {
 		case <-ctx.Done():
-			return nil, fmt.Errorf("wait for the end of recovery: %w (%v)", ctx.Err(), err)
-		case <-time.After(50 * time.Millisecond):
+			return nil, fmt.Errorf("wait for the end of recovery: %w", ctx.Err())
+		case <-time.After(100 * time.Millisecond):
 		}
 	}
 }
 
 // fingerprint counts and hashes every user table, whatever the order of rows.
-func fingerprint(ctx context.Context, dsn string) (map[string]table, error) {
-	c, err := pgconn.Connect(ctx, dsn)
-	if err != nil {
-		return nil, err
-	}
-	defer c.Close(ctx)
-	res, err := c.Exec(ctx, "select format('%I.%I', schemaname, tablename) from pg_tables where schemaname not in ('pg_catalog', 'information_schema', 'manada') order by 1").ReadAll()
+func fingerprint(query func(string) (string, error)) (map[string]table, error) {
+	names, err := query("select format('%I.%I', schemaname, tablename) from pg_tables where schemaname not in ('pg_catalog', 'information_schema', 'manada') order by 1")
 	if err != nil {
 		return nil, err
 	}
 	out := map[string]table{}
-	for _, r := range res[0].Rows {
-		name := string(r[0])
-		v, err := c.Exec(ctx, "select json_build_object('rows', count(*), 'hash', coalesce(sum(hashtextextended(t::text, 0)::numeric), 0)::text) from "+name+" t").ReadAll()
+	for _, name := range strings.Split(names, "\n") {
+		v, err := query("select json_build_object('rows', count(*), 'hash', coalesce(sum(hashtextextended(t::text, 0)::numeric), 0)::text) from " + name + " t")
 		if err != nil {
 			return nil, fmt.Errorf("hash %s: %w", name, err)
 		}
@@ -194,7 +216,7 @@ func fingerprint(ctx context.Context, dsn string) (map[string]table, error) {
 			Rows int64
 			Hash string
 		}
-		if err := json.Unmarshal(v[0].Rows[0][0], &t); err != nil {
+		if err := json.Unmarshal([]byte(v), &t); err != nil {
 			return nil, err
 		}
 		out[name] = table{t.Rows, t.Hash}
