@@ -19,12 +19,9 @@ func lead(v *View) (Decision, bool) {
 	if !l.Written && v.without(WithoutOpening) {
 		return do(Action{Verb: WriteControl, Epoch: t.Epoch, Nonce: t.Current().Nonce}, "writing the control row"), true
 	}
-	// Clients first: what the record says of commits, then what operators ask.
-	d, ok := syncSet(v)
-	if !ok || len(d.Actions) == 0 {
-		if asked, is := serveRequest(v); is {
-			d, ok = asked, true
-		}
+	d, ok := serveRequest(v)
+	if !ok {
+		d, ok = syncSet(v)
 	}
 	if !ok {
 		d = wait("primary of epoch %d", t.Epoch)
@@ -43,6 +40,9 @@ func serveRequest(v *View) (Decision, bool) {
 		return do(Action{Verb: Answer, Request: r.ID, Note: why}, "request %s refused: %s", r.Kind, why), true
 	}
 	if r.To == v.Self && r.Kind != "reinit" {
+		if d, ok := syncSet(v); ok && len(d.Actions) > 0 {
+			return d, true // clients first, then who asked for the switchover
+		}
 		return do(Action{Verb: Answer, Request: r.ID, OK: true, Note: v.Self + " is already primary"}, "nothing to switch"), true
 	}
 	if r.Kind != "switchover" {
