@@ -224,8 +224,7 @@ func (a *Agent) setSync(ctx context.Context, s cluster.SyncSetting) error {
 	}
 	a.mem.syncSince = 0
 	a.mu.Unlock()
-	at, err := a.db.SetSync(ctx, s)
-	if err != nil {
+	if _, err := a.db.SetSync(ctx, s); err != nil {
 		return err
 	}
 	a.observe(ctx)
@@ -239,21 +238,24 @@ func (a *Agent) setSync(ctx context.Context, s cluster.SyncSetting) error {
 			}
 			return
 		}
-		if !outside && len(stillThere(m.oldSenders, a.seen.senders)) == 0 {
-			m.syncSince = at
+		// The end of the WAL is read after the walsenders in an observation: a
+		// position taken before the check could be followed by a commit that an
+		// outside walsender still releases (C2).
+		if !outside && a.seen.state == cluster.PostgresPrimary && len(stillThere(m.oldSenders, a.seen.senders)) == 0 {
+			m.syncSince = a.seen.wal
 		}
 	})
 	return nil
 }
 
-// outsideStillSync: a walsender that is not in the setting applies the one
-// before, so it may still release commits. At is then too early a position:
-// the setting is rendered again in the next step.
+// outsideStillSync: a walsender that is not in the setting and not async applies
+// the one before, so it may still release commits, now or when it has caught up.
+// The setting is rendered again in the next step.
 func (a *Agent) outsideStillSync(s cluster.SyncSetting) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, w := range a.seen.senders {
-		if (w.Sync == "sync" || w.Sync == "quorum") && !slices.Contains(s.Names, w.Name) && !s.Alone {
+		if w.Sync != "async" && w.Sync != "" && !slices.Contains(s.Names, w.Name) && !s.Alone {
 			return true
 		}
 	}

@@ -107,6 +107,9 @@ func New(cfg Config, p Parts) *Agent {
 		wake: make(chan struct{}, 1), overridden: make(chan struct{}, 1), events: make(chan store.Event, 64),
 	}
 	a.mem = newMemory()
+	// A write of the run before may still arrive: nothing is loosened until a
+	// read and a write of this run have succeeded (H2).
+	a.rec.unsettled = p.Database != nil
 	return a
 }
 

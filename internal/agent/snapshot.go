@@ -67,6 +67,9 @@ func (a *Agent) take(s store.Snapshot) {
 	if s.Term != nil && (a.rec.snap.Term == nil || s.Term.Epoch != a.rec.snap.Term.Epoch) {
 		a.newEpoch(s.Term.Epoch)
 	}
+	if !a.rec.have && (s.Term == nil || s.Term.Leader != a.cfg.Node) {
+		a.rec.unsettled = false // nothing of ours that could arrive concerns how PostgreSQL commits here
+	}
 	a.noteOpen(s.Term)
 	a.rec.snap, a.rec.have, a.rec.failed = s, true, false
 	seen := map[string]time.Time{}
