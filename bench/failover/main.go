@@ -45,7 +45,7 @@ type result struct {
 	Command string         `json:"command"`
 }
 
-// rivals are figures of reference/ha.md's class of machine, in ms.
+// rivals are their defaults' figures on the same class of machine, in ms.
 var rivals = map[string]struct {
 	text string
 	ms   float64
@@ -71,7 +71,11 @@ func run(ctx context.Context, what string, n int, dir, out string) error {
 	if err != nil {
 		return err
 	}
-	defer func() { if os.Getenv("KEEP") == "" { h.Remove() } }()
+	defer func() {
+		if os.Getenv("KEEP") == "" {
+			h.Remove()
+		}
+	}()
 	r := result{What: what, N: n, Unit: "ms", Seen: map[string]int{}, Command: "go run ./bench/failover " + strings.Join(os.Args[1:], " ")}
 	commit, _ := exec.Command("git", "rev-parse", "--short", "HEAD").Output()
 	r.Commit = strings.TrimSpace(string(commit))

@@ -33,11 +33,11 @@ func (a *Agent) localBeat(b *cluster.Beat, v *decide.View) {
 	b.Instance, b.Postgres, b.Timeline = l.Instance, l.Postgres, l.Timeline
 	b.WAL, b.Leads, b.Upstream = l.WAL, l.Leads, l.Upstream
 	b.ControlNonce, b.MayLead, b.Senders = l.ControlNonce, l.MayLead, l.Senders
-	b.Streaming = l.Receiver && l.SilentFor < a.cfg.Spec.SuspectAfter*3
 	if l.Promised != 0 {
 		b.Frozen = l.Promised
 	}
 	a.mu.Lock()
+	b.Streaming = a.seen.streams()
 	b.Replay, b.LagMS, b.WaitingMS = a.seen.replay, a.seen.lagMS, a.seen.waiting.Milliseconds()
 	a.mu.Unlock()
 }

@@ -41,6 +41,9 @@ type observed struct {
 	lostSlots      []string
 }
 
+// streams says whether a receiver streams, also one that has nothing to receive.
+func (s *observed) streams() bool { return s.receiver && s.silentFor < never }
+
 // observeLoop looks every beat; actions and the guardian make it look sooner.
 func (a *Agent) observeLoop(ctx context.Context) {
 	tick := time.NewTicker(a.cfg.Beat)
@@ -150,7 +153,7 @@ func (a *Agent) noteChange(s *observed) bool {
 	if s.wal != m.progress || !s.receiver && s.state != cluster.PostgresStandby {
 		m.progress, m.progressAt = s.wal, now
 	}
-	if s.receiver && s.silentFor < a.cfg.Spec.SuspectAfter {
+	if s.streams() { // an idle primary sends nothing at all
 		m.progressAt = now
 	}
 	a.noteLeading(s, now)

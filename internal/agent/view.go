@@ -28,7 +28,21 @@ func (a *Agent) view() *decide.View {
 		v.Local = a.localView(now, v.Store.Term)
 	}
 	v.Peers = a.peersView(now, heard, guards, v.Store.Term)
+	if !leaderThere(v) {
+		// A standby is stuck only while there is somebody to stream from.
+		a.mem.progressAt, v.Local.StuckFor = now, 0
+	}
 	return v
+}
+
+func leaderThere(v *decide.View) bool {
+	t := v.Store.Term
+	for _, p := range v.Peers {
+		if t != nil && p.Node == t.Leader {
+			return p.Leads == t.Epoch && p.Age < v.Spec.SuspectAfter
+		}
+	}
+	return false
 }
 
 func nonce() string {
