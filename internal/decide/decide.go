@@ -78,7 +78,7 @@ func witness(v *View) (Decision, bool) {
 
 // rolledBack: no role change, no degradation, no thaw (C6).
 func rolledBack(v *View) (Decision, bool) {
-	return wait("the store answers with something older than this node has on disk (store rolled back): no change of role until `manada store recover`"), v.Store.RolledBack
+	return wait("the store answers with something older than this node has on disk (store rolled back): no change of role until an operator has looked (docs/how-to.md)"), v.Store.RolledBack
 }
 
 // lie: a walsender reports a flush beyond this leader's own WAL. The released
@@ -117,7 +117,7 @@ func founding(v *View) (Decision, bool) {
 	case !s.Reachable:
 		return wait("the store does not answer"), true
 	case l.HighEpoch > 0:
-		return wait("the store is empty but this node has obeyed epoch %d: it is not bootstrapped again (see `manada store recover`)", l.HighEpoch), true
+		return wait("the store is empty but this node has obeyed epoch %d: it is not bootstrapped again (see docs/how-to.md)", l.HighEpoch), true
 	case !l.Founder:
 		return wait("waiting for the founding host"), true
 	case l.Empty || l.Poisoned:

@@ -67,7 +67,7 @@ func remake(v *View, how string) Decision {
 	case !t.Open:
 		return wait("waiting for epoch %d to open", t.Epoch)
 	case t.Lost != nil && t.Lost.Node == v.Self && l.Former && !ordered:
-		return wait("quarantined: data loss was accepted from %s on, this directory may hold the only copy; look at it, then `manada node reinit %s`", t.Lost.From, v.Self)
+		return wait("quarantined: data loss was accepted from %s on, this directory may hold the only copy; look at it, then `manada reinit %s`", t.Lost.From, v.Self)
 	case v.Store.JustOpened:
 		// Copying wants a CHECKPOINT there, and a checkpointer that is busy
 		// lets the first commits of the epoch wait (C5).

@@ -18,14 +18,14 @@ var backupEntries = []Entry{
 	{
 		Code: ArchiveFailing, Severity: cluster.Warning, Title: "Archiving fails",
 		Text: "archiving fails: {why}",
-		Hint: "until it works WAL fills the primary's disk; try  manada check",
+		Hint: "until it works WAL fills the primary's disk; see what archiving says:  manada explain",
 		Args: []string{"why"},
 		Doc:  "PostgreSQL keeps every segment until it is archived. Restores end at the last archived segment.",
 	},
 	{
 		Code: SegmentsWaiting, Severity: cluster.Warning, Title: "WAL segments wait to be archived",
 		Text: "{count} WAL segments wait to be archived",
-		Hint: "the repository is too slow or not reachable:  manada check",
+		Hint: "the repository is too slow or not reachable:  manada status",
 		Args: []string{"count"},
 		Doc:  "More segments wait than the threshold. What they hold cannot be restored if every node is lost.",
 	},
@@ -52,14 +52,14 @@ var backupEntries = []Entry{
 	{
 		Code: RestoreTestFailed, Severity: cluster.Warning, Title: "The restore test failed",
 		Text: "the last restore test failed: {why}",
-		Hint: "try it by hand into an empty folder:  manada restore --target-dir DIR",
+		Hint: "try it by hand into an empty folder:  manada restore --to DIR",
 		Args: []string{"why"},
 		Doc:  "A backup that was never restored is a hope. The scheduled test restores the newest one and starts PostgreSQL on it.",
 	},
 	{
 		Code: RepoUnreachable, Severity: cluster.Warning, Title: "The repository host does not answer",
 		Text: "the backup service on {node} does not answer: {why}",
-		Hint: "look at  manada backupd  on {node} (port 8432):  manada doctor",
+		Hint: "look at  manada backupd  on {node} (port 8432): its log is backupd.log",
 		Args: []string{"why"},
 		Doc:  "Nothing can be said about backups, and segments wait on the nodes until it is back.",
 	},

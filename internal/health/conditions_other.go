@@ -21,7 +21,7 @@ var configEntries = []Entry{
 	{
 		Code: SettingPutBack, Severity: cluster.Info, Title: "A setting was changed by hand and put back",
 		Text: "{setting} on {node} was changed by hand and put back",
-		Hint: "change it for the whole herd:  manada config set {setting}=VALUE",
+		Hint: "change it in postgresql.parameters of manada.yaml on every data host, then reload",
 		Args: []string{"setting"},
 		Doc: "Settings on which the promise of no lost commit rests, such as synchronous_standby_names, belong to the agent. " +
 			"A change by ALTER SYSTEM or in a file is undone and reported.",
@@ -84,14 +84,14 @@ var proxyEntries = []Entry{
 	{
 		Code: ProxyNoPrimary, Severity: cluster.Warning, Title: "A proxy holds clients until there is a primary",
 		Text: "proxy {node} holds {clients} clients that wait for a primary",
-		Hint: "they go on by themselves; if it lasts:  manada status  and  manada proxy show servers",
+		Hint: "they go on by themselves; if it lasts:  manada status  and the metrics of the proxies",
 		Args: []string{"clients"},
 		Doc:  "During failover and switchover new transactions wait, for a bounded time, instead of failing.",
 	},
 	{
 		Code: ProxyPoolFull, Severity: cluster.Warning, Title: "A pool of a proxy is exhausted",
 		Text: "pool {pool} of proxy {node} is full: {clients} clients wait",
-		Hint: "look for idle transactions:  manada proxy show clients ; or raise the pool's size",
+		Hint: "look for idle transactions in pg_stat_activity, or raise proxy.max_clients",
 		Args: []string{"pool", "clients"},
 		Doc:  "Every server connection of the pool is in a transaction and clients queue for them.",
 	},

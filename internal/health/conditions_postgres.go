@@ -24,7 +24,7 @@ var postgresEntries = []Entry{
 	{
 		Code: PostgresHung, Severity: cluster.Warning, Title: "PostgreSQL hangs",
 		Text: "PostgreSQL on {node} runs but does not answer",
-		Hint: "look at storage and at stopped processes on {node}:  manada doctor",
+		Hint: "look at storage and at stopped processes on {node}; then  manada explain {node}",
 		Doc:  "A probe of the agent passed its deadline: stopped processes, hung storage, exhausted connections or memory.",
 	},
 	{

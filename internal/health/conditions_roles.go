@@ -159,7 +159,7 @@ var roleEntries = []Entry{
 	{
 		Code: NobodyAnswers, Severity: cluster.Fatal, Title: "No node answers",
 		Text: "no node answers",
-		Hint: "is  manada run  running? Is this the right herd (-c FILE or --dir DIR)? Then:  manada doctor",
+		Hint: "is  manada run  running? Is this the right herd (-c FILE or --dir DIR)? See its logs.",
 		Doc:  "Nothing was heard of any node, so nothing can be said about the herd.",
 	},
 	{

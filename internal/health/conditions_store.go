@@ -16,7 +16,7 @@ var storeEntries = []Entry{
 	{
 		Code: StoreNoQuorum, Severity: cluster.Warning, Title: "The store has no quorum",
 		Text: "the store has no quorum ({seen})",
-		Hint: "bring a voter back; if a majority is gone for good, run  manada store recover  on a survivor",
+		Hint: "bring a voter back; if a majority is gone for good see docs/how-to.md, \"The store lost its quorum\"",
 		Args: []string{"seen"},
 		Doc: "No majority of the voters answers. A primary whose standbys of the current epoch still stream goes on " +
 			"acknowledging commits, because they prove that no newer epoch can have been won. Until a quorum is back nothing can be " +
@@ -32,7 +32,7 @@ var storeEntries = []Entry{
 	{
 		Code: StoreRolledBack, Severity: cluster.Warning, Title: "The store was rolled back",
 		Text: "the store was rolled back: {node} has obeyed epoch {seen} already",
-		Hint: "do not restart anything; run  manada store recover  and name the leader it asks for",
+		Hint: "do not restart anything; see docs/how-to.md, \"The store went back in time\"",
 		Args: []string{"seen"},
 		Doc: "Every agent remembers on its disk the highest epoch it obeyed and the highest revision it saw. An answer below " +
 			"either means that the store was restored from an old copy or made anew. No role changes until it is repaired; the " +
@@ -41,7 +41,7 @@ var storeEntries = []Entry{
 	{
 		Code: StoreUnreachable, Severity: cluster.Warning, Title: "A node cannot reach the store",
 		Text: "{node} cannot reach the store",
-		Hint: "check the network from {node} to the voters (ports 2379 and 2380):  manada doctor",
+		Hint: "check the network from {node} to the voters (ports 2379 and 2380), then  manada explain {node}",
 		Doc:  "The node cannot promise, win or renew anything. If it is the primary it goes on while its standbys stream.",
 	},
 	{
@@ -54,7 +54,7 @@ var storeEntries = []Entry{
 	{
 		Code: StoreNearlyFull, Severity: cluster.Warning, Title: "The store nears its quota",
 		Text: "the store uses {used} of its quota of {quota}",
-		Hint: "find out who writes into it:  manada doctor",
+		Hint: "find out who writes into it; the log of the process store on the voters tells",
 		Args: []string{"used", "quota"},
 		Doc:  "At its quota the store refuses every write, which has the effect of losing its quorum. It is compacted every hour by itself.",
 	},

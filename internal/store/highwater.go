@@ -19,7 +19,7 @@ const revPersist = 10 * time.Second
 // store, so that a store that went back in time is noticed (finding C6): voters
 // that lost their disks, a backup of etcd that was restored, a store founded
 // anew. After ErrRolledBack there must be no role change, no degradation and no
-// thaw; only an operator's word (`manada store recover`, then Adopt) ends it.
+// thaw; only an operator's word (Adopt) ends it.
 // Safe for concurrent use.
 type HighWater struct {
 	path string
