@@ -18,8 +18,8 @@ func (a *app) explainCmd() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "explain [NODE]",
 		Short: "Say what each node has decided, and why",
-		Long: `Say what each node (or NODE) does now and the reason of its last decision, in the
-words of its log, and what has happened to the herd lately.` + exits(exitFailed, exitUsage),
+		Long: `Say what each node (or NODE) does now and the reason of its last decision, in
+the words of its log, and what has happened to the herd lately.` + exits(exitFailed, exitUsage),
 		Example: "  manada explain\n  manada explain slave",
 		Args:    upTo(1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -128,8 +128,8 @@ func (a *app) pauseCmd() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "pause",
 		Short: "Forbid takeovers by themselves, for maintenance",
-		Long: `Forbid the herd to change roles by itself until resume. Replication, degrading and
-rejoining go on; switchover and failover still do what they are told.` + exits(exitFailed, exitUsage),
+		Long: `Forbid the herd to change roles by itself until resume. Replication, degrading
+and rejoining go on; switchover and failover still do what they are told.` + exits(exitFailed, exitUsage),
 		Example: "  manada pause --reason 'switch replacement until 04:00'\n  manada resume",
 		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -172,8 +172,8 @@ func (a *app) reinitCmd() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "reinit NODE",
 		Short: "Make a standby anew from the primary",
-		Long: `Throw the data directory of a standby away and clone the primary. For a node whose
-data is damaged or quarantined; everything else comes back by itself.` + exits(exitFailed, exitUsage, exitUnknown),
+		Long: `Throw the data directory of a standby away and clone the primary. For a node
+whose data is damaged or quarantined; everything else comes back by itself.` + exits(exitFailed, exitUsage, exitUnknown),
 		Example: "  manada reinit slave\n  manada reinit slave --yes",
 		Args:    exactly("the name of the node"),
 		RunE: func(c *cobra.Command, args []string) error {
