@@ -78,6 +78,9 @@ type PostgreSQL struct {
 	BinDir     string            `key:"bin_dir" path:"yes"`
 	Parameters map[string]string `key:"parameters"`
 	HBA        []string          `key:"hba"`
+	// MaxSlotWALKeep bounds the WAL that is kept for a standby that stays away;
+	// beyond it that standby comes back from the archive.
+	MaxSlotWALKeep Size `key:"max_slot_wal_keep" min:"32MB" max:"1TB"`
 }
 
 // Proxy bounds the SQL entry point.

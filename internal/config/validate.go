@@ -152,7 +152,7 @@ var owned = map[string]string{
 	"log_destination":               "see log",
 	"logging_collector":             "see log",
 	"event_source":                  "see log",
-	"max_slot_wal_keep_size":        "Manada sets it, so that a standby that stays away never fills the disk",
+	"max_slot_wal_keep_size":        "see postgresql.max_slot_wal_keep",
 	"wal_receiver_create_temp_slot": "slots are kept by the agent",
 	"update_process_title":          "processes are told apart by their titles",
 	"allow_in_place_tablespaces":    "for PostgreSQL's own tests only",

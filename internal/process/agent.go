@@ -141,6 +141,7 @@ func postgresConfig(c *config.Config, id *pki.Identity, log *slog.Logger) (postg
 		},
 		ArchiveCommand: fmt.Sprintf("%s archive-push --socket %s %%p", exe, filepath.Join(c.RunDir, agent.SocketName)),
 		RestoreCommand: fmt.Sprintf("%s archive-get --socket %s %%f %%p", exe, filepath.Join(c.RunDir, agent.SocketName)),
+		MaxSlotWALKeep: c.PostgreSQL.MaxSlotWALKeep.String(),
 		Logger:         log,
 	}, nil
 }
