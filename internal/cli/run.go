@@ -143,7 +143,8 @@ func (a *app) supervisorConfig(c *config.Config, exe string, account config.Acco
 	s := supervisor.Config{
 		Children: children(c, exe), LockFile: c.LockFile(), Socket: herd.ControlSocket(c), LogDir: c.LogDir(),
 		MaxSize: int64(c.Log.MaxSize), Keep: c.Log.Keep, Env: childEnv(a.environ, account), Log: log, Signals: signals(),
-		Before: func(ctx context.Context) error { return joinFirst(ctx, c, account, log) },
+		Before:     func(ctx context.Context) error { return joinFirst(ctx, c, account, log) },
+		AwaitReady: func(ctx context.Context) { awaitReady(ctx, c) },
 	}
 	if mirror {
 		s.Mirror = a.err

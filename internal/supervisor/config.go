@@ -35,6 +35,10 @@ type Config struct {
 	// Before is called once with the lock held, before any child is started: it
 	// waits for what they need. Its error ends Run; a signal ends its context.
 	Before func(ctx context.Context) error
+	// AwaitReady is called once every child was started; systemd is told that the
+	// host is ready when it returns. It must return, also when the host never is;
+	// its context ends when the host stops. nil: ready at once.
+	AwaitReady func(ctx context.Context)
 	// AfterStop is called when every child has ended, before the lock is let
 	// go: it ends what the agent left behind. It has its own deadlines.
 	AfterStop func() error

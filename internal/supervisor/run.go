@@ -64,9 +64,12 @@ func (s *supervisor) run(ctx context.Context) error {
 	for _, c := range s.children {
 		go c.loop()
 	}
-	go s.ready(ctx)
+	alive, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go s.ready(alive)
 	why := s.wait(ctx)
 	s.ending.set()
+	cancel()
 	notify("STOPPING=1")
 	s.cfg.Log.Info("stopping", "why", why)
 	return s.stopAll()
@@ -100,7 +103,7 @@ func (s *supervisor) before(ctx context.Context) (why string, err error) {
 	}
 }
 
-// ready tells systemd when every child was started once.
+// ready tells systemd when every child was started once and the host serves.
 func (s *supervisor) ready(ctx context.Context) {
 	for _, c := range s.children {
 		select {
@@ -110,6 +113,9 @@ func (s *supervisor) ready(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
+	}
+	if s.cfg.AwaitReady != nil {
+		s.cfg.AwaitReady(ctx)
 	}
 	if !s.ending.isSet() {
 		notify("READY=1\nSTATUS=runs " + strings.Join(s.names(), ", "))
