@@ -112,15 +112,15 @@ func checkRequest(st cluster.Status, kind string, q RequestVerb) error {
 	case to == nil:
 		return bad("unknown_node", "manada status lists the nodes", "there is no node %s in this herd", q.To)
 	case to.Role != cluster.RoleStandby && to.Role != cluster.RolePrimary:
-		return bad("no_database", "", "%s has no database", q.To)
+		return bad("no_database", "manada status lists the nodes; a standby can lead", "%s has no database", q.To)
 	case kind == store.RequestReinit && st.Primary == q.To:
 		return bad("is_primary", "manada switchover first", "%s is the primary", q.To)
 	case kind == store.RequestReinit:
 		return nil
 	case st.Primary == q.To:
-		return bad("already_primary", "", "%s is already the primary", q.To)
+		return bad("already_primary", "nothing to do; manada status shows it", "%s is already the primary", q.To)
 	case kind == store.RequestSwitchover && st.Primary == "":
-		return bad("no_primary", "manada failover --to "+q.To, "there is no primary to switch over from")
+		return bad("no_primary", "manada failover "+q.To, "there is no primary to switch over from")
 	case kind == store.RequestSwitchover && to.Sync != cluster.SyncMember:
 		return bad("not_synchronous", "wait until `manada status` shows it as sync", "%s is not a synchronous standby now: switching to it could lose commits", q.To)
 	}
@@ -227,7 +227,7 @@ func (a *Agent) removeNode(ctx context.Context, node string) error {
 	case !known:
 		return refuse("unknown_node", "manada status lists the nodes", "there is no node %s", node)
 	case st.Primary == node:
-		return refuse("is_primary", "", "%s is the primary", node)
+		return refuse("is_primary", "manada switchover first", "%s is the primary", node)
 	}
 	for _, m := range st.Sync {
 		if m == node {

@@ -9,7 +9,10 @@ import (
 	"strings"
 
 	"manada/internal/config"
+	"manada/internal/herd"
 	"manada/internal/peer"
+	"manada/internal/pki"
+	"manada/internal/supervisor"
 )
 
 // Exit codes of native commands.
@@ -75,6 +78,9 @@ var refusals = map[string]int{
 	"no_primary":         exitNoPrimary,
 	"data_loss":          exitRefused,
 	"would_lose_data":    exitRefused,
+	"not_synchronous":    exitRefused,
+	"unknown_node":       exitUsage,
+	"no_database":        exitUsage,
 	"outcome_unknown":    exitUnknown,
 	"timeout":            exitUnknown,
 	peer.CodeBadRequest:  exitUsage,
@@ -100,6 +106,8 @@ func explain(err error) (code int, message, hint string) {
 			code = c
 		}
 		message, hint = strings.Replace(message, p.Error(), p.Message, 1), p.Hint
+	case errors.Is(err, herd.ErrUsage):
+		code = exitUsage
 	case errors.Is(err, config.ErrNoHerd):
 		code = exitUsage
 		hint = "make one here with  manada up  or name one with -c FILE, --dir DIR or $MANADA_CONFIG"
@@ -108,7 +116,25 @@ func explain(err error) (code int, message, hint string) {
 	case errors.Is(err, context.DeadlineExceeded):
 		code, hint = exitUnknown, "manada status  says what became of it"
 	}
+	if hint == "" {
+		message, hint = hintOf(err, message)
+	}
 	return code, message, hint
+}
+
+// hintOf finds what to type next in an error of another package.
+func hintOf(err error, message string) (text, hint string) {
+	var h *herd.Hinted
+	var j *pki.JoinError
+	switch {
+	case errors.As(err, &h):
+		return message, h.Hint
+	case errors.As(err, &j):
+		return strings.Replace(message, " ("+j.Hint+")", "", 1), j.Hint
+	case errors.Is(err, supervisor.ErrHeld):
+		return message, "this host runs already: manada status;  manada down or systemctl stop manada ends it"
+	}
+	return message, ""
 }
 
 // report prints an error once and returns the exit code.

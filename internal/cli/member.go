@@ -32,7 +32,7 @@ type target struct{ node, addr string }
 func (a *app) find() (config.Place, error) {
 	place, err := config.Find(a.where)
 	if err != nil && !errors.Is(err, config.ErrNoHerd) {
-		return place, fail(exitUsage, "", "%w", err)
+		return place, fail(exitUsage, "name the file of a host with -c FILE, or the folder of a herd with --dir DIR", "%w", err)
 	}
 	return place, err
 }

@@ -28,7 +28,7 @@ func dataDir(dir, name string, a config.Account) (data, blocked string, err erro
 		return dir, "", nil
 	}
 	if blocked == "" {
-		return "", "", fmt.Errorf("%s is a file, not a folder", dir)
+		return "", "", misused("choose another folder with --dir", "%s is a file, not a folder", dir)
 	}
 	for _, d := range []string{filepath.Join(farDir, name), filepath.Join(farDir, name+"-"+shortHash(dir))} {
 		free, err := isOurs(d, dir)
@@ -39,7 +39,7 @@ func dataDir(dir, name string, a config.Account) (data, blocked string, err erro
 			return d, blocked, nil
 		}
 	}
-	return "", "", fmt.Errorf("%s holds the data of another herd", filepath.Join(farDir, name))
+	return "", "", misused("choose another name with --name, or a folder that user "+a.Name+" can reach with --dir", "%s holds the data of another herd", filepath.Join(farDir, name))
 }
 
 func shortHash(s string) string {

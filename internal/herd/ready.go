@@ -35,7 +35,8 @@ func (h *Herd) awaitReady(ctx context.Context, o Options) error {
 			return ctx.Err()
 		}
 		if wait.Err() != nil {
-			return fmt.Errorf("the herd runs but is not ready after %s: %w; %s", o.Patience, why, h.trouble())
+			return &Hinted{fmt.Errorf("the herd runs but is not ready after %s: %w; %s", o.Patience, why, h.trouble()),
+				"manada status --dir " + h.Dir + "  says more;  manada up  goes on waiting"}
 		}
 		if err := h.allRun(); err != nil {
 			return err

@@ -130,7 +130,8 @@ func (x *Host) portsFree(ctx context.Context) error {
 			return nil
 		}
 		if time.Now().After(end) || ctx.Err() != nil {
-			return fmt.Errorf("start host %s: another program listens on port %d (%s); `ss -ltnp` shows which one", x.Name, taken.Port, taken.Key)
+			return &Hinted{fmt.Errorf("start host %s: another program listens on port %d (%s of %s)", x.Name, taken.Port, taken.Key, x.Cfg.File),
+				"ss -ltnp  shows which one; end it and type  manada up  again"}
 		}
 		select {
 		case <-ctx.Done():

@@ -87,7 +87,7 @@ func lockDir(o *Options) (func(), error) {
 	}
 	o.Dir = dir
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, fmt.Errorf("make folder of the herd: %w", err)
+		return nil, misused("choose another folder with --dir", "make folder of the herd: %w", err)
 	}
 	f, err := os.OpenFile(filepath.Join(dir, "herd.lock"), os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
@@ -95,7 +95,7 @@ func lockDir(o *Options) (func(), error) {
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		f.Close()
-		return nil, fmt.Errorf("another manada up or down works on %s: wait for it to end", dir)
+		return nil, &Hinted{fmt.Errorf("another manada up or down works on %s", dir), "wait for it to end"}
 	}
 	return func() { f.Close() }, nil
 }
@@ -141,7 +141,7 @@ func runner() (user string, a config.Account, err error) {
 	}
 	a, err = config.LookupAccount("postgres")
 	if err != nil {
-		return "", a, fmt.Errorf("%w: PostgreSQL does not run as root and there is no user postgres; install PostgreSQL (apt install postgresql-15)", err)
+		return "", a, misused("install PostgreSQL, which makes it: apt install postgresql-15", "PostgreSQL does not run as root: %w", err)
 	}
 	return a.Name, a, nil
 }
@@ -158,11 +158,11 @@ func checkEmpty(dir string) error {
 	}
 	for _, e := range entries {
 		if !ours[e.Name()] {
-			return fmt.Errorf("%s is not empty and holds no herd: it has %s; choose another folder with --dir", dir, e.Name())
+			return misused("choose another folder with --dir", "%s is not empty and holds no herd: it has %s", dir, e.Name())
 		}
 	}
 	if lives, err := anyIdentity(dir); err != nil || lives {
-		return fmt.Errorf("%s holds hosts of a herd but no %s: put it back, or move the folder away", dir, config.HerdFileName)
+		return misused("put it back, or move the folder away", "%s holds hosts of a herd but no %s", dir, config.HerdFileName)
 	}
 	return nil
 }
