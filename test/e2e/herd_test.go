@@ -1,0 +1,40 @@
+package e2e
+
+import "testing"
+
+// TestHerd runs its parts in this order: the first makes the herd that the
+// others break and mend, the last removes it.
+func TestHerd(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs whole herds")
+	}
+	for _, part := range []struct {
+		name string
+		run  func(*testing.T)
+	}{
+		{"FirstRunInterrupted", firstRunInterrupted},
+		{"BadInput", badInput},
+		{"BadHosts", badHosts},
+		{"Clients", clients},
+		{"FullBackup", fullBackup},
+		{"StatusCheckWell", statusCheckWell},
+		{"PostmasterKilled", postmasterKilled},
+		{"PrimaryHostKilled", primaryHostKilled},
+		{"StandbyHostKilled", standbyHostKilled},
+		{"Switchover", switchover},
+		{"PostmasterFrozen", postmasterFrozen},
+		{"ProcessesKilled", processesKilled},
+		{"SupervisorKilled", supervisorKilled},
+		{"StoreFrozen", storeFrozen},
+		{"SettingPutBack", settingPutBack},
+		{"SlotLost", slotLost},
+		{"ForeignDirectory", foreignDirectory},
+		{"BackupInterrupted", backupInterrupted},
+		{"BackupsAfterFailover", backupsAfterFailover},
+		{"PowerLoss", powerLoss},
+		{"DownAndUp", downAndUp},
+		{"Wipe", wipe},
+	} {
+		t.Run(part.name, part.run)
+	}
+}
