@@ -147,6 +147,7 @@ type memory struct {
 	promisedAt   time.Time
 	hungSince    time.Time
 	streamed     map[string]time.Time // certified sender last seen streaming
+	answered     map[string]answered  // and what its standby last said
 	progress     cluster.LSN
 	progressAt   time.Time
 	fork         cluster.LSN
@@ -162,7 +163,7 @@ type decidePosition struct {
 
 func newMemory() memory {
 	now := time.Now()
-	return memory{streamed: map[string]time.Time{}, progressAt: now, downSince: now, promisedAt: now}
+	return memory{streamed: map[string]time.Time{}, answered: map[string]answered{}, progressAt: now, downSince: now, promisedAt: now}
 }
 
 // newEpoch forgets what belonged to the epoch before. Called with mu held.

@@ -36,6 +36,7 @@ type observed struct {
 	controlEpoch   uint64
 	sync           cluster.SyncSetting
 	senders        []cluster.Sender
+	replied        []time.Time // by senders[i]'s standby, if its clock is right
 	waiting        time.Duration
 	pendingRestart []string
 	lostSlots      []string
@@ -123,6 +124,7 @@ func translate(o postgres.Observation) observed {
 	}
 	for _, w := range o.Senders {
 		s.senders = append(s.senders, w.Sender)
+		s.replied = append(s.replied, o.At.Add(-w.ReplyAge))
 	}
 	for _, slot := range o.Slots {
 		if slot.Status == "lost" {
@@ -158,13 +160,21 @@ func (a *Agent) noteChange(s *observed) bool {
 	}
 	a.noteLeading(s, now)
 	t := a.rec.snap.Term
-	for _, w := range s.senders {
-		if node, e, ok := cluster.ParseCertifiedName(w.Name); ok && t != nil && e == t.Epoch && w.State == "streaming" {
+	for i, w := range s.senders {
+		if node, e, ok := cluster.ParseCertifiedName(w.Name); ok && t != nil && e == t.Epoch && w.State == "streaming" && a.answers(node, w, s.reply(i), now) {
 			m.streamed[node] = now
 		}
 	}
 	return s.state != old.state || s.postmaster != old.postmaster || s.receiver != old.receiver ||
 		s.promised != old.promised || s.controlNonce != old.controlNonce || len(s.senders) != len(old.senders)
+}
+
+// reply is when the standby behind a walsender last replied, as it says.
+func (s *observed) reply(i int) time.Time {
+	if i >= len(s.replied) {
+		return time.Time{}
+	}
+	return s.replied[i]
 }
 
 // keepFrom: a PostgreSQL that hangs is what it was before it hung.
