@@ -136,7 +136,7 @@ and rejoining go on; switchover and failover still do what they are told.` + exi
 			return a.tell(c.Context(), "/v1/pause", store.Pause{Reason: reason})
 		},
 	}
-	c.Flags().StringVar(&reason, "reason", "", "`TEXT` that status shows")
+	c.Flags().StringVar(&reason, "reason", "", "`TEXT` that is kept with the pause")
 	return c
 }
 

@@ -34,7 +34,7 @@ func (a *app) restoreCmd() *cobra.Command {
 and set it up to recover from the archive: to its end, or to a time, LSN,
 transaction or restore point. The herd is not touched: what is restored is a
 copy of its own, which archives nothing and waits for no standby. Start it with
-pg_ctl; it is reached through its unix socket.` + exits(exitFailed, exitUsage),
+pg_ctl; it is reached through its unix socket.` + exits(exitFailed, exitUsage, exitRefused),
 		Example: `  manada restore --to /srv/restored
   manada restore --to /srv/restored --type time --target '2026-11-22 14:30Z'
   manada restore --to /srv/restored --set 20261122-030000F`,
