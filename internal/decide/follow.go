@@ -72,6 +72,9 @@ func remake(v *View, how string) Decision {
 		// Copying wants a CHECKPOINT there, and a checkpointer that is busy
 		// lets the first commits of the epoch wait (C5).
 		return wait("must %s, letting %s open its epoch first", how, t.Leader)
+	case t.InSync(v.me()) && ordered && l.Postgres.Up():
+		// It leaves sync by being away: the record stops counting on it first.
+		return do(Action{Verb: Stop, Mode: "fast", Note: "reinit"}, "to be made anew by order: leaving the synchronous standbys first")
 	case t.InSync(v.me()) && !l.Empty:
 		return wait("the record still counts on this directory; waiting to be taken out of sync")
 	}
