@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -72,7 +73,8 @@ type Agent struct {
 	overridden chan struct{} // a setting comes from somewhere else
 	events     chan store.Event
 
-	looking sync.Mutex // one observation at a time
+	looking sync.Mutex   // one observation at a time
+	turned  atomic.Int64 // when the loop last turned, nanoseconds since 1970
 
 	mu           sync.Mutex // guards what follows
 	rec          record
@@ -84,6 +86,8 @@ type Agent struct {
 	beat         cluster.Beat
 	storeUp      store.Status
 	suspects     string
+	suspectedAt  time.Time
+	lastTakeover time.Duration
 	nodes        []store.Node
 	drift        []cluster.Condition
 	putBack      string
@@ -107,6 +111,7 @@ func New(cfg Config, p Parts) *Agent {
 		wake: make(chan struct{}, 1), overridden: make(chan struct{}, 1), events: make(chan store.Event, 64),
 	}
 	a.mem = newMemory()
+	a.turned.Store(time.Now().UnixNano())
 	// A write of the run before may still arrive: nothing is loosened until a
 	// read and a write of this run have succeeded (H2).
 	a.rec.unsettled = p.Database != nil

@@ -19,6 +19,9 @@ func (a *Agent) publish(v *decide.View, d decide.Decision) {
 	if a.db != nil {
 		a.localBeat(&b, v)
 	}
+	if foreign(v) {
+		b.Rejoin = "" // it neither is rewound nor cloned
+	}
 	b.Conditions = a.conditions(v)
 	a.mu.Lock()
 	a.beat = b

@@ -55,10 +55,29 @@ func (a *Agent) swapped(v *decide.View, act decide.Action, n *cluster.Term) {
 			a.event("switchover_done", n.Epoch, n.Reason)
 		}
 		a.event("opened", n.Epoch, decide.Describe(n))
+		a.tookOver(n)
 		go a.backfill(a.life, n)
 	case "degraded", "durability_restored":
 		a.event(act.Note, n.Epoch, n.Reason)
 	}
+}
+
+// tookOver measures a takeover from the first suspicion to the open epoch.
+func (a *Agent) tookOver(n *cluster.Term) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if n.Leader != previousLeader(n) && !a.suspectedAt.IsZero() {
+		a.lastTakeover = time.Since(a.suspectedAt)
+	}
+	a.suspectedAt = time.Time{}
+}
+
+// LastTakeover is how long the last takeover took that this node won; false
+// when it won none since it started.
+func (a *Agent) LastTakeover() (time.Duration, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.lastTakeover, a.lastTakeover != 0
 }
 
 func previousLeader(n *cluster.Term) string {
@@ -75,6 +94,9 @@ func (a *Agent) remember(d decide.Decision) {
 	a.mu.Lock()
 	was := a.suspects
 	a.suspects = d.Suspects
+	if d.Suspects != "" && was == "" {
+		a.suspectedAt = time.Now()
+	}
 	a.mu.Unlock()
 	if d.Suspects != "" && was == "" {
 		a.log.Warn("leader suspected", "leader", d.Suspects, "reason", d.Reason)

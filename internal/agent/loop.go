@@ -18,6 +18,7 @@ func (a *Agent) loop(ctx context.Context) {
 	tick := time.NewTicker(a.cfg.Beat)
 	defer tick.Stop()
 	for ctx.Err() == nil {
+		a.turned.Store(time.Now().UnixNano())
 		for range stepsInARow {
 			if !a.step(ctx) || ctx.Err() != nil {
 				break
@@ -31,6 +32,9 @@ func (a *Agent) loop(ctx context.Context) {
 		}
 	}
 }
+
+// LoopAge is how long ago the loop last turned.
+func (a *Agent) LoopAge() time.Duration { return time.Since(time.Unix(0, a.turned.Load())) }
 
 // step makes one decision and carries it out; false when there was nothing to
 // do or it failed, so that the next one waits for news.

@@ -61,6 +61,9 @@ func (a *Agent) conditions(v *decide.View) []cluster.Condition {
 	if v.Store.RolledBack {
 		cs = append(cs, health.Say(health.StoreRolledBack, a.cfg.Node, "seen", a.high.Marks().Epoch))
 	}
+	if foreign(v) {
+		cs = append(cs, health.Say(health.ForeignDirectory, a.cfg.Node, "found", v.Local.SystemID, "herd", v.Store.Term.SystemID))
+	}
 	cs = append(cs, a.drift...)
 	if p := a.seen.pendingRestart; len(p) > 0 {
 		cs = append(cs, health.Say(health.RestartNeeded, a.cfg.Node, "parameters", strings.Join(p, ", ")))
@@ -69,4 +72,10 @@ func (a *Agent) conditions(v *decide.View) []cluster.Condition {
 		cs = append(cs, health.Say(health.ArchiveFailing, a.cfg.Node, "why", a.archiveErr))
 	}
 	return cs
+}
+
+// foreign says whether the data directory belongs to another database system.
+func foreign(v *decide.View) bool {
+	l, t := &v.Local, v.Store.Term
+	return t != nil && !l.Empty && l.SystemID != "" && l.SystemID != t.SystemID
 }

@@ -193,6 +193,7 @@ func (h *hostAgent) run(ctx context.Context, stop func() bool) error {
 	g.Go(func() error { h.keepAuthority(ctx); return nil })
 	g.Go(func() error { h.keepCertificate(ctx); return nil })
 	g.Go(func() error { h.watchBackups(ctx); return nil })
+	g.Go(func() error { h.reconfigure(ctx); return nil })
 	if h.cfg.Has(config.Database) {
 		g.Go(func() error { return h.agent.ServeLocal(ctx, filepath.Join(h.cfg.RunDir, agent.SocketName)) })
 	}
@@ -201,6 +202,19 @@ func (h *hostAgent) run(ctx context.Context, stop func() bool) error {
 		return nil
 	}
 	return err
+}
+
+// reconfigure gives a PostgreSQL that was adopted the configuration of this
+// agent, which may be newer than the one with which it was started.
+func (h *hostAgent) reconfigure(ctx context.Context) {
+	if h.db == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	if err := h.db.Reconfigure(ctx, h.cfg.PostgreSQL.Parameters, h.cfg.PostgreSQL.HBA); err != nil && ctx.Err() == nil {
+		h.log.Error("configuration of PostgreSQL not renewed", "error", err.Error())
+	}
 }
 
 // awaitEnd stops PostgreSQL, when that is wanted, before the agent falls silent.

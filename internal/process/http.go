@@ -21,7 +21,7 @@ func (h *hostAgent) serveHTTP(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("listen for HTTP on %s: %w", addr, err)
 	}
-	a := api.New(api.Options{Log: h.log, Source: h.agent, Events: eventSource{h.store}})
+	a := api.New(api.Options{Log: h.log, Source: h.agent, Events: eventSource{h.store}, LoopAge: h.agent.LoopAge, LastTakeover: h.agent.LastTakeover})
 	return api.Serve(ctx, l, a.Handler(api.ReadOnly), h.publicTLS(), h.log, time.Second)
 }
 
