@@ -4,10 +4,13 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"fmt"
 	"math/big"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -70,4 +73,32 @@ func TestReplicationOverVerifiedTLS_H4_EndSenders(t *testing.T) {
 	if strings.Contains(err.Error(), b.cfg.Passwords.Rewind+"\"") {
 		t.Fatal("password in the error")
 	}
+}
+
+// served is the serial number of the certificate that a PostgreSQL shows.
+func served(t *testing.T, port int) string {
+	t.Helper()
+	c, err := net.DialTimeout("tcp", fmt.Sprintf("127.0.0.1:%d", port), 5*time.Second)
+	must(t, err)
+	defer c.Close()
+	must(t, c.SetDeadline(time.Now().Add(5*time.Second)))
+	_, err = c.Write([]byte{0, 0, 0, 8, 4, 210, 22, 47}) // SSLRequest
+	must(t, err)
+	yes := make([]byte, 1)
+	if _, err := c.Read(yes); err != nil || yes[0] != 'S' {
+		t.Fatalf("no TLS: %q %v", yes, err)
+	}
+	s := tls.Client(c, &tls.Config{InsecureSkipVerify: true})
+	must(t, s.Handshake())
+	return s.ConnectionState().PeerCertificates[0].SerialNumber.String()
+}
+
+func TestRenewedCertificateIsShown(t *testing.T) {
+	dir := t.TempDir()
+	files := testTLS(t, dir)
+	a := leader(t, "a", func(c *Config) { c.TLS = files })
+	before := served(t, a.cfg.Port)
+	testTLS(t, dir)
+	must(t, a.ReloadCertificate(deadline(t, 5*time.Second)))
+	until(t, "the renewed certificate", func() bool { return served(t, a.cfg.Port) != before })
 }

@@ -40,7 +40,7 @@ place() {
 	esac
 }
 known() {
-	case $1 in root@*:*) host=${1#root@}; ping -c 1 -W 2 "${host%%:*}" >/dev/null 2>&1 || getent hosts "${host%%:*}" >/dev/null || { echo "scp: unknown host ${host%%:*}" >&2; exit 1; } ;; esac
+	case $1 in root@*:*) host=${1#root@}; getent hosts "${host%%:*}" >/dev/null || { echo "scp: unknown host ${host%%:*}" >&2; exit 1; } ;; esac
 }
 args=()
 for a in "$@"; do known "$a"; args+=("$(place "$a")"); done
