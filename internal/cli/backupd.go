@@ -6,9 +6,11 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"time"
 
 	"manada/internal/api"
+	"manada/internal/backup"
 	"manada/internal/blob"
 	"manada/internal/config"
 	"manada/internal/pki"
@@ -32,7 +34,12 @@ func runBackupd(ctx context.Context, c *config.Config, log *slog.Logger) error {
 	}
 	mux := http.NewServeMux()
 	mux.Handle("/repo/", membersOnly(id.Cluster(), http.StripPrefix("/repo", blob.Handler(storage))))
-	mux.Handle("/", api.New(api.Options{Log: log, Ready: ready}).Handler(api.ReadOnly))
+	mux.Handle("/", api.New(api.Options{Log: log, Ready: ready, Reads: map[string]api.Read{
+		// pgbackrest's `info --output=json` of all stanzas.
+		"status": func(ctx context.Context, _ url.Values) (any, error) {
+			return backup.GetInfo(ctx, backup.InfoOptions{Storage: storage})
+		},
+	}}).Handler(api.ReadOnly))
 	addr := c.ListenOn(c.Ports.Backup)
 	l, err := net.Listen("tcp", addr)
 	if err != nil {

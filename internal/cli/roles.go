@@ -123,6 +123,10 @@ func (a *app) changeRole(ctx context.Context, verb string, q roleRequest, timeou
 	if r.Code != 0 {
 		return fail(r.Code, "manada status", "%s to %s: %s", verb, ticket.To, r.Text)
 	}
+	if verb == "reinit" {
+		a.print("%s (%.1f s)", r.Text, time.Since(began).Seconds())
+		return nil
+	}
 	a.print("%s is the primary (%.1f s)", ticket.To, time.Since(began).Seconds())
 	return nil
 }
