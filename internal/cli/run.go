@@ -34,10 +34,10 @@ dies. Started by root it becomes the user that the file names. It is PID 1 in a
 container and tells systemd when it is ready.
 
 SIGTERM stops the host in order, PostgreSQL with it. SIGHUP starts the agent
-again with the changed configuration: PostgreSQL goes on and takes changed
-parameters when it is next started; the other processes keep what they have. A
-host that belongs to no herd yet joins one when the file has a section join;
-else see manada init and manada join.` + exits(exitFailed, exitUsage),
+again with the changed configuration: PostgreSQL goes on and reloads its own;
+the other processes keep what they have. A host that belongs to no herd yet
+joins one when the file has a section join; else see manada init and manada
+join.` + exits(exitFailed, exitUsage),
 		Example: "  manada run -c /etc/manada/manada.yaml",
 		Args:    noArgs,
 		RunE:    func(c *cobra.Command, _ []string) error { return a.run(c.Context(), mirror) },
