@@ -2,6 +2,7 @@ package netns
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -330,8 +331,9 @@ func (s *service) killRest() {
 			if got, _ := syscall.Wait4(pid, nil, syscall.WNOHANG, nil); got == pid {
 				continue // it had ended; nobody had asked for its exit code
 			}
-			comm, _ := os.ReadFile("/proc/" + p + "/comm")
-			fmt.Fprintf(os.Stderr, "killing what is left: %s %s", p, comm)
+			if stat, _ := os.ReadFile("/proc/" + p + "/stat"); !bytes.Contains(stat, []byte(") Z ")) { // a dead one may have threads on their way out
+				fmt.Fprintf(os.Stderr, "killing what is left: %s", stat)
+			}
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 			_, _ = syscall.Wait4(pid, nil, 0, nil)
 		}
