@@ -23,6 +23,7 @@ const (
 	TakeoverStarted     Code = "M-R17"
 	NobodyAnswers       Code = "M-R18"
 	LeaderSuspected     Code = "M-R19"
+	ForeignDirectory    Code = "M-R20"
 )
 
 var roleEntries = []Entry{
@@ -168,5 +169,13 @@ var roleEntries = []Entry{
 		Hint: "nothing to do: suspicion alone changes nothing",
 		Args: []string{"why"},
 		Doc:  "A hint, never a proof. A takeover begins when enough members of sync suspect the leader by themselves.",
+	},
+	{
+		Code: ForeignDirectory, Severity: cluster.Warning, Title: "A data directory of another database system",
+		Text: "the data directory of {node} has system identifier {found}, the herd's is {herd}: it is not touched",
+		Hint: "move it away on {node}: the node is then cloned by itself",
+		Args: []string{"found", "herd"},
+		Doc: "What stands in the place of the node's data was made by another initdb: a wrong disk, a wrong data_dir, or another " +
+			"herd's. PostgreSQL is not started there, and nothing is rewound, cloned over or removed.",
 	},
 }
