@@ -64,7 +64,7 @@ func Agent(ctx context.Context, c *config.Config, version string, log *slog.Logg
 		parts.Repo = repo
 	}
 	a := agent.New(agentConfig(c, facts, version), parts)
-	h := &hostAgent{cfg: c, id: id, store: st, hub: hub, agent: a, db: parts.Database, repo: repo, log: log, facts: facts}
+	h := &hostAgent{cfg: c, id: id, store: st, hub: hub, agent: a, db: parts.Database, guard: parts.Guardian, repo: repo, log: log, facts: facts}
 	return h.run(ctx, stop)
 }
 
@@ -155,6 +155,7 @@ type hostAgent struct {
 	agent *agent.Agent
 	repo  *repository
 	db    *postgres.Instance // nil on a witness
+	guard *guardian.Client   // nil on a witness
 	log   *slog.Logger
 	jobs  jobs
 	life  context.Context // of the process, for work that outlives a request
@@ -212,6 +213,9 @@ func (h *hostAgent) reconfigure(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
+	if st, err := h.guard.Status(ctx); err != nil || !st.Running {
+		return // whoever starts it renders
+	}
 	if err := h.db.Reconfigure(ctx, h.cfg.PostgreSQL.Parameters, h.cfg.PostgreSQL.HBA); err != nil && ctx.Err() == nil {
 		h.log.Error("configuration of PostgreSQL not renewed", "error", err.Error())
 	}
