@@ -45,7 +45,7 @@ func (e *env) labels() (out []string) {
 // fullBackup: Debian's pgbackrest agrees with what `backups` lists.
 func fullBackup(t *testing.T) {
 	e := shared(t, time.Minute)
-	e.value(e.DSN(), "create table if not exists e2e_kept as select n, repeat('x', n % 50) as text from generate_series(1, 20000) n")
+	e.keptTable()
 	r := e.ok(e.manada("backup", "--type", "full"))
 	all := e.labels()
 	if len(all) != 1 || !strings.HasSuffix(all[0], "F") || !strings.Contains(r.out, all[0]) {
@@ -54,6 +54,12 @@ func fullBackup(t *testing.T) {
 	if out := e.ok(e.pgbackrest("info")).out; !strings.Contains(out, "status: ok") || !strings.Contains(out, all[0]) {
 		t.Errorf("pgbackrest info:\n%s", out)
 	}
+}
+
+// keptTable makes a table that every restore has to bring back.
+func (e *env) keptTable() {
+	e.Helper()
+	e.value(e.DSN(), "create table if not exists e2e_kept as select n, repeat('x', n % 50) as text from generate_series(1, 20000) n")
 }
 
 // statusCheckWell: nothing is wrong, and --check says so.
@@ -76,9 +82,7 @@ func statusCheckWell(t *testing.T) {
 func (e *env) pgbackrest(args ...string) result {
 	e.Helper()
 	repo := filepath.Join(e.Data, "backup", "repo")
-	scratch := e.ownedFolder(repo)
-	args = append([]string{"--stanza=herd", "--repo1-path=" + repo, "--log-level-file=off", "--log-level-console=warn",
-		"--lock-path=" + scratch}, args...)
+	args = append([]string{"--stanza=herd", "--repo1-path=" + repo, "--log-level-file=off", "--log-level-console=warn"}, args...)
 	return e.run(e.asOwner(exec.CommandContext(e.ctx, "pgbackrest", args...), repo))
 }
 
@@ -86,6 +90,7 @@ func (e *env) pgbackrest(args ...string) result {
 // was interrupted cannot be mistaken for a whole one, and goes on.
 func backupInterrupted(t *testing.T) {
 	e := shared(t, time.Minute)
+	e.keptTable()
 	before := e.labels()
 	r := e.interrupt("backup", "--type", "full")
 	e.refused(r, 130, "interrupted", "goes on", "hint: manada backups")
@@ -170,7 +175,9 @@ func backupsAfterFailover(t *testing.T) {
 	for name, restore := range map[string]func(dir string) result{
 		"manada restore of the newest": func(dir string) result { return e.manada("restore", "--to", dir) },
 		"manada restore of the oldest": func(dir string) result { return e.manada("restore", "--to", dir, "--set", all[0]) },
-		"pgbackrest restore":           func(dir string) result { return e.pgbackrest("--pg1-path="+dir, "restore") },
+		"pgbackrest restore": func(dir string) result {
+			return e.pgbackrest("--pg1-path="+dir, "--lock-path="+e.ownedFolder(e.Data+"/backup"), "restore")
+		},
 	} {
 		dir := filepath.Join(where, strings.ReplaceAll(name, " ", "-"))
 		e.ok(restore(dir))

@@ -75,12 +75,10 @@ func within(t *testing.T, d time.Duration) context.Context {
 // none; a test that fails spoils it for the next ones.
 func shared(t *testing.T, d time.Duration) *env {
 	t.Helper()
-	ctx := within(t, d)
 	if herds.shared == nil {
-		if err := herds.adopt(ctx, herds.folder()); err != nil {
-			t.Fatal(err)
-		}
+		newHerd(t, within(t, 2*time.Minute))
 	}
+	ctx := within(t, d)
 	e := &env{t, herds.shared, ctx}
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -93,6 +91,23 @@ func shared(t *testing.T, d time.Duration) *env {
 	})
 	e.healthy()
 	return e
+}
+
+// newHerd makes the shared one.
+func newHerd(t *testing.T, ctx context.Context) {
+	t.Helper()
+	dir := herds.folder()
+	e := &env{t, &herdtest.Herd{Dir: dir, Data: dir}, ctx}
+	r := e.bare("up", "--dir", dir, "--timeout", "90s")
+	if r.code == 0 {
+		if err := herds.adopt(ctx, dir); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	e.dump()
+	e.bare("down", "--wipe", "--yes", "--dir", dir)
+	e.ok(r)
 }
 
 // stillWell says whether the next test can use the herd of one that failed.
@@ -345,7 +360,7 @@ func (l *load) none(what string) {
 func (e *env) dump() {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second) // detached: the test's own has ended
 	defer cancel()
-	out, _ := e.Herd.Manada(ctx, "status")
+	out, _ := exec.CommandContext(ctx, bin, "status", "--dir", e.Dir).CombinedOutput()
 	e.Logf("status at the end:\n%s", out)
 	logs, _ := filepath.Glob(filepath.Join(e.Data, "*", "log", "*.log"))
 	for _, f := range logs {
