@@ -184,9 +184,12 @@ func (a *Agent) settle(ctx context.Context) error {
 }
 
 func (a *Agent) answer(ctx context.Context, act decide.Action) error {
-	code := 1
-	if act.OK {
+	code := 1 // exit codes of the command that asked (design, section 9)
+	switch {
+	case act.OK:
 		code = 0
+	case act.Lossy:
+		code = 5
 	}
 	err := a.store.FinishRequest(ctx, act.Request, store.Result{Code: code, Text: act.Note, Node: a.cfg.Node, At: time.Now().UTC()})
 	if err != nil && !errors.Is(err, store.ErrConflict) && !errors.Is(err, store.ErrNotFound) {

@@ -49,6 +49,8 @@ type Parts struct {
 	MoveStoreLeader func(ctx context.Context, avoid string) error
 	// RemoveVoter takes a host's vote in the store away; may be nil.
 	RemoveVoter func(ctx context.Context, node string) error
+	// CertNotAfter is when this host's certificate expires; may be nil.
+	CertNotAfter func() time.Time
 	// EnsureGuardian starts a guardian where none answers.
 	EnsureGuardian func(ctx context.Context) error
 }
@@ -90,6 +92,7 @@ type Agent struct {
 	lastTakeover time.Duration
 	nodes        []store.Node
 	drift        []cluster.Condition
+	careful      []cluster.Condition // of limits.go
 	putBack      string
 	putBackAt    time.Time
 	archiveErr   string

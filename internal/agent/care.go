@@ -58,7 +58,8 @@ func (a *Agent) enforce(ctx context.Context) {
 	}
 	var cs []cluster.Condition
 	for _, b := range found.Beaten {
-		cs = append(cs, health.Say(health.ConfigRefused, a.cfg.Node, "why", b+" overrides a setting that the protocol stands on"))
+		setting, by, _ := strings.Cut(strings.TrimSuffix(b, ")"), " (")
+		cs = append(cs, health.Say(health.SettingBeaten, a.cfg.Node, "setting", setting, "by", by))
 	}
 	for _, e := range found.FileErrors {
 		cs = append(cs, health.Say(health.ConfigRefused, a.cfg.Node, "why", e))

@@ -35,6 +35,7 @@ func (a *Agent) membersLoop(ctx context.Context) {
 			registered = false
 		}
 		a.watchStore(ctx)
+		a.limits()
 		select {
 		case <-ctx.Done():
 			return

@@ -68,6 +68,7 @@ func (a *Agent) conditions(v *decide.View) []cluster.Condition {
 	if p := a.seen.pendingRestart; len(p) > 0 {
 		cs = append(cs, health.Say(health.RestartNeeded, a.cfg.Node, "parameters", strings.Join(p, ", ")))
 	}
+	cs = append(cs, a.careful...)
 	if a.archiveErr != "" {
 		cs = append(cs, health.Say(health.ArchiveFailing, a.cfg.Node, "why", a.archiveErr))
 	}

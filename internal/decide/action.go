@@ -52,6 +52,7 @@ type Action struct {
 	Fork     cluster.LSN
 	Note     string
 	OK       bool
+	Lossy    bool // refused because commits would be lost
 	Request  string
 }
 

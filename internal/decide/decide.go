@@ -1,6 +1,10 @@
 package decide
 
-import "manada/internal/cluster"
+import (
+	"strings"
+
+	"manada/internal/cluster"
+)
 
 // rule is one reason to act or to wait. It returns false when it does not apply.
 type rule struct {
@@ -56,6 +60,9 @@ func annotate(v *View, d Decision) Decision {
 	}
 	if d.Rejoin == "" {
 		d.Rejoin = mustRejoin(v)
+	}
+	if strings.Contains(v.Local.Busy, "rewind") {
+		d.Rejoin = "rewind" // and not "clone", as the half-made directory would have it
 	}
 	if name, e, ok := cluster.ParseCertifiedName(v.Local.Upstream); ok && name == v.Self && e == t.Epoch && d.Rejoin == "" {
 		d.Certified = e

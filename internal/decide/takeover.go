@@ -234,7 +234,9 @@ func ordered(v *View) (Decision, bool) {
 	p, known := v.peer(t.Leader)
 	switch {
 	case !r.AcceptDataLoss || !r.OldPrimaryOff:
-		return refuse("commits that only " + t.Leader + " has would be lost; bring it back, or say --accept-data-loss and --old-primary-is-off")
+		d, ok := refuse("commits that only " + t.Leader + " has would be lost; bring it back, or say --accept-data-loss and --old-primary-is-off")
+		d.Actions[0].Lossy = true
+		return d, ok
 	case known && v.fresh(p) && p.Leads == t.Epoch:
 		return refuse(t.Leader + " is running and leads; stop it first")
 	case v.Store.Lease.Unchanged < 3*v.Spec.SuspectAfter:

@@ -9,11 +9,8 @@ const (
 	ConfigRefused   Code = "M-C03"
 	SettingBeaten   Code = "M-C04"
 	DiskNearlyFull  Code = "M-H01"
-	ClockSkew       Code = "M-H02"
 	CertExpiring    Code = "M-H03"
 	VersionSkew     Code = "M-H04"
-	ProxyNoPrimary  Code = "M-X01"
-	ProxyPoolFull   Code = "M-X02"
 	ProxyBehindTerm Code = "M-X03"
 )
 
@@ -58,13 +55,6 @@ var hostEntries = []Entry{
 		Doc:  "PostgreSQL stops when it cannot write WAL. Failing over to an equally full standby would not help, so it is not done for this.",
 	},
 	{
-		Code: ClockSkew, Severity: cluster.Warning, Title: "Clocks differ",
-		Text: "the clock of {node} is off by {skew}",
-		Hint: "check time synchronisation (chrony, systemd-timesyncd) on {node}",
-		Args: []string{"skew"},
-		Doc:  "The safety of failover does not rest on clocks. Point-in-time recovery, certificates and every log that people read do.",
-	},
-	{
 		Code: CertExpiring, Severity: cluster.Warning, Title: "A certificate expires soon",
 		Text: "the certificate of {node} expires {when}",
 		Hint: "it is renewed by itself while the store has a quorum; if not, read the log of  manada run  on {node}",
@@ -81,20 +71,6 @@ var hostEntries = []Entry{
 }
 
 var proxyEntries = []Entry{
-	{
-		Code: ProxyNoPrimary, Severity: cluster.Warning, Title: "A proxy holds clients until there is a primary",
-		Text: "proxy {node} holds {clients} clients that wait for a primary",
-		Hint: "they go on by themselves; if it lasts:  manada status  and the metrics of the proxies",
-		Args: []string{"clients"},
-		Doc:  "During failover and switchover new transactions wait, for a bounded time, instead of failing.",
-	},
-	{
-		Code: ProxyPoolFull, Severity: cluster.Warning, Title: "A pool of a proxy is exhausted",
-		Text: "pool {pool} of proxy {node} is full: {clients} clients wait",
-		Hint: "look for idle transactions in pg_stat_activity, or raise proxy.max_clients",
-		Args: []string{"pool", "clients"},
-		Doc:  "Every server connection of the pool is in a transaction and clients queue for them.",
-	},
 	{
 		Code: ProxyBehindTerm, Severity: cluster.Warning, Title: "A proxy follows an old epoch",
 		Text: "proxy {node} follows epoch {epoch}, the herd is at {newest}",

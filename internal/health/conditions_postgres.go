@@ -4,12 +4,11 @@ import "manada/internal/cluster"
 
 // Conditions of PostgreSQL.
 const (
-	PostgresDown      Code = "M-P01"
-	PostgresHung      Code = "M-P02"
-	CannotCommit      Code = "M-P03"
-	CommitNotSync     Code = "M-P04"
-	RestartNeeded     Code = "M-P05"
-	NotStoppedCleanly Code = "M-P06"
+	PostgresDown  Code = "M-P01"
+	PostgresHung  Code = "M-P02"
+	CannotCommit  Code = "M-P03"
+	CommitNotSync Code = "M-P04"
+	RestartNeeded Code = "M-P05"
 )
 
 var postgresEntries = []Entry{
@@ -48,11 +47,5 @@ var postgresEntries = []Entry{
 		Hint: "restart standbys first, then hand over with  manada switchover  and restart the former primary",
 		Args: []string{"parameters"},
 		Doc:  "These parameters take effect only when PostgreSQL starts. Nothing is restarted without being asked.",
-	},
-	{
-		Code: NotStoppedCleanly, Severity: cluster.Info, Title: "PostgreSQL did not stop cleanly",
-		Text: "PostgreSQL on {node} ended without a clean stop and recovers",
-		Hint: "find out why it ended: log of PostgreSQL, kernel log (out of memory)",
-		Doc:  "Crash recovery replays the WAL since the last checkpoint before the node takes part again.",
 	},
 }

@@ -24,7 +24,9 @@ type Enforcement struct {
 func (i *Instance) Enforce(ctx context.Context) (Enforcement, error) {
 	var e Enforcement
 	res, err := i.query(ctx, `
-select name, setting, sourcefile, error from pg_file_settings where sourcefile like '%/postgresql.auto.conf' or error is not null;
+select f.name, f.setting, f.sourcefile, case when p.pending_restart then null else f.error end
+  from pg_file_settings f left join pg_settings p on lower(p.name) = lower(f.name)
+  where f.sourcefile like '%/postgresql.auto.conf' or f.error is not null;
 select name, source from pg_settings where source in ('environment variable', 'command line') and name <> all ('{config_file,hba_file,ident_file,data_directory}');
 select coalesce(r.rolname, 'all roles'), coalesce(d.datname, 'all databases'), c from pg_db_role_setting s
   left join pg_roles r on r.oid = s.setrole left join pg_database d on d.oid = s.setdatabase, unnest(s.setconfig) c

@@ -53,7 +53,7 @@ func Agent(ctx context.Context, c *config.Config, version string, log *slog.Logg
 
 	parts := agent.Parts{
 		Store: st, High: high, Hub: hub, Log: log,
-		MoveStoreLeader: st.MoveLeader, RemoveVoter: st.RemoveVoter,
+		CertNotAfter: id.NotAfter, MoveStoreLeader: st.MoveLeader, RemoveVoter: st.RemoveVoter,
 	}
 	repo := &repository{cfg: c, id: id, log: log}
 	if c.Has(config.Database) {

@@ -8,7 +8,7 @@
 // quorum of the members that still have their data, and gets its vote when it
 // has caught up.
 //
-// What it does not do: it does not decide who should vote (store.Choose does),
+// What it does not do: it does not decide who should vote (every host with the role store does),
 // and it keeps etcd's metrics where etcd puts them, in Prometheus's default
 // registry; use a registry of your own for everything else.
 //

@@ -1,0 +1,56 @@
+package agent
+
+import (
+	"fmt"
+	"strings"
+	"syscall"
+	"time"
+
+	"manada/internal/cluster"
+	"manada/internal/health"
+)
+
+// What is told before it hurts.
+const (
+	diskFull   = 90 // percent of the data directory's file system
+	quotaFull  = 80 // percent of the store's quota
+	certExpiry = 14 * 24 * time.Hour
+)
+
+// limits looks at what runs out slowly: disk, the store's quota, this host's
+// certificate, the WAL that a slot could not keep.
+func (a *Agent) limits() {
+	var cs []cluster.Condition
+	if c, near := diskNearlyFull(a.cfg.Node, a.cfg.StateDir); near {
+		cs = append(cs, c)
+	}
+	if a.parts.CertNotAfter != nil {
+		if at := a.parts.CertNotAfter(); time.Until(at) < certExpiry {
+			cs = append(cs, health.Say(health.CertExpiring, a.cfg.Node, "when", at.UTC().Format(time.DateOnly)))
+		}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if st := a.storeUp; st.QuotaBytes > 0 && st.DBBytes*100 > st.QuotaBytes*quotaFull {
+		cs = append(cs, health.Say(health.StoreNearlyFull, a.cfg.Node, "used", mib(st.DBBytes), "quota", mib(st.QuotaBytes)))
+	}
+	if a.mem.leads != 0 {
+		for _, slot := range a.seen.lostSlots {
+			node := strings.ReplaceAll(strings.TrimPrefix(slot, "manada_"), "_", "-")
+			cs = append(cs, health.Say(health.SlotLostWAL, node, "lsn", "the end of what it has"))
+		}
+	}
+	a.careful = cs
+}
+
+func diskNearlyFull(node, path string) (cluster.Condition, bool) {
+	var st syscall.Statfs_t
+	if path == "" || syscall.Statfs(path, &st) != nil || st.Blocks == 0 {
+		return cluster.Condition{}, false
+	}
+	used := 100 - int(st.Bavail*100/st.Blocks)
+	free := int64(st.Bavail) * st.Bsize
+	return health.Say(health.DiskNearlyFull, node, "path", path, "free", mib(free), "percent", used), used >= diskFull
+}
+
+func mib(n int64) string { return fmt.Sprintf("%d MiB", n>>20) }
