@@ -29,7 +29,7 @@ func public(t *testing.T) string {
 }
 
 func TestPortsDefaultWhereFree(t *testing.T) {
-	p := newPortPicker()
+	p := pickerAlone(t)
 	p.free = func(int) bool { return true }
 	for _, pl := range plans() {
 		got, err := p.pickAll(pl.name, pl.roles, pl.ports)
@@ -43,7 +43,7 @@ func TestPortsDefaultWhereFree(t *testing.T) {
 }
 
 func TestPortsMoveAsideAndAreSaid(t *testing.T) {
-	p := newPortPicker()
+	p := pickerAlone(t)
 	p.free = func(port int) bool { return port != 5431 && port != 15431 && port != 7400 }
 	proxy := plans()[3]
 	got, err := p.pickAll(proxy.name, proxy.roles, proxy.ports)
@@ -56,6 +56,36 @@ func TestPortsMoveAsideAndAreSaid(t *testing.T) {
 	p.free = func(int) bool { return false }
 	if _, err := p.pick("anything", 60000); err == nil {
 		t.Error("found a port although none is free")
+	}
+}
+
+// pickerAlone does not mind what runs on this machine.
+func pickerAlone(t *testing.T) *portPicker {
+	p := newPortPicker()
+	p.mark = func(int) (net.Listener, bool) {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		return l, err == nil
+	}
+	t.Cleanup(p.release)
+	return p
+}
+
+func TestTwoPickersNeverChooseTheSamePort(t *testing.T) {
+	a, b := newPortPicker(), newPortPicker()
+	defer a.release()
+	defer b.release()
+	x, err := a.pick("a", 23456)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if y, err := b.pick("b", x); err != nil || y == x {
+		t.Errorf("both chose %d, %v", y, err)
+	}
+	a.release()
+	c := newPortPicker()
+	defer c.release()
+	if z, err := c.pick("c", x); err != nil || z != x {
+		t.Errorf("%d was let go, yet %d was chosen, %v", x, z, err)
 	}
 }
 

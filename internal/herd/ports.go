@@ -13,10 +13,12 @@ import (
 type portPicker struct {
 	used map[int]bool
 	free func(port int) bool
+	mark func(port int) (net.Listener, bool) // see reserve
 	said []string // what differs from the default
+	held []net.Listener
 }
 
-func newPortPicker() *portPicker { return &portPicker{used: map[int]bool{}, free: portFree} }
+func newPortPicker() *portPicker { return &portPicker{used: map[int]bool{}, free: portFree, mark: reserve} }
 
 // portFree says whether nobody listens there.
 func portFree(port int) bool {
@@ -29,11 +31,34 @@ func portFree(port int) bool {
 }
 
 func (p *portPicker) take(port int) bool {
-	if p.used[port] || !p.free(port) {
+	if p.used[port] {
 		return false
+	}
+	l, ok := p.mark(port)
+	if !ok {
+		return false
+	}
+	p.held = append(p.held, l)
+	if !p.free(port) {
+		return false // the mark goes with the others
 	}
 	p.used[port] = true
 	return true
+}
+
+// reserve keeps a second `up` on this machine from choosing a port on which
+// nobody listens yet. The mark is an abstract socket: it ends with its process.
+func reserve(port int) (net.Listener, bool) {
+	l, err := net.Listen("unix", "@manada-port-"+strconv.Itoa(port))
+	return l, err == nil
+}
+
+// release lets the ports go: the hosts listen, or the herd was not made.
+func (p *portPicker) release() {
+	for _, l := range p.held {
+		l.Close()
+	}
+	p.held = nil
 }
 
 // pick returns a free port for what, preferably want.

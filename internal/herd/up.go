@@ -43,11 +43,13 @@ func Up(ctx context.Context, o Options) (*Herd, Outcome, error) {
 		return nil, 0, err
 	}
 	defer unlock()
+	picker := newPortPicker()
+	defer picker.release()
 	h, err := Open(o.Dir)
 	outcome := Started
 	if errors.Is(err, ErrNone) {
 		outcome = Made
-		h, err = create(o)
+		h, err = create(o, picker)
 	}
 	if err != nil {
 		return nil, 0, err
@@ -102,7 +104,7 @@ func lockDir(o *Options) (func(), error) {
 
 // create writes a new herd down: nothing is started yet. Everything is checked
 // before anything is written, and herd.json, which makes it a herd, comes last.
-func create(o Options) (*Herd, error) {
+func create(o Options, picker *portPicker) (*Herd, error) {
 	user, account, err := runner()
 	if err != nil {
 		return nil, err
@@ -117,11 +119,11 @@ func create(o Options) (*Herd, error) {
 	if blocked != "" {
 		o.Say("user %s cannot reach %s: the data goes to %s", account.Name, blocked, data)
 	}
-	texts, said, err := configure(o.Name, data, user)
+	texts, err := configure(o.Name, data, user, picker)
 	if err != nil {
 		return nil, err
 	}
-	for _, line := range said {
+	for _, line := range picker.said {
 		o.Say("%s", line)
 	}
 	h := &Herd{Dir: o.Dir, File: config.HerdFile{Schema: 1, Cluster: o.Name, Data: data}}
@@ -173,13 +175,12 @@ type hostText struct {
 }
 
 // configure chooses ports and renders and checks every host's configuration.
-func configure(name, data, user string) (texts []hostText, said []string, err error) {
-	picker := newPortPicker()
+func configure(name, data, user string, picker *portPicker) (texts []hostText, err error) {
 	join := ""
 	var problems config.Problems
 	for _, p := range plans() {
 		if p.ports, err = picker.pickAll(p.name, p.roles, p.ports); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		text := render(name, p, data, user, join)
 		c, err := config.Parse(filepath.Join(data, p.name, config.FileName), []byte(text), nil)
@@ -190,7 +191,7 @@ func configure(name, data, user string) (texts []hostText, said []string, err er
 		if errors.As(err, &ps) {
 			problems = append(problems, ps...)
 		} else if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		texts = append(texts, hostText{p.name, text, c})
 		if join == "" {
@@ -198,9 +199,9 @@ func configure(name, data, user string) (texts []hostText, said []string, err er
 		}
 	}
 	if len(problems) > 0 {
-		return nil, nil, problems
+		return nil, problems
 	}
-	return texts, picker.said, nil
+	return texts, nil
 }
 
 // checkNew checks a host that is to be made; its token comes later.
