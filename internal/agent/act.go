@@ -230,6 +230,14 @@ func (a *Agent) setSync(ctx context.Context, s cluster.SyncSetting) error {
 	if _, err := a.db.SetSync(ctx, s); err != nil {
 		return err
 	}
+	if len(s.Names) > 0 && a.leading() {
+		// Waiting commits are released by a standby's next reply. It has replied
+		// to all that there is, and while everybody waits nothing new is written:
+		// without this they wait for its next status, up to a second.
+		if err := a.db.Nudge(ctx); err != nil {
+			return err
+		}
+	}
 	a.observe(ctx)
 	raised := s.K > 1 && (s.K > was.K || !known)
 	outside := a.outsideStillSync(s)
@@ -249,6 +257,12 @@ func (a *Agent) setSync(ctx context.Context, s cluster.SyncSetting) error {
 		}
 	})
 	return nil
+}
+
+func (a *Agent) leading() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.mem.leads != 0
 }
 
 // outsideStillSync: a walsender that is not in the setting and not async applies

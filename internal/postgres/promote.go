@@ -161,6 +161,15 @@ func (i *Instance) WriteControl(ctx context.Context, epoch uint64, node, nonce s
 	return nil
 }
 
+// Nudge writes a little WAL, flushed here and waiting for nobody, so that every
+// standby has something to flush and to reply to.
+func (i *Instance) Nudge(ctx context.Context) error {
+	if _, err := i.query(ctx, "update manada.control set at = now() where epoch = (select max(epoch) from manada.control)"); err != nil {
+		return fmt.Errorf("write a little WAL: %w", err)
+	}
+	return nil
+}
+
 // Checkpoint runs CHECKPOINT on a connection of its own, so that observations
 // do not wait for it; run it in the background.
 func (i *Instance) Checkpoint(ctx context.Context) error {
