@@ -14,11 +14,13 @@ type portPicker struct {
 	used map[int]bool
 	free func(port int) bool
 	mark func(port int) (net.Listener, bool) // see reserve
-	said []string // what differs from the default
+	said []string                            // what differs from the default
 	held []net.Listener
 }
 
-func newPortPicker() *portPicker { return &portPicker{used: map[int]bool{}, free: portFree, mark: reserve} }
+func newPortPicker() *portPicker {
+	return &portPicker{used: map[int]bool{}, free: portFree, mark: reserve}
+}
 
 // portFree says whether nobody listens there.
 func portFree(port int) bool {
