@@ -103,6 +103,9 @@ func (a *app) run(ctx context.Context, mirror bool) error {
 	if f, ok := a.err.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 		mirror = true
 	}
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	go herd.KeepPorts(life, c)
 	err = supervisor.Run(context.WithoutCancel(ctx), a.supervisorConfig(c, exe, account, mirror))
 	var f *failure
 	if err != nil && !errors.As(err, &f) {

@@ -1,6 +1,7 @@
 package herd
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -9,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"manada/internal/config"
 	"manada/internal/pki"
@@ -309,5 +311,27 @@ func TestURI(t *testing.T) {
 	uri, err = HostURI(c, "10.0.0.1:5431", URIOptions{User: "app"})
 	if err != nil || uri != "postgresql://app@10.0.0.1:5431/postgres?sslmode=verify-full&sslrootcert="+filepath.Join(c.IdentityDir(), "ca.crt") {
 		t.Errorf("beyond loopback: %s %v", uri, err)
+	}
+}
+
+func TestPortsOfARunningHostAreLeftAlone(t *testing.T) {
+	c := &config.Config{Roles: []string{"repository"}, Ports: config.Ports{Peer: 24561, HTTP: 24562, Backup: 24563}}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { KeepPorts(ctx, c); close(ended) }()
+	defer func() { cancel(); <-ended }()
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+		p := newPortPicker()
+		got, err := p.pick("x", 24562) // nobody listens there
+		p.release()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got != 24562 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the port of a running host was chosen")
+		}
 	}
 }

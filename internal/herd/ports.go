@@ -1,9 +1,11 @@
 package herd
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"strconv"
+	"time"
 
 	"manada/internal/config"
 )
@@ -53,6 +55,35 @@ func (p *portPicker) take(port int) bool {
 func reserve(port int) (net.Listener, bool) {
 	l, err := net.Listen("unix", "@manada-port-"+strconv.Itoa(port))
 	return l, err == nil
+}
+
+// KeepPorts marks the ports of a host that runs, until ctx ends: a new herd on
+// this machine leaves them alone also while a process of the host is down.
+func KeepPorts(ctx context.Context, c *config.Config) {
+	held := map[int]net.Listener{}
+	defer func() {
+		for _, l := range held {
+			l.Close()
+		}
+	}()
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for used := c.UsedPorts(); len(held) < len(used); {
+		for _, u := range used {
+			if held[u.Port] != nil {
+				continue
+			}
+			if l, ok := reserve(u.Port); ok { // else the `up` that made us still has it
+				held[u.Port] = l
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+	<-ctx.Done()
 }
 
 // release lets the ports go: the hosts listen, or the herd was not made.
