@@ -68,12 +68,33 @@ func (a *Agent) asks(kind string) http.Handler {
 		if q.OldPrimaryOff {
 			req.Options["old_primary_is_off"] = "true"
 		}
-		if err := a.store.CreateRequest(r.Context(), req); err != nil {
+		if err := a.file(r.Context(), req); err != nil {
 			peer.WriteError(w, storeDown(err))
 			return
 		}
 		peer.WriteJSON(w, Ticket{ID: req.ID, To: q.To})
 	})
+}
+
+// file writes a request into the store. Its id makes that safe to try again,
+// for instance over an election of the store.
+func (a *Agent) file(ctx context.Context, q store.Request) error {
+	ctx, cancel := context.WithTimeout(ctx, 4*time.Second)
+	defer cancel()
+	for {
+		err := a.store.CreateRequest(ctx, q)
+		if err == nil || errors.Is(err, store.ErrExists) {
+			return nil
+		}
+		if !errors.Is(err, store.ErrUnknown) && !errors.Is(err, store.ErrUnreachable) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
 }
 
 func storeDown(err error) error {
