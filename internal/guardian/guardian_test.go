@@ -132,9 +132,8 @@ func TestT14_DeadPostmasterLeavesNothing(t *testing.T) {
 	if time.Since(begun) > 2*time.Second {
 		t.Error("the tree was emptied late")
 	}
-	if !gone(busy) {
-		t.Error("the busy backend lives")
-	}
+	// A process that is past its memory counts as ended a moment before it is gone.
+	h.until("the busy backend's end", func() bool { return gone(busy) })
 	if _, err := os.Stat(filepath.Join(h.cfg.DataDir, "postmaster.pid")); err == nil {
 		t.Error("postmaster.pid is left")
 	}
@@ -176,9 +175,8 @@ func TestM9_NewGuardianAdopts(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Log("empty", time.Since(begun))
-	if !gone(busy) {
-		t.Error("the busy backend lives")
-	}
+	// A process that is past its memory counts as ended a moment before it is gone.
+	h.until("the busy backend's end", func() bool { return gone(busy) })
 }
 
 func TestAgentRestartFindsTheSameGuardian(t *testing.T) {

@@ -23,7 +23,7 @@ func TestFoundStartObserveStop(t *testing.T) {
 	t.Log("found", time.Since(begun))
 	must(t, n.Found(ctx)) // idempotent
 	o := n.observe()
-	if !o.HasData || o.Instance == "" || o.FormerPrimary != true || !o.CleanStop {
+	if !o.HasData || o.Instance == "" || o.FormerPrimary || !o.CleanStop {
 		t.Fatalf("after founding: %+v", o)
 	}
 	begun = time.Now()

@@ -181,7 +181,7 @@ func TestLookupGivesUpWithItsCaller(t *testing.T) {
 }
 
 func TestDialRefusesPlainAbroad(t *testing.T) {
-	for _, d := range []*Dialer{{PlainLocal: true}, {}} {
+	for _, d := range []*Dialer{{PlainLocal: true, LoginTimeout: time.Second}, {LoginTimeout: time.Second}} {
 		addr := "192.0.2.1:5432"
 		if !d.PlainLocal {
 			addr = "127.0.0.1:5432"
