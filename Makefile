@@ -6,7 +6,7 @@ GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS := -s -w -X manada/internal/cli.version=$(VERSION)
 
-.PHONY: all build test check demo up down deps clean
+.PHONY: all build test check chaos demo up down deps clean
 
 all: build
 
@@ -27,6 +27,11 @@ test:
 check:
 	$(GO) vet ./...
 	$(GO) test -short ./...
+
+# Failures in random order on one herd, 100 of them: about an hour.
+chaos:
+	@scripts/deps.sh test
+	$(GO) test ./test/e2e -run Chaos -count=1 -long -timeout 5h -v
 
 demo: deps build
 	@scripts/demo.sh

@@ -82,7 +82,7 @@ func statusCheckWell(t *testing.T) {
 func (e *env) pgbackrest(args ...string) result {
 	e.Helper()
 	repo := filepath.Join(e.Data, "backup", "repo")
-	args = append([]string{"--stanza=herd", "--repo1-path=" + repo, "--log-level-file=off", "--log-level-console=warn"}, args...)
+	args = append([]string{"--stanza=herd", "--repo1-path=" + repo, "--no-config", "--log-level-file=off", "--log-level-console=warn"}, args...)
 	return e.run(e.asOwner(exec.CommandContext(e.ctx, "pgbackrest", args...), repo))
 }
 
@@ -180,6 +180,7 @@ func backupsAfterFailover(t *testing.T) {
 		},
 	} {
 		dir := filepath.Join(where, strings.ReplaceAll(name, " ", "-"))
+		e.mkdir(dir, where)
 		e.ok(restore(dir))
 		p := e.startByHand(dir, "-c", "synchronous_standby_names=", "-c", "archive_mode=off", "-c", "listen_addresses=",
 			"-c", "max_connections=500", "-c", "max_wal_senders=64", "-c", "max_worker_processes=64")
@@ -190,6 +191,12 @@ func backupsAfterFailover(t *testing.T) {
 		p.kill()
 		_ = os.RemoveAll(dir)
 	}
+}
+
+// mkdir makes a folder that belongs to the same user as another.
+func (e *env) mkdir(dir, like string) {
+	e.Helper()
+	e.ok(e.run(e.asOwner(exec.CommandContext(e.ctx, "mkdir", "-m", "700", dir), like)))
 }
 
 // archiveAll waits until everything that was committed is in the archive.

@@ -135,7 +135,7 @@ func badUp(e *env) {
 		if err := os.WriteFile(f, []byte("cluster: herd\nnode: a\nroles: [store]\ndata_dir: "+data+"\n"), 0o644); err != nil {
 			e.Fatal(err)
 		}
-		e.refused(e.bare("run", "-c", f), 2, f+":4: data_dir", data)
+		e.refused(e.bare("run", "-c", f), 2, f+":4: data_dir", filepath.Dir(data))
 	}
 }
 

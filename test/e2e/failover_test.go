@@ -2,9 +2,11 @@ package e2e
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -69,6 +71,15 @@ func primaryHostKilled(t *testing.T) {
 // it must never acknowledge alone (C5).
 func startGate(e *env, node string) {
 	e.Helper()
+	// A postmaster that was killed is in its postmaster.pid until init has
+	// reaped it.
+	old := e.Postmaster(node)
+	e.eventually(20*time.Second, "end of the old postmaster", func() string {
+		if err := syscall.Kill(old, 0); old != 0 && !errors.Is(err, syscall.ESRCH) {
+			return fmt.Sprint(old, err)
+		}
+		return ""
+	})
 	p := e.startByHand(e.Data + "/" + node + "/pgdata")
 	commit := p.psqlStart("insert into manada_written (id, conn) values (-1, 0)")
 	e.eventually(20*time.Second, "commit that waits for a standby", func() string {

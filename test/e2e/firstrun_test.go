@@ -61,6 +61,9 @@ func firstRunInterrupted(t *testing.T) {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
 	}
+	if pid := e.Postmaster("master"); pid != 0 {
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+	}
 	r := e.ok(e.bare("up", "--dir", dir))
 	if !strings.Contains(r.out, "postgresql://") || !strings.Contains(r.out, "Next:") {
 		t.Errorf("up does not say what to do next:\n%s", r.out)

@@ -14,7 +14,10 @@ import (
 	"time"
 )
 
-var long = flag.Bool("long", false, "repeat the failures many times")
+var (
+	long   = flag.Bool("long", false, "repeat the failures many times, in random order")
+	rounds = flag.Int("rounds", 100, "how many failures with -long")
+)
 
 // janitorEnv makes this program the janitor of the folder that it names.
 const janitorEnv = "MANADA_E2E_JANITOR"

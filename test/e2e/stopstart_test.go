@@ -37,7 +37,7 @@ func powerLoss(t *testing.T) {
 	if !strings.Contains(r.out, "ready again, with its data") {
 		t.Errorf("up after a power loss says:\n%s", r.out)
 	}
-	t.Logf("power loss: up again after %d ms; %d commits were acknowledged", r.took.Milliseconds(), l.Acked())
+	t.Logf("power loss: up again after %d ms; %d commits were acknowledged\n%s", r.took.Milliseconds(), l.Acked(), r.err)
 	e.healthy()
 	l.none("power loss")
 }
@@ -76,7 +76,7 @@ func downAndUp(t *testing.T) {
 	}
 	e.refused(e.manada("status"), 1, "no host of the herd answers", "hint: manada up")
 	r = e.ok(e.manada("up"))
-	t.Logf("up: %d ms", r.took.Milliseconds())
+	t.Logf("up: %d ms\n%s", r.took.Milliseconds(), r.err)
 	if now := e.healthy(); now.Primary != s.Primary {
 		t.Errorf("%s was the primary before down, %s is after up", s.Primary, now.Primary)
 	}
