@@ -78,11 +78,18 @@ func statusCheckWell(t *testing.T) {
 	})
 }
 
-// pgbackrest runs Debian's program on the herd's repository.
+// pgbackrest runs Debian's program on the herd's repository, with files of its
+// own: an ordinary user may not touch the packaged ones.
 func (e *env) pgbackrest(args ...string) result {
 	e.Helper()
 	repo := filepath.Join(e.Data, "backup", "repo")
-	args = append([]string{"--stanza=herd", "--repo1-path=" + repo, "--no-config", "--log-level-file=off", "--log-level-console=warn"}, args...)
+	scratch := e.ownedFolder(repo)
+	conf := filepath.Join(scratch, "pgbackrest.conf")
+	text := fmt.Sprintf("[global]\nrepo1-path=%s\nlog-level-file=off\nlog-level-console=warn\nlock-path=%s\narchive-async=y\nspool-path=%s\n", repo, scratch, scratch)
+	if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
+		e.Fatal(err)
+	}
+	args = append([]string{"--stanza=herd", "--config=" + conf}, args...)
 	return e.run(e.asOwner(exec.CommandContext(e.ctx, "pgbackrest", args...), repo))
 }
 
@@ -175,12 +182,9 @@ func backupsAfterFailover(t *testing.T) {
 	for name, restore := range map[string]func(dir string) result{
 		"manada restore of the newest": func(dir string) result { return e.manada("restore", "--to", dir) },
 		"manada restore of the oldest": func(dir string) result { return e.manada("restore", "--to", dir, "--set", all[0]) },
-		"pgbackrest restore": func(dir string) result {
-			return e.pgbackrest("--pg1-path="+dir, "--lock-path="+e.ownedFolder(e.Data+"/backup"), "restore")
-		},
+		"pgbackrest restore":           func(dir string) result { return e.pgbackrest("--pg1-path="+dir, "restore") },
 	} {
 		dir := filepath.Join(where, strings.ReplaceAll(name, " ", "-"))
-		e.mkdir(dir, where)
 		e.ok(restore(dir))
 		p := e.startByHand(dir, "-c", "synchronous_standby_names=", "-c", "archive_mode=off", "-c", "listen_addresses=",
 			"-c", "max_connections=500", "-c", "max_wal_senders=64", "-c", "max_worker_processes=64")
@@ -191,12 +195,6 @@ func backupsAfterFailover(t *testing.T) {
 		p.kill()
 		_ = os.RemoveAll(dir)
 	}
-}
-
-// mkdir makes a folder that belongs to the same user as another.
-func (e *env) mkdir(dir, like string) {
-	e.Helper()
-	e.ok(e.run(e.asOwner(exec.CommandContext(e.ctx, "mkdir", "-m", "700", dir), like)))
 }
 
 // archiveAll waits until everything that was committed is in the archive.
