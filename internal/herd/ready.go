@@ -112,7 +112,7 @@ func (h *Herd) voters(s cluster.Status) error {
 
 func synchronous(s cluster.Status) error {
 	if s.Primary == "" {
-		return errors.New("no primary yet: " + health.Why(s))
+		return errors.New("no primary yet: " + strings.TrimPrefix(health.Why(s), "no primary: "))
 	}
 	if s.K == 0 || len(s.Sync) == 0 {
 		return fmt.Errorf("%s is the primary, no synchronous standby yet: %s", s.Primary, health.Why(s))
