@@ -76,7 +76,7 @@ func run(ctx context.Context, what string, n int, dir, out string) error {
 			h.Remove()
 		}
 	}()
-	r := result{What: what, N: n, Unit: "ms", Seen: map[string]int{}, Command: "go run ./bench/failover " + strings.Join(os.Args[1:], " ")}
+	r := result{What: what, N: n, Unit: "ms", Seen: map[string]int{}, Command: fmt.Sprintf("go run ./bench/failover -n %d %s", n, what)}
 	commit, _ := exec.Command("git", "rev-parse", "--short", "HEAD").Output()
 	r.Commit = strings.TrimSpace(string(commit))
 	for i := range n {

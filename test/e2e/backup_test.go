@@ -141,6 +141,10 @@ func (e *env) interrupt(args ...string) result {
 		}()
 		r := e.run(cmd)
 		close(stop)
+		if r.code == 130 && args[0] == "backup" && !strings.Contains(r.out+r.err, "goes on") {
+			after *= 3 // too early: the primary had not been asked yet
+			continue
+		}
 		if r.code == 130 || after < 20*time.Millisecond {
 			return r
 		}
