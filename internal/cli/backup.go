@@ -11,30 +11,13 @@ import (
 	"github.com/spf13/cobra"
 
 	"manada/internal/backup"
+	"manada/internal/process"
 )
 
 // backupJob is a backup under way or the last one that ended, as the primary's
 // agent tells it: POST /v1/backup {"type"} starts one and answers it, GET
 // /v1/backup tells of it.
-type backupJob struct {
-	ID         string     `json:"id"`
-	Node       string     `json:"node"`
-	Type       string     `json:"type"`
-	State      string     `json:"state"` // running, done or failed
-	Phase      string     `json:"phase"`
-	BytesDone  int64      `json:"bytes_done"`
-	BytesTotal int64      `json:"bytes_total"`
-	Label      string     `json:"label"` // of a done one
-	Prior      string     `json:"prior"`
-	Size       int64      `json:"size_bytes"`
-	Copied     int64      `json:"copied_bytes"`
-	RepoSize   int64      `json:"repo_bytes"`
-	Notices    []string   `json:"notices"`
-	Error      string     `json:"error"`
-	Hint       string     `json:"hint"`
-	Start      time.Time  `json:"start"`
-	Stop       *time.Time `json:"stop"`
-}
+type backupJob = process.Job
 
 func (a *app) backupCmd() *cobra.Command {
 	var kind string

@@ -9,18 +9,14 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"manada/internal/agent"
 	"manada/internal/cluster"
 	"manada/internal/peer"
 	"manada/internal/store"
 )
 
 // roleRequest is what POST /v1/switchover and /v1/failover take.
-type roleRequest struct {
-	To             string `json:"to,omitempty"`
-	AcceptDataLoss bool   `json:"accept_data_loss,omitempty"`
-	OldPrimaryOff  bool   `json:"old_primary_is_off,omitempty"`
-	By             string `json:"by,omitempty"`
-}
+type roleRequest = agent.RequestVerb
 
 func (a *app) switchoverCmd() *cobra.Command {
 	var timeout time.Duration
