@@ -105,7 +105,7 @@ func (e *Entry) await(ctx context.Context) error {
 		}
 		if why != said {
 			said = why
-			e.Log.Info("not a member of a herd yet", "node", h.Node, "why", why)
+			e.Log.Info("not a member of a herd yet", "why", why)
 		}
 		select {
 		case <-ctx.Done():
@@ -153,7 +153,7 @@ func (e *Entry) round(ctx context.Context, m *pki.Meeting, notFresh error, stop 
 }
 
 func (e *Entry) found() error {
-	e.Log.Info("founding the herd: every other voter is new, too", "cluster", e.Host.Cluster, "node", e.Host.Node)
+	e.Log.Info("founding the herd: every other voter is new, too", "cluster", e.Host.Cluster)
 	return herd.Found(e.Config, e.Account)
 }
 

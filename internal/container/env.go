@@ -46,8 +46,7 @@ type App struct {
 
 // ProxyOptions are pgpool's that have a meaning here.
 type ProxyOptions struct {
-	MaxClients int
-	Split      string // "on", "off" or empty: as the configuration has it
+	Off bool // no load balancing: everything goes to the primary
 }
 
 // reader reads variables; what it was asked for counts as known.
@@ -279,7 +278,7 @@ func (h *Host) proxy(r *reader) {
 		if yes, ok := truth[strings.ToLower(v)]; !ok {
 			r.fail("PGPOOL_ENABLE_LOAD_BALANCING", "%q is neither yes nor no", v)
 		} else {
-			h.Proxy.Split = map[bool]string{true: "on", false: "off"}[yes]
+			h.Proxy.Off = !yes
 		}
 	}
 	if n := r.first("PGPOOL_MAX_POOL", "PGPOOL_NUM_INIT_CHILDREN"); n != "" {

@@ -58,11 +58,12 @@ func Render(h *Host, p Places) (text []byte, refused []string, err error) {
 	if len(h.Partners) > 0 {
 		doc["join"] = section{"addresses": h.Partners, "secret_file": p.SecretFile(h)}
 	}
-	proxy := section{}
-	if h.Proxy.Split != "" {
-		proxy["split"] = h.Proxy.Split
+	if h.Proxy.Off {
+		doc["proxy"] = section{"split": "off"}
 	}
-	doc["proxy"] = proxy
+	if h.Has(config.Repository) {
+		doc["backup"] = section{"repo_path": p.Repo}
+	}
 	if refused, err = h.files(p, doc); err != nil {
 		return nil, nil, err
 	}
