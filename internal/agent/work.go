@@ -173,7 +173,7 @@ func (a *Agent) rewind(ctx context.Context, act decide.Action) error {
 		return err
 	}
 	a.unread()
-	if err := a.db.Rewind(ctx, src, act.Fork, a.progress("pg_rewind from "+act.To)); err != nil {
+	if err := a.db.Rewind(ctx, src, a.term(), a.progress("pg_rewind from "+act.To)); err != nil {
 		return err
 	}
 	a.event("rewound", act.Epoch, a.cfg.Node+" was rewound from "+act.To)

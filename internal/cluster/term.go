@@ -179,6 +179,26 @@ func (t *Term) WALEpoch(tl Timeline, l LSN) (uint64, bool) {
 	}
 }
 
+// Divergence is where WAL that ends at p left the line to the current epoch: what
+// lies past it is on no other node's line. The end itself when it never left;
+// the newest fork when p's epoch is not in the history.
+func (t *Term) Divergence(p Position) LSN {
+	left := map[uint64]LSN{t.Epoch: p.LSN} // where the current line left each of its epochs
+	for b, ok := t.Branch(t.Epoch); ok && b.Parent != 0; b, ok = t.Branch(b.Parent) {
+		left[b.Parent] = b.ForkLSN
+	}
+	for e, end := p.Epoch, p.LSN; ; {
+		if at, ok := left[e]; ok {
+			return min(at, end)
+		}
+		b, ok := t.Branch(e)
+		if !ok {
+			return t.Current().ForkLSN
+		}
+		e, end = b.Parent, b.ForkLSN
+	}
+}
+
 // IsPrefix says whether WAL that ends at p is a prefix of the history of the
 // epoch: p's epoch is the epoch or an ancestor of it, and p does not lie past
 // the fork at which the line to the epoch left p's epoch. It is the heart of

@@ -49,7 +49,6 @@ type Action struct {
 	Sync     cluster.SyncSetting
 	PIDs     []int
 	Mode     string
-	Fork     cluster.LSN
 	Note     string
 	OK       bool
 	Lossy    bool // refused because commits would be lost
