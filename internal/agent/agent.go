@@ -75,6 +75,9 @@ type Agent struct {
 	overridden chan struct{} // a setting comes from somewhere else
 	events     chan store.Event
 
+	stopping atomic.Bool // this host is being stopped: it takes over nothing any more
+	ending   atomic.Bool // and PostgreSQL with it: nothing is begun any more
+
 	looking sync.Mutex   // one observation at a time
 	turned  atomic.Int64 // when the loop last turned, nanoseconds since 1970
 

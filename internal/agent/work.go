@@ -214,20 +214,3 @@ func (a *Agent) progress(what string) postgres.Progress {
 		a.setBusy(text)
 	}
 }
-
-// StopPostgres stops this node's PostgreSQL cleanly. The agent goes on beating
-// meanwhile and starts nothing any more.
-func (a *Agent) StopPostgres(ctx context.Context) error {
-	if a.db == nil {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, a.cfg.StopTimeout+10*time.Second)
-	defer cancel()
-	a.setBusy("stopping PostgreSQL, as this host's manada is being stopped")
-	a.observe(ctx)
-	a.endForeignSenders(ctx)
-	if err := a.db.Stop(ctx, guardian.Fast, a.cfg.StopTimeout); err != nil {
-		return fmt.Errorf("stop PostgreSQL on %s: %w", a.cfg.Node, err)
-	}
-	return nil
-}

@@ -21,6 +21,8 @@ func TestHerd(t *testing.T) {
 		{"PostmasterKilled", postmasterKilled},
 		{"PrimaryHostKilled", primaryHostKilled},
 		{"StandbyHostKilled", standbyHostKilled},
+		{"PrimaryHostStopped", primaryHostStopped},
+		{"StandbyHostStopped", standbyHostStopped},
 		{"Switchover", switchover},
 		{"PostmasterFrozen", postmasterFrozen},
 		{"ProcessesKilled", processesKilled},
