@@ -96,6 +96,7 @@ type Agent struct {
 	nodes        []store.Node
 	drift        []cluster.Condition
 	careful      []cluster.Condition // of limits.go
+	stepFails    []cluster.Condition // of the newest long operation
 	putBack      string
 	putBackAt    time.Time
 	archiveErr   string

@@ -3,11 +3,13 @@ package agent
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"manada/internal/cluster"
 	"manada/internal/decide"
 	"manada/internal/guardian"
+	"manada/internal/health"
 	"manada/internal/postgres"
 	"manada/internal/store"
 )
@@ -47,12 +49,35 @@ func (a *Agent) begin(ctx context.Context, act decide.Action, op func(context.Co
 		took := time.Since(began).Milliseconds()
 		if err != nil && ctx.Err() == nil {
 			a.log.Error("operation failed", "action", act.String(), "took_ms", took, "error", err.Error())
+			a.failed(act, err)
 			a.pauseAfterFailure(ctx)
 		} else {
+			a.failed(act, nil)
 			a.log.Info("operation done", "action", act.String(), "took_ms", took)
 		}
 		a.poke()
 	}()
+}
+
+// failed remembers for `status` how the newest long operation ended.
+func (a *Agent) failed(act decide.Action, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.stepFails = nil
+	if err != nil {
+		a.stepFails = []cluster.Condition{health.Say(health.StepFails, a.cfg.Node, "step", string(act.Verb), "why", brief(err))}
+	}
+}
+
+// brief is an error on one line of a length that a table bears; its end says
+// most.
+func brief(err error) string {
+	const most = 300
+	text := []rune(strings.Join(strings.Fields(err.Error()), " "))
+	if len(text) > most {
+		return string(text[:most/3]) + " ... " + string(text[len(text)-2*most/3:])
+	}
+	return string(text)
 }
 
 // pauseAfterFailure keeps an operation that fails at once from being repeated
