@@ -67,13 +67,13 @@ type Agent struct {
 	log   *slog.Logger
 	parts Parts
 
-	life       context.Context // of Run, for work that outlives a step
 	started    time.Time
 	boot       string
 	bootSeq    uint64
 	wake       chan struct{}
 	overridden chan struct{} // a setting comes from somewhere else
 	events     chan store.Event
+	opened     chan struct{} // this node has opened an epoch
 
 	stopping atomic.Bool // this host is being stopped: it takes over nothing any more
 	ending   atomic.Bool // and PostgreSQL with it: nothing is begun any more
@@ -115,7 +115,7 @@ func New(cfg Config, p Parts) *Agent {
 		cfg: cfg, store: p.Store, high: p.High, hub: p.Hub, db: p.Database, guard: p.Guardian,
 		repo: p.Repo, log: p.Log, parts: p,
 		started: time.Now(), boot: hex.EncodeToString(id), bootSeq: uint64(time.Now().UnixNano()),
-		wake: make(chan struct{}, 1), overridden: make(chan struct{}, 1), events: make(chan store.Event, 64),
+		wake: make(chan struct{}, 1), overridden: make(chan struct{}, 1), events: make(chan store.Event, 64), opened: make(chan struct{}, 1),
 	}
 	a.mem = newMemory()
 	a.turned.Store(time.Now().UnixNano())
@@ -129,11 +129,13 @@ func New(cfg Config, p Parts) *Agent {
 // see Shutdown.
 func (a *Agent) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	a.life = ctx
 	loops := []func(context.Context){a.followStore, a.renewLoop, a.eventLoop, a.membersLoop, a.loop}
 	if a.db != nil {
 		a.observe(ctx)
 		loops = append(loops, a.observeLoop, a.guardianLoop, a.careLoop)
+		if a.repo != nil {
+			loops = append(loops, a.backfillLoop)
+		}
 	}
 	for _, f := range loops {
 		g.Go(func() error { f(ctx); return nil })
