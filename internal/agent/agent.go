@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"log/slog"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -66,6 +67,7 @@ type Agent struct {
 	repo  Repository
 	log   *slog.Logger
 	parts Parts
+	wal   string // pg_wal of this node
 
 	started    time.Time
 	boot       string
@@ -116,6 +118,9 @@ func New(cfg Config, p Parts) *Agent {
 		repo: p.Repo, log: p.Log, parts: p,
 		started: time.Now(), boot: hex.EncodeToString(id), bootSeq: uint64(time.Now().UnixNano()),
 		wake: make(chan struct{}, 1), overridden: make(chan struct{}, 1), events: make(chan store.Event, 64), opened: make(chan struct{}, 1),
+	}
+	if a.db != nil {
+		a.wal = filepath.Join(a.db.Config().DataDir, "pg_wal")
 	}
 	a.mem = newMemory()
 	a.turned.Store(time.Now().UnixNano())

@@ -167,8 +167,7 @@ func (a *Agent) backfill(ctx context.Context, t *cluster.Term) (missing string, 
 	}
 	const segSize = 16 << 20
 	last := parent.Timeline.Segment(b.ForkLSN, segSize)
-	dir := filepath.Join(a.db.Config().DataDir, "pg_wal")
-	names, err := filepath.Glob(filepath.Join(dir, fmt.Sprintf("%08X????????????????", uint32(parent.Timeline))))
+	names, err := filepath.Glob(filepath.Join(a.wal, fmt.Sprintf("%08X????????????????", uint32(parent.Timeline))))
 	if err != nil {
 		return "", nil
 	}

@@ -8,8 +8,6 @@ import (
 	"slices"
 	"testing"
 	"time"
-
-	"manada/internal/postgres"
 )
 
 // flakyRepo refuses the first pushes.
@@ -40,18 +38,10 @@ func TestT11_BackfillIsTriedUntilItSucceeds(t *testing.T) {
 	repo := &flakyRepo{refuse: 2, done: make(chan struct{})}
 	a.repo = repo
 	a.cfg.Spec.SuspectAfter = time.Millisecond
-	data := t.TempDir()
-	var err error
-	if a.db, err = postgres.New(postgres.Config{BinDir: "/nowhere", DataDir: data, StateDir: t.TempDir(), RunDir: t.TempDir(), Node: "master", Cluster: "c", Port: 5432}, nil); err != nil {
-		t.Fatal(err)
-	}
-	wal := filepath.Join(data, "pg_wal")
-	if err := os.MkdirAll(wal, 0o700); err != nil {
-		t.Fatal(err)
-	}
+	a.wal = t.TempDir()
 	// Whole segments below the fork; the one that holds it; one of the new timeline.
 	for _, n := range []string{"000000010000000000000001", "000000010000000000000002", "000000010000000000000003", "000000020000000000000003"} {
-		if err := os.WriteFile(filepath.Join(wal, n), nil, 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(a.wal, n), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
