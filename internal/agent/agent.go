@@ -77,6 +77,7 @@ type Agent struct {
 	events     chan store.Event
 	opened     chan struct{} // this node has opened an epoch
 
+	leaving  atomic.Bool // a lone leader leaves its last word
 	stopping atomic.Bool // this host is being stopped: it takes over nothing any more
 	ending   atomic.Bool // and PostgreSQL with it: nothing is begun any more
 
@@ -170,6 +171,7 @@ type memory struct {
 	progress     cluster.LSN
 	progressAt   time.Time
 	fork         cluster.LSN
+	archived     cluster.LSN // all WAL of the newest final position is archived up to here
 }
 
 // decidePosition is where the WAL ended when it was last read with no receiver.

@@ -165,13 +165,12 @@ func (a *Agent) backfill(ctx context.Context, t *cluster.Term) (missing string, 
 	if !ok {
 		return "", nil
 	}
-	const segSize = 16 << 20
 	last := parent.Timeline.Segment(b.ForkLSN, segSize)
-	names, err := filepath.Glob(filepath.Join(a.wal, fmt.Sprintf("%08X????????????????", uint32(parent.Timeline))))
+	names, err := a.segments(parent.Timeline)
 	if err != nil {
 		return "", nil
 	}
-	for _, path := range names { // Glob sorts
+	for _, path := range names {
 		if filepath.Base(path) >= last {
 			break
 		}

@@ -27,6 +27,10 @@ func (a *Agent) StopPostgres(ctx context.Context) error {
 	return a.stopForGood(ctx)
 }
 
+// lastWordWithin bounds how long a lone primary's host waits for the end of its
+// WAL to be archived, after PostgreSQL has stopped.
+const lastWordWithin = 8 * time.Second
+
 // leave gives up what this node is to the others. It is a courtesy that saves
 // clients the time-outs: the protocol holds without.
 func (a *Agent) leave(ctx context.Context) {
@@ -37,6 +41,8 @@ func (a *Agent) leave(ctx context.Context) {
 	case t == nil || paused:
 	case t.Leader == a.cfg.Node && t.Open && len(t.Sync) > 0:
 		a.giveUpLead(ctx)
+	case t.Leader == a.cfg.Node && t.Open && t.K == 0:
+		a.leaveWord()
 	case t.Leader != a.cfg.Node && inSync(t, a.cfg.Node):
 		left := func() bool { t, _ := a.recordNow(); return !inSync(t, a.cfg.Node) }
 		a.until(ctx, left)
@@ -81,6 +87,35 @@ func (a *Agent) giveUpLead(ctx context.Context) {
 		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
 		_ = a.store.DeleteRequest(late, q.ID) // not to be carried out when this host is back
+	}
+}
+
+// leaveWord stops a primary that commits alone and waits until the record says
+// where its WAL ends, and the archive has all of it.
+func (a *Agent) leaveWord() {
+	if a.repo == nil {
+		return
+	}
+	a.leaving.Store(true)
+	ctx, cancel := context.WithTimeout(context.Background(), a.cfg.StopTimeout) // detached: leave is bounded without the stop
+	defer cancel()
+	a.setBusy("the stop of PostgreSQL")
+	a.endForeignSenders(ctx)
+	err := a.db.Stop(ctx, guardian.Fast, a.cfg.StopTimeout)
+	a.observe(ctx)
+	a.setBusy("")
+	a.poke()
+	if err != nil {
+		return // stopForGood says so
+	}
+	wait, end := context.WithTimeout(ctx, lastWordWithin)
+	defer end()
+	said := func() bool { t, _ := a.recordNow(); _, ok := t.LastWord(); return ok || t.Leader != a.cfg.Node }
+	a.until(wait, said)
+	if t, _ := a.recordNow(); !said() {
+		a.log.Warn("this host is stopped, and only it has the newest commits", "epoch", t.Epoch)
+	} else if p, ok := t.LastWord(); ok {
+		a.log.Info("all commits are in the archive; another node may lead if this one does not come back", "epoch", t.Epoch, "lsn", p.LSN.String())
 	}
 }
 

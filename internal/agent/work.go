@@ -32,6 +32,10 @@ func (a *Agent) long(v *decide.View, act decide.Action) (func(context.Context) e
 		return func(ctx context.Context) error { return a.promote(ctx, act) }, true
 	case decide.Rewind:
 		return func(ctx context.Context) error { return a.rewind(ctx, act) }, true
+	case decide.ArchiveTail:
+		return func(ctx context.Context) error { return a.archiveTail(ctx, act.LSN) }, true
+	case decide.FetchWAL:
+		return func(ctx context.Context) error { return a.fetchWAL(ctx, act.LSN) }, true
 	case decide.Clone:
 		return func(ctx context.Context) error { return a.clone(ctx, act) }, true
 	}

@@ -155,6 +155,15 @@ func (t *Term) PromiseOf(name string) (Promise, bool) {
 	return t.Promises[i], true
 }
 
+// LastWord is the promise that the leader of an open epoch left when it was
+// stopped in order while it committed alone: it names nobody, and nothing was or
+// will be acknowledged past it.
+func (t *Term) LastWord() (Promise, bool) {
+	p, ok := t.PromiseOf(t.Leader)
+	ok = ok && t.Open && t.K == 0 && p.For == "" && p.Epoch == t.Epoch && t.LastOpenLeader == Member{p.Node, p.Instance}
+	return p, ok
+}
+
 // Needed is how many members of sync must have promised before a takeover:
 // max(1, |sync| - k + 1).
 func (t *Term) Needed() int { return max(1, len(t.Sync)-t.K+1) }

@@ -103,6 +103,7 @@ func anyLocal(t *rapid.T, self string, epoch uint64) Local {
 	if rare("handover") {
 		l.HandoverTo = "b"
 	}
+	l.Leaving = rare("leaving")
 	for i, n := range nodes {
 		if n != self && b("streams") {
 			l.Senders = append(l.Senders, cluster.Sender{Name: cluster.CertifiedName(n, epoch), State: "streaming", PID: 100 + i,
@@ -274,6 +275,14 @@ func unsafe(v *View, a Action) string {
 		if !t.Open || t.Leader == v.Self || t.InSync(v.me()) && !l.Empty || !v.Store.Reachable {
 			return "data that may be counted on is thrown away (H3)"
 		}
+	case FetchWAL:
+		if l.Upstream != "" || l.Receiver || !l.Final || l.Promised != t.Epoch {
+			return "two sources of WAL at once (C4)"
+		}
+	case ArchiveTail:
+		if t.Leader != v.Self || l.Postgres != cluster.PostgresDown || !l.Final || l.Promised != t.Epoch {
+			return "WAL that may still grow, or is not the epoch's (T11)"
+		}
 	case WriteControl, Probe, EndSenders, HandOver:
 		if !leads {
 			return "it does not lead"
@@ -411,6 +420,10 @@ func unsafeWin(v *View, n *cluster.Term) string {
 		return ""
 	}
 	for _, p := range t.Promises {
+		if left := p.For == "" && t.Open && t.K == 0 && p.Node == t.Leader && p.Epoch == t.Epoch; left &&
+			p.Instance == t.LastOpenLeader.Instance && !l.WAL.Less(p.Position()) {
+			return "" // the last word of a leader that was stopped in order
+		}
 		if p.For == v.Self && p.Node == t.LastOpenLeader.Name && p.Instance == t.LastOpenLeader.Instance && !l.WAL.Less(p.Position()) {
 			return ""
 		}

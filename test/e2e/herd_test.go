@@ -35,6 +35,7 @@ func TestHerd(t *testing.T) {
 		{"BackupsAfterFailover", backupsAfterFailover},
 		{"PowerLoss", powerLoss},
 		{"DownAndUp", downAndUp},
+		{"LastPrimaryLost", lastPrimaryLost},
 		{"Wipe", wipe},
 	} {
 		t.Run(part.name, part.run)
