@@ -47,7 +47,7 @@ func fetch(v *View) (Decision, bool) {
 	p, said := lastWord(v)
 	at := position(v)
 	switch {
-	case !said || !at.Less(p.Position()):
+	case !said || !at.Less(p.Position()) || v.without(WithoutTheRest):
 		return Decision{}, false
 	case at.Epoch != p.WALEpoch:
 		return withdraw(v, "this node's WAL ends in an older epoch than that of "+p.Node), true

@@ -5,14 +5,15 @@ import "testing"
 // The properties are worth something: without a rule they object, and they see
 // every verb that a herd that exists can ask for.
 func TestPropertiesNoticeMutants(t *testing.T) {
-	const views = 60000
+	const views = 120000
 	gen := anyView()
 	open := map[Mutation]string{
 		WithoutCertificate: "C1", WithoutNarrowingFlush: "C2", WithoutOpening: "C3", WithoutReceiverGone: "C4",
 		WithoutWALEpoch: "C7", WithoutSwapFirst: "degrading", WithoutBothValues: "H2",
+		WithoutTheRest: "last word",
 	}
 	seen := map[Verb]int{}
-	for i := 0; i < views && (len(open) > 0 || i < 30000); i++ {
+	for i := 0; i < views && (len(open) > 0 || i < 90000); i++ {
 		v := gen.Example(i)
 		for _, a := range Decide(v).Actions {
 			seen[a.Verb]++
@@ -32,7 +33,7 @@ func TestPropertiesNoticeMutants(t *testing.T) {
 	}
 	t.Log(seen)
 	for _, verb := range []Verb{ReadStore, Settle, Swap, Withdraw, Promise, DropPromise, CutUpstream, EndReceiver, ReadPosition, StartStandby,
-		StartFounding, Stop, HandOver, Promote, WriteControl, SetSync, Probe, EndSenders, Follow, Rewind, Clone, Answer} {
+		StartFounding, Stop, HandOver, Promote, WriteControl, SetSync, Probe, EndSenders, Follow, Rewind, Clone, Answer, ArchiveTail, FetchWAL} {
 		if seen[verb] == 0 {
 			t.Errorf("%s is never asked for: the views are too narrow", verb)
 		}

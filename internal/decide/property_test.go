@@ -150,7 +150,15 @@ func anyView() *rapid.Generator[*View] {
 				v.Peers = append(v.Peers, anyPeer(t, n, term.Epoch))
 			}
 		}
-		if role := rapid.SampledFrom([]string{"any", "leader", "standby"}).Draw(t, "role"); role != "any" {
+		switch role := rapid.SampledFrom([]string{"any", "any", "leader", "leader", "standby", "standby", "leaving", "heir"}).Draw(t, "role"); role {
+		case "any":
+		case "leaving":
+			plausible(t, v, "leader")
+			leaving(t, v)
+		case "heir":
+			plausible(t, v, "standby")
+			heirTo(t, v)
+		default:
 			plausible(t, v, role)
 		}
 		return v
@@ -189,6 +197,32 @@ func plausible(t *rapid.T, v *View, role string) {
 		term.LastOpenLeader = v.me()
 	}
 	l.WAL, l.Timeline, l.Written, l.Upstream = cluster.Position{Epoch: term.Epoch, LSN: 0x500}, term.Current().Timeline, true, ""
+}
+
+// leaving: a lone leader whose host is being stopped.
+func leaving(t *rapid.T, v *View) {
+	l, term := &v.Local, v.Store.Term
+	term.Open, term.Sync, term.K, term.LastOpenLeader = true, nil, 0, v.me()
+	l.Postgres, l.Leads, l.CleanStop, l.TreeEmpty, l.HandoverTo, l.Leaving = cluster.PostgresDown, 0, true, true, "", true
+	if rapid.Bool().Draw(t, "promised") {
+		l.Promised = term.Epoch
+	}
+}
+
+// heirTo: the lone leader was stopped in order and does not come back.
+func heirTo(t *rapid.T, v *View) {
+	l, term := &v.Local, v.Store.Term
+	p := &v.Peers[0]
+	term.Leader, term.Open, term.Sync, term.K = p.Node, true, nil, 0
+	term.LastOpenLeader = cluster.Member{Name: p.Node, Instance: p.Instance}
+	lsn := rapid.IntRange(1, 3)
+	term.Promises = []cluster.Promise{{Node: p.Node, Instance: p.Instance, Epoch: term.Epoch, WALEpoch: term.Epoch, LSN: cluster.LSN(lsn.Draw(t, "end") * 0x100)}}
+	p.Age, p.GuardianAge, v.Store.Lease.Unchanged = time.Hour, time.Hour, time.Hour
+	l.AgentFor, l.SilentFor, l.Former = time.Hour, time.Hour, false
+	l.WAL = cluster.Position{Epoch: term.Epoch, LSN: cluster.LSN(lsn.Draw(t, "have") * 0x100)}
+	if rapid.Bool().Draw(t, "promised") {
+		l.Promised, l.Upstream = term.Epoch, ""
+	}
 }
 
 func copied(v *View) *View {

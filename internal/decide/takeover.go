@@ -165,7 +165,7 @@ func mayWin(v *View) (string, bool) {
 			return "switchover from " + p.Node, true
 		}
 	}
-	if p, heard := lastWord(v); heard && !at.Less(p.Position()) {
+	if p, heard := lastWord(v); heard && (!at.Less(p.Position()) || v.without(WithoutTheRest)) {
 		return "takeover from " + p.Node + ", which was stopped in order", true
 	}
 	if lastOpenLeader(v) {

@@ -190,6 +190,7 @@ const (
 	WithoutWALEpoch                            // C7
 	WithoutSwapFirst                           // degrade swaps before it clears
 	WithoutBothValues                          // H2
+	WithoutTheRest                             // an heir by the last word fetches what it lacks
 )
 
 func (v *View) without(m Mutation) bool { return v.Without&m != 0 }
