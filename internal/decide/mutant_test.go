@@ -5,7 +5,7 @@ import "testing"
 // The properties are worth something: without a rule they object, and they see
 // every verb that a herd that exists can ask for.
 func TestPropertiesNoticeMutants(t *testing.T) {
-	const views = 120000
+	const views = 60000
 	gen := anyView()
 	open := map[Mutation]string{
 		WithoutCertificate: "C1", WithoutNarrowingFlush: "C2", WithoutOpening: "C3", WithoutReceiverGone: "C4",
@@ -13,7 +13,7 @@ func TestPropertiesNoticeMutants(t *testing.T) {
 		WithoutTheRest: "last word",
 	}
 	seen := map[Verb]int{}
-	for i := 0; i < views && (len(open) > 0 || i < 90000); i++ {
+	for i := 0; i < views && (len(open) > 0 || i < 30000); i++ {
 		v := gen.Example(i)
 		for _, a := range Decide(v).Actions {
 			seen[a.Verb]++

@@ -150,11 +150,14 @@ func anyView() *rapid.Generator[*View] {
 				v.Peers = append(v.Peers, anyPeer(t, n, term.Epoch))
 			}
 		}
-		switch role := rapid.SampledFrom([]string{"any", "any", "leader", "leader", "standby", "standby", "leaving", "heir"}).Draw(t, "role"); role {
+		switch role := rapid.SampledFrom([]string{"any", "any", "leader", "leader", "standby", "standby", "former", "leaving", "heir"}).Draw(t, "role"); role {
 		case "any":
 		case "leaving":
 			plausible(t, v, "leader")
 			leaving(t, v)
+		case "former":
+			plausible(t, v, "standby")
+			v.Local.Former, v.Local.Postgres, v.Local.TreeEmpty, v.Local.Upstream = true, cluster.PostgresDown, true, ""
 		case "heir":
 			plausible(t, v, "standby")
 			heirTo(t, v)
