@@ -8,6 +8,8 @@
 //	go run ./bench/failover -n 20 host
 //	go run ./bench/failover -n 10 standby
 //	go run ./bench/failover -n 10 switchover
+//	go run ./bench/failover -n 10 stop          (the primary's host, in order)
+//	go run ./bench/failover -n 10 stop-standby
 package main
 
 import (
@@ -113,20 +115,25 @@ func once(ctx context.Context, h *herdtest.Herd, what string, r *result) error {
 	case "standby":
 		victim = st.Sync[0]
 		err = h.KillHost(victim)
+	case "stop", "stop-standby":
+		if what == "stop-standby" {
+			victim = st.Sync[0]
+		}
+		err = h.StopHost(ctx, victim)
 	case "switchover":
 		_, err = h.Manada(ctx, "switchover")
 	default:
-		err = fmt.Errorf("unknown scenario %q: postmaster, host, standby or switchover", what)
+		err = fmt.Errorf("unknown scenario %q: postmaster, host, standby, switchover, stop or stop-standby", what)
 	}
 	if err != nil {
 		return err
 	}
-	if what == "postmaster" || what == "host" {
+	if what == "postmaster" || what == "host" || what == "stop" {
 		if err := h.WaitOtherPrimary(ctx, victim); err != nil {
 			return err
 		}
 	}
-	if what == "standby" {
+	if what == "standby" || what == "stop-standby" {
 		if err := h.WaitAlone(ctx); err != nil {
 			return err
 		}
@@ -135,7 +142,7 @@ func once(ctx context.Context, h *herdtest.Herd, what string, r *result) error {
 		return err
 	}
 	back := time.Now()
-	if what == "host" || what == "standby" {
+	if what != "postmaster" && what != "switchover" {
 		if err := h.StartHost(ctx, victim); err != nil {
 			return err
 		}

@@ -212,7 +212,7 @@ func (a *Agent) readPosition(ctx context.Context) error {
 
 // unread: something may be received or written again; the position is not final.
 func (a *Agent) unread() {
-	a.remembered(func(m *memory) { m.position = decidePosition{} })
+	a.remembered(func(m *memory) { m.position, m.archived = decidePosition{}, 0 })
 }
 
 // setSync renders the setting and tells from when on it is obeyed by every

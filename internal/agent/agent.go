@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"log/slog"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -66,14 +67,19 @@ type Agent struct {
 	repo  Repository
 	log   *slog.Logger
 	parts Parts
+	wal   string // pg_wal of this node
 
-	life       context.Context // of Run, for work that outlives a step
 	started    time.Time
 	boot       string
 	bootSeq    uint64
 	wake       chan struct{}
 	overridden chan struct{} // a setting comes from somewhere else
 	events     chan store.Event
+	opened     chan struct{} // this node has opened an epoch
+
+	leaving  atomic.Bool // a lone leader leaves its last word
+	stopping atomic.Bool // this host is being stopped: it takes over nothing any more
+	ending   atomic.Bool // and PostgreSQL with it: nothing is begun any more
 
 	looking sync.Mutex   // one observation at a time
 	turned  atomic.Int64 // when the loop last turned, nanoseconds since 1970
@@ -93,6 +99,7 @@ type Agent struct {
 	nodes        []store.Node
 	drift        []cluster.Condition
 	careful      []cluster.Condition // of limits.go
+	stepFails    []cluster.Condition // of the newest long operation
 	putBack      string
 	putBackAt    time.Time
 	archiveErr   string
@@ -111,7 +118,10 @@ func New(cfg Config, p Parts) *Agent {
 		cfg: cfg, store: p.Store, high: p.High, hub: p.Hub, db: p.Database, guard: p.Guardian,
 		repo: p.Repo, log: p.Log, parts: p,
 		started: time.Now(), boot: hex.EncodeToString(id), bootSeq: uint64(time.Now().UnixNano()),
-		wake: make(chan struct{}, 1), overridden: make(chan struct{}, 1), events: make(chan store.Event, 64),
+		wake: make(chan struct{}, 1), overridden: make(chan struct{}, 1), events: make(chan store.Event, 64), opened: make(chan struct{}, 1),
+	}
+	if a.db != nil {
+		a.wal = filepath.Join(a.db.Config().DataDir, "pg_wal")
 	}
 	a.mem = newMemory()
 	a.turned.Store(time.Now().UnixNano())
@@ -125,11 +135,13 @@ func New(cfg Config, p Parts) *Agent {
 // see Shutdown.
 func (a *Agent) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	a.life = ctx
 	loops := []func(context.Context){a.followStore, a.renewLoop, a.eventLoop, a.membersLoop, a.loop}
 	if a.db != nil {
 		a.observe(ctx)
 		loops = append(loops, a.observeLoop, a.guardianLoop, a.careLoop)
+		if a.repo != nil {
+			loops = append(loops, a.backfillLoop)
+		}
 	}
 	for _, f := range loops {
 		g.Go(func() error { f(ctx); return nil })
@@ -159,6 +171,7 @@ type memory struct {
 	progress     cluster.LSN
 	progressAt   time.Time
 	fork         cluster.LSN
+	archived     cluster.LSN // all WAL of the newest final position is archived up to here
 }
 
 // decidePosition is where the WAL ended when it was last read with no receiver.

@@ -123,36 +123,66 @@ func (a *Agent) serveGet(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// backfill archives what the dead primary streamed here but never archived: on
-// a promoted standby those segments are marked done (T11). Whole segments of
-// the old timeline below the fork, in order; what is there already is compared.
-func (a *Agent) backfill(ctx context.Context, t *cluster.Term) {
-	if a.repo == nil {
-		return
+// backfillLoop archives what the dead primary streamed here but never archived:
+// on a promoted standby those segments are marked done (T11). Each epoch that
+// this node leads is looked at until it is done, also by an agent that was
+// started again meanwhile: a hole in the archive is found only when somebody
+// restores.
+func (a *Agent) backfillLoop(ctx context.Context) {
+	const longest = time.Minute
+	done, told, pause := uint64(0), uint64(0), a.cfg.Spec.SuspectAfter
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-a.opened:
+		case <-time.After(pause):
+		}
+		t := a.term()
+		if t == nil || !t.Open || t.Epoch == done || a.mayArchive() != nil {
+			pause = a.cfg.Spec.SuspectAfter
+			continue
+		}
+		missing, err := a.backfill(ctx, t)
+		if err == nil {
+			done = t.Epoch
+			continue
+		}
+		pause = min(2*pause, longest)
+		if told != t.Epoch && ctx.Err() == nil {
+			told = t.Epoch
+			a.log.Warn("cannot back-fill the archive yet", "segment", missing, "error", err.Error())
+			a.event("archive_gap", t.Epoch, missing+" could not be archived after the takeover, it is tried again: "+err.Error())
+		}
 	}
+}
+
+// backfill pushes the whole segments of the old timeline below the fork, in
+// order; what is there already is compared.
+func (a *Agent) backfill(ctx context.Context, t *cluster.Term) (missing string, err error) {
 	b := t.Current()
 	parent, ok := t.Branch(b.Parent)
 	if !ok {
-		return
+		return "", nil
 	}
-	const segSize = 16 << 20
 	last := parent.Timeline.Segment(b.ForkLSN, segSize)
-	dir := filepath.Join(a.db.Config().DataDir, "pg_wal")
-	names, err := filepath.Glob(filepath.Join(dir, fmt.Sprintf("%08X????????????????", uint32(parent.Timeline))))
+	names, err := a.segments(parent.Timeline)
 	if err != nil {
-		return
+		return "", nil
 	}
-	for _, path := range names { // Glob sorts
-		if filepath.Base(path) >= last || ctx.Err() != nil {
-			continue
+	for _, path := range names {
+		if filepath.Base(path) >= last {
+			break
 		}
 		if err := a.mayArchive(); err != nil {
-			return
+			return "", nil // somebody else's business now
 		}
-		if err := a.repo.Push(ctx, path); err != nil && ctx.Err() == nil {
-			a.log.Warn("cannot back-fill the archive", "segment", filepath.Base(path), "error", err.Error())
-			a.event("archive_gap", t.Epoch, filepath.Base(path)+" could not be archived after the takeover: "+err.Error())
-			return
+		one, cancel := context.WithTimeout(ctx, time.Minute)
+		err := a.repo.Push(one, path)
+		cancel()
+		if err != nil && !errors.Is(err, os.ErrNotExist) { // recycled meanwhile: PostgreSQL had it archived
+			return filepath.Base(path), err
 		}
 	}
+	return "", nil
 }

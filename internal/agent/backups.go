@@ -42,7 +42,7 @@ func (a *Agent) SegmentsWaiting() (int64, bool) {
 	if a.db == nil || state != cluster.PostgresPrimary {
 		return 0, false
 	}
-	entries, err := os.ReadDir(filepath.Join(a.db.Config().DataDir, "pg_wal", "archive_status"))
+	entries, err := os.ReadDir(filepath.Join(a.wal, "archive_status"))
 	if err != nil {
 		return 0, false
 	}

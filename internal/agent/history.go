@@ -56,7 +56,10 @@ func (a *Agent) swapped(v *decide.View, act decide.Action, n *cluster.Term) {
 		}
 		a.event("opened", n.Epoch, decide.Describe(n))
 		a.tookOver(n)
-		go a.backfill(a.life, n)
+		select {
+		case a.opened <- struct{}{}: // before a checkpoint recycles what has to be back-filled
+		default:
+		}
 	case "degraded", "durability_restored":
 		a.event(act.Note, n.Epoch, n.Reason)
 	}

@@ -1,10 +1,13 @@
 package agent
 
 import (
+	"errors"
+	"strings"
 	"testing"
 	"time"
 
 	"manada/internal/cluster"
+	"manada/internal/decide"
 	"manada/internal/health"
 	"manada/internal/store"
 )
@@ -35,5 +38,20 @@ func TestLimitsAreTold(t *testing.T) {
 		if codesOf(a.careful)[string(gone)] {
 			t.Errorf("%s is still told", gone)
 		}
+	}
+}
+
+func TestAFailedStepIsToldUntilOneSucceeds(t *testing.T) {
+	a := newTestAgent(t)
+	act := decide.Action{Verb: decide.StartStandby}
+	a.failed(act, errors.New("start postgres: could not bind\n\tIPv4 address \"127.0.0.1\": "+strings.Repeat("x", 1000)+" the end"))
+	cs := a.conditions(&decide.View{})
+	if len(cs) != 1 || cs[0].Code != string(health.StepFails) || len(cs[0].Text) > 400 || strings.ContainsAny(cs[0].Text, "\n\t") ||
+		!strings.Contains(cs[0].Text, "could not bind IPv4") || !strings.Contains(cs[0].Text, "the end") {
+		t.Errorf("%v", cs)
+	}
+	a.failed(act, nil)
+	if cs := a.conditions(&decide.View{}); len(cs) != 0 {
+		t.Errorf("still told: %v", cs)
 	}
 }

@@ -21,7 +21,10 @@ func (a *Agent) localView(now time.Time, t *cluster.Term) decide.Local {
 		HandoverTo: m.handoverTo, Upstream: o.upstream, Receiver: o.receiver,
 		SilentFor: o.silentFor, StuckFor: now.Sub(m.progressAt),
 		ControlNonce: o.controlNonce, Senders: o.senders,
-		MayLead: !a.cfg.NoFailover,
+		MayLead: !a.cfg.NoFailover && !a.stopping.Load(),
+	}
+	if a.ending.Load() {
+		l.Busy = "the stop of PostgreSQL, as this host's manada is being stopped,"
 	}
 	if o.promised != 0 {
 		l.PromisedFor = now.Sub(m.promisedAt)
@@ -38,6 +41,7 @@ func (a *Agent) localView(now time.Time, t *cluster.Term) decide.Local {
 		l.Complete = m.position.complete
 	}
 	l.Remade = o.remade
+	l.Leaving, l.Archived = a.leaving.Load(), m.archived
 	l.Sync = decide.Sync{
 		Setting: o.sync, Proved: o.postmaster != 0 && m.provedPID == o.postmaster,
 		Since: m.syncSince, Old: stillThere(m.oldSenders, o.senders),

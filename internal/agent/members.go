@@ -113,9 +113,7 @@ func (a *Agent) source(node string) (postgres.Source, error) {
 	if err != nil {
 		return postgres.Source{}, err
 	}
-	a.mu.Lock()
-	t := a.rec.snap.Term
-	a.mu.Unlock()
+	t := a.term()
 	if t == nil {
 		return postgres.Source{}, errors.New("no term is known")
 	}

@@ -83,6 +83,13 @@ func (a *Agent) take(s store.Snapshot) {
 	a.rec.firstSeen = seen
 }
 
+// term is the record as this agent last saw it; nil when there is none yet.
+func (a *Agent) term() *cluster.Term {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.rec.snap.Term
+}
+
 // noteOpen keeps since when the epoch is known to be open. Called with mu held,
 // before the new record is taken over.
 func (a *Agent) noteOpen(t *cluster.Term) {

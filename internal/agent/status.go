@@ -69,6 +69,7 @@ func (a *Agent) conditions(v *decide.View) []cluster.Condition {
 		cs = append(cs, health.Say(health.RestartNeeded, a.cfg.Node, "parameters", strings.Join(p, ", ")))
 	}
 	cs = append(cs, a.careful...)
+	cs = append(cs, a.stepFails...)
 	if a.archiveErr != "" {
 		cs = append(cs, health.Say(health.ArchiveFailing, a.cfg.Node, "why", a.archiveErr))
 	}

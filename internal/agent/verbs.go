@@ -59,9 +59,7 @@ func (a *Agent) asks(kind string) http.Handler {
 			peer.WriteError(w, err)
 			return
 		}
-		id := make([]byte, 6)
-		_, _ = rand.Read(id)
-		req := store.Request{ID: hex.EncodeToString(id), Kind: kind, To: q.To, By: q.By, At: time.Now().UTC(), Options: map[string]string{}}
+		req := newRequest(kind, q.To, q.By)
 		if q.AcceptDataLoss {
 			req.Options["accept_data_loss"] = "true"
 		}
@@ -74,6 +72,12 @@ func (a *Agent) asks(kind string) http.Handler {
 		}
 		peer.WriteJSON(w, Ticket{ID: req.ID, To: q.To})
 	})
+}
+
+func newRequest(kind, to, by string) store.Request {
+	id := make([]byte, 6)
+	_, _ = rand.Read(id)
+	return store.Request{ID: hex.EncodeToString(id), Kind: kind, To: to, By: by, At: time.Now().UTC(), Options: map[string]string{}}
 }
 
 // file writes a request into the store. Its id makes that safe to try again,

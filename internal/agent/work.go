@@ -3,11 +3,13 @@ package agent
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"manada/internal/cluster"
 	"manada/internal/decide"
 	"manada/internal/guardian"
+	"manada/internal/health"
 	"manada/internal/postgres"
 	"manada/internal/store"
 )
@@ -30,6 +32,10 @@ func (a *Agent) long(v *decide.View, act decide.Action) (func(context.Context) e
 		return func(ctx context.Context) error { return a.promote(ctx, act) }, true
 	case decide.Rewind:
 		return func(ctx context.Context) error { return a.rewind(ctx, act) }, true
+	case decide.ArchiveTail:
+		return func(ctx context.Context) error { return a.archiveTail(ctx, act.LSN) }, true
+	case decide.FetchWAL:
+		return func(ctx context.Context) error { return a.fetchWAL(ctx, act.LSN) }, true
 	case decide.Clone:
 		return func(ctx context.Context) error { return a.clone(ctx, act) }, true
 	}
@@ -47,12 +53,35 @@ func (a *Agent) begin(ctx context.Context, act decide.Action, op func(context.Co
 		took := time.Since(began).Milliseconds()
 		if err != nil && ctx.Err() == nil {
 			a.log.Error("operation failed", "action", act.String(), "took_ms", took, "error", err.Error())
+			a.failed(act, err)
 			a.pauseAfterFailure(ctx)
 		} else {
+			a.failed(act, nil)
 			a.log.Info("operation done", "action", act.String(), "took_ms", took)
 		}
 		a.poke()
 	}()
+}
+
+// failed remembers for `status` how the newest long operation ended.
+func (a *Agent) failed(act decide.Action, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.stepFails = nil
+	if err != nil {
+		a.stepFails = []cluster.Condition{health.Say(health.StepFails, a.cfg.Node, "step", string(act.Verb), "why", brief(err))}
+	}
+}
+
+// brief is an error on one line of a length that a table bears; its end says
+// most.
+func brief(err error) string {
+	const most = 300
+	text := []rune(strings.Join(strings.Fields(err.Error()), " "))
+	if len(text) > most {
+		return string(text[:most/3]) + " ... " + string(text[len(text)-2*most/3:])
+	}
+	return string(text)
 }
 
 // pauseAfterFailure keeps an operation that fails at once from being repeated
@@ -173,7 +202,7 @@ func (a *Agent) rewind(ctx context.Context, act decide.Action) error {
 		return err
 	}
 	a.unread()
-	if err := a.db.Rewind(ctx, src, act.Fork, a.progress("pg_rewind from "+act.To)); err != nil {
+	if err := a.db.Rewind(ctx, src, a.term(), a.progress("pg_rewind from "+act.To)); err != nil {
 		return err
 	}
 	a.event("rewound", act.Epoch, a.cfg.Node+" was rewound from "+act.To)
@@ -213,21 +242,4 @@ func (a *Agent) progress(what string) postgres.Progress {
 		}
 		a.setBusy(text)
 	}
-}
-
-// StopPostgres stops this node's PostgreSQL cleanly. The agent goes on beating
-// meanwhile and starts nothing any more.
-func (a *Agent) StopPostgres(ctx context.Context) error {
-	if a.db == nil {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, a.cfg.StopTimeout+10*time.Second)
-	defer cancel()
-	a.setBusy("stopping PostgreSQL, as this host's manada is being stopped")
-	a.observe(ctx)
-	a.endForeignSenders(ctx)
-	if err := a.db.Stop(ctx, guardian.Fast, a.cfg.StopTimeout); err != nil {
-		return fmt.Errorf("stop PostgreSQL on %s: %w", a.cfg.Node, err)
-	}
-	return nil
 }

@@ -34,7 +34,8 @@ agent, proxy), each with its own log file in data_dir/log, and start again what
 dies. Started by root it becomes the user that the file names. It is PID 1 in a
 container and tells systemd when it is ready.
 
-SIGTERM stops the host in order, PostgreSQL with it. SIGHUP starts the agent
+SIGTERM stops the host in order: a primary hands over to a synchronous standby
+first, then PostgreSQL stops cleanly, then the rest. SIGHUP starts the agent
 again with the changed configuration: PostgreSQL goes on and reloads its own;
 the other processes keep what they have. A host that belongs to no herd yet
 joins one when the file has a section join; else see manada init and manada

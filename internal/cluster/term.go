@@ -155,6 +155,15 @@ func (t *Term) PromiseOf(name string) (Promise, bool) {
 	return t.Promises[i], true
 }
 
+// LastWord is the promise that the leader of an open epoch left when it was
+// stopped in order while it committed alone: it names nobody, and nothing was or
+// will be acknowledged past it.
+func (t *Term) LastWord() (Promise, bool) {
+	p, ok := t.PromiseOf(t.Leader)
+	ok = ok && t.Open && t.K == 0 && p.For == "" && p.Epoch == t.Epoch && t.LastOpenLeader == Member{p.Node, p.Instance}
+	return p, ok
+}
+
 // Needed is how many members of sync must have promised before a takeover:
 // max(1, |sync| - k + 1).
 func (t *Term) Needed() int { return max(1, len(t.Sync)-t.K+1) }
@@ -176,6 +185,26 @@ func (t *Term) WALEpoch(tl Timeline, l LSN) (uint64, bool) {
 			return e, true
 		}
 		e = b.Parent
+	}
+}
+
+// Divergence is where WAL that ends at p left the line to the current epoch: what
+// lies past it is on no other node's line. The end itself when it never left;
+// the newest fork when p's epoch is not in the history.
+func (t *Term) Divergence(p Position) LSN {
+	left := map[uint64]LSN{t.Epoch: p.LSN} // where the current line left each of its epochs
+	for b, ok := t.Branch(t.Epoch); ok && b.Parent != 0; b, ok = t.Branch(b.Parent) {
+		left[b.Parent] = b.ForkLSN
+	}
+	for e, end := p.Epoch, p.LSN; ; {
+		if at, ok := left[e]; ok {
+			return min(at, end)
+		}
+		b, ok := t.Branch(e)
+		if !ok {
+			return t.Current().ForkLSN
+		}
+		e, end = b.Parent, b.ForkLSN
 	}
 }
 

@@ -56,6 +56,26 @@ func TestTermAsJSON(t *testing.T) {
 	}
 }
 
+func TestDivergence(t *testing.T) {
+	for _, c := range []struct {
+		why  string
+		p    Position
+		want LSN
+	}{
+		{"the current epoch itself", Position{4, 0x250}, 0x250},
+		{"past the fork of the next epoch", Position{2, 0x230}, 0x200},
+		{"before it", Position{2, 0x190}, 0x190},
+		{"an older ancestor", Position{1, 0x130}, 0x100},
+		{"an epoch beside the line leaves it at its own fork", Position{3, 0x190}, 0x180},
+		{"an epoch that is not known", Position{9, 0x999}, 0x200},
+		{"nothing known at all", Position{}, 0x200},
+	} {
+		if got := sampleTerm().Divergence(c.p); got != c.want {
+			t.Errorf("%s: %v diverges at %s, want %s", c.why, c.p, got, c.want)
+		}
+	}
+}
+
 func TestLookups(t *testing.T) {
 	a := sampleTerm()
 	if a.Current().Nonce != "n4" || a.NextTimeline() != 5 {

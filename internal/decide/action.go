@@ -35,6 +35,8 @@ const (
 	Follow        Verb = "follow"         // stream from To under the name of Epoch
 	Rewind        Verb = "rewind"         // long: from To
 	Clone         Verb = "clone"          // long: stop if it runs, copy from To
+	ArchiveTail   Verb = "archive-tail"   // long: archive all WAL up to LSN, its end
+	FetchWAL      Verb = "fetch-wal"      // long: WAL out of the archive up to LSN, and replay it
 	Answer        Verb = "answer"         // close the request with Note
 )
 
@@ -49,7 +51,7 @@ type Action struct {
 	Sync     cluster.SyncSetting
 	PIDs     []int
 	Mode     string
-	Fork     cluster.LSN
+	LSN      cluster.LSN
 	Note     string
 	OK       bool
 	Lossy    bool // refused because commits would be lost
@@ -72,6 +74,9 @@ func (a Action) String() string {
 	}
 	if a.To != "" {
 		add("%s", a.To)
+	}
+	if a.LSN != 0 {
+		add("%s", a.LSN)
 	}
 	if a.Verb == SetSync {
 		add("'%s'", a.Sync)

@@ -17,6 +17,7 @@
 //	promote.go     a won epoch: promote, control row, open
 //	lead.go        an open epoch: switchover, commits that cannot be made
 //	syncset.go     who is waited for: narrowing, widening, degrading
+//	lastword.go    a lone leader that is stopped in order leaves the epoch to others
 //	fallen.go      a leader whose PostgreSQL stopped: hand over or succeed itself
 //	follow.go      a standby: certificate, follow, rewind, clone
 //	transition.go  every change of the term record, as pure functions

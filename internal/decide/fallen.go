@@ -25,6 +25,9 @@ func fallen(v *View) (Decision, bool) {
 	if d, ok := handOver(v); ok {
 		return d, true
 	}
+	if d, ok := leaveWord(v); ok {
+		return d, true
+	}
 	if len(t.Sync) > 0 && l.AgentFor < v.Spec.SuspectAfter {
 		return wait("just started: listening to the others first"), true
 	}

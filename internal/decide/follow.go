@@ -90,27 +90,13 @@ func remake(v *View, how string) Decision {
 	case how == "rewind" && !l.TreeEmpty:
 		return wait("waiting for the last processes of PostgreSQL to end")
 	case how == "rewind":
-		return do(Action{Verb: Rewind, To: t.Leader, Epoch: t.Epoch, Fork: forkAfter(t, l.WAL.Epoch)}, "rewinding from %s", t.Leader)
+		return do(Action{Verb: Rewind, To: t.Leader, Epoch: t.Epoch}, "rewinding from %s", t.Leader)
 	}
 	a := Action{Verb: Clone, To: t.Leader, Epoch: t.Epoch}
 	if ordered {
 		a.Request = r.ID
 	}
 	return do(a, "cloning from %s", t.Leader)
-}
-
-// forkAfter is where the line to the current epoch left the given one; with an
-// unknown epoch, where the current one began.
-func forkAfter(t *cluster.Term, epoch uint64) cluster.LSN {
-	b := t.Current()
-	for b.Parent != epoch {
-		p, ok := t.Branch(b.Parent)
-		if !ok {
-			return t.Current().ForkLSN
-		}
-		b = p
-	}
-	return b.ForkLSN
 }
 
 // startRemade: a directory that was just rewound or cloned from this epoch's

@@ -103,6 +103,7 @@ func anyLocal(t *rapid.T, self string, epoch uint64) Local {
 	if rare("handover") {
 		l.HandoverTo = "b"
 	}
+	l.Leaving = rare("leaving")
 	for i, n := range nodes {
 		if n != self && b("streams") {
 			l.Senders = append(l.Senders, cluster.Sender{Name: cluster.CertifiedName(n, epoch), State: "streaming", PID: 100 + i,
@@ -149,7 +150,18 @@ func anyView() *rapid.Generator[*View] {
 				v.Peers = append(v.Peers, anyPeer(t, n, term.Epoch))
 			}
 		}
-		if role := rapid.SampledFrom([]string{"any", "leader", "standby"}).Draw(t, "role"); role != "any" {
+		switch role := rapid.SampledFrom([]string{"any", "any", "leader", "leader", "standby", "standby", "former", "leaving", "heir"}).Draw(t, "role"); role {
+		case "any":
+		case "leaving":
+			plausible(t, v, "leader")
+			leaving(t, v)
+		case "former":
+			plausible(t, v, "standby")
+			v.Local.Former, v.Local.Postgres, v.Local.TreeEmpty, v.Local.Upstream = true, cluster.PostgresDown, true, ""
+		case "heir":
+			plausible(t, v, "standby")
+			heirTo(t, v)
+		default:
 			plausible(t, v, role)
 		}
 		return v
@@ -188,6 +200,32 @@ func plausible(t *rapid.T, v *View, role string) {
 		term.LastOpenLeader = v.me()
 	}
 	l.WAL, l.Timeline, l.Written, l.Upstream = cluster.Position{Epoch: term.Epoch, LSN: 0x500}, term.Current().Timeline, true, ""
+}
+
+// leaving: a lone leader whose host is being stopped.
+func leaving(t *rapid.T, v *View) {
+	l, term := &v.Local, v.Store.Term
+	term.Open, term.Sync, term.K, term.LastOpenLeader = true, nil, 0, v.me()
+	l.Postgres, l.Leads, l.CleanStop, l.TreeEmpty, l.HandoverTo, l.Leaving = cluster.PostgresDown, 0, true, true, "", true
+	if rapid.Bool().Draw(t, "promised") {
+		l.Promised = term.Epoch
+	}
+}
+
+// heirTo: the lone leader was stopped in order and does not come back.
+func heirTo(t *rapid.T, v *View) {
+	l, term := &v.Local, v.Store.Term
+	p := &v.Peers[0]
+	term.Leader, term.Open, term.Sync, term.K = p.Node, true, nil, 0
+	term.LastOpenLeader = cluster.Member{Name: p.Node, Instance: p.Instance}
+	lsn := rapid.IntRange(1, 3)
+	term.Promises = []cluster.Promise{{Node: p.Node, Instance: p.Instance, Epoch: term.Epoch, WALEpoch: term.Epoch, LSN: cluster.LSN(lsn.Draw(t, "end") * 0x100)}}
+	p.Age, p.GuardianAge, v.Store.Lease.Unchanged = time.Hour, time.Hour, time.Hour
+	l.AgentFor, l.SilentFor, l.Former = time.Hour, time.Hour, false
+	l.WAL = cluster.Position{Epoch: term.Epoch, LSN: cluster.LSN(lsn.Draw(t, "have") * 0x100)}
+	if rapid.Bool().Draw(t, "promised") {
+		l.Promised, l.Upstream = term.Epoch, ""
+	}
 }
 
 func copied(v *View) *View {
@@ -273,6 +311,14 @@ func unsafe(v *View, a Action) string {
 	case Rewind, Clone:
 		if !t.Open || t.Leader == v.Self || t.InSync(v.me()) && !l.Empty || !v.Store.Reachable {
 			return "data that may be counted on is thrown away (H3)"
+		}
+	case FetchWAL:
+		if l.Upstream != "" || l.Receiver || !l.Final || l.Promised != t.Epoch {
+			return "two sources of WAL at once (C4)"
+		}
+	case ArchiveTail:
+		if t.Leader != v.Self || l.Postgres != cluster.PostgresDown || !l.Final || l.Promised != t.Epoch {
+			return "WAL that may still grow, or is not the epoch's (T11)"
 		}
 	case WriteControl, Probe, EndSenders, HandOver:
 		if !leads {
@@ -411,6 +457,10 @@ func unsafeWin(v *View, n *cluster.Term) string {
 		return ""
 	}
 	for _, p := range t.Promises {
+		if left := p.For == "" && t.Open && t.K == 0 && p.Node == t.Leader && p.Epoch == t.Epoch; left &&
+			p.Instance == t.LastOpenLeader.Instance && !l.WAL.Less(p.Position()) {
+			return "" // the last word of a leader that was stopped in order
+		}
 		if p.For == v.Self && p.Node == t.LastOpenLeader.Name && p.Instance == t.LastOpenLeader.Instance && !l.WAL.Less(p.Position()) {
 			return ""
 		}

@@ -65,6 +65,8 @@ func (s *scenario) localWord(k, val string) error {
 		l.Written = yes
 	case "may-lead":
 		l.MayLead = yes
+	case "leaving":
+		l.Leaving = yes
 	case "instance":
 		l.Instance = val
 	case "system":
@@ -100,6 +102,8 @@ func (s *scenario) localValue(k, val string) error {
 		l.Stalled = val
 	case "handover":
 		l.HandoverTo = val
+	case "archived":
+		l.Archived = lsn(val)
 	case "remade":
 		l.Remade = uint64(num(val))
 	case "withdrawals":

@@ -163,13 +163,15 @@ func maintain(v *View) (Decision, bool) {
 }
 
 // split tells the members of sync that are there from those that have been
-// away for longer than the time-out or are another directory by now.
+// away for longer than the time-out, are another directory by now, or say that
+// they may not lead any more (M4: set so, or their host is being stopped).
 func split(v *View) (here, gone []cluster.Member) {
 	for _, m := range v.Store.Term.Sync {
 		p, known := v.peer(m.Name)
 		away := !known || p.UnseenFor >= v.Spec.DegradeAfter
 		remade := known && v.fresh(p) && p.Instance != "" && p.Instance != m.Instance
-		if away || remade {
+		barred := known && v.fresh(p) && !p.MayLead
+		if away || remade || barred {
 			gone = append(gone, m)
 		} else {
 			here = append(here, m)

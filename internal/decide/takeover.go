@@ -7,10 +7,12 @@ import (
 )
 
 // mayClaim says whether this directory could ever win the next epoch: as a
-// member of sync, or as the last open leader of an epoch that never opened.
+// member of sync, as the last open leader of an epoch that never opened, or by
+// the last word of a leader that was stopped in order.
 func mayClaim(v *View) bool {
 	t := v.Store.Term
-	return v.Local.MayLead && (t.InSync(v.me()) || lastOpenLeader(v))
+	_, heard := lastWord(v)
+	return v.Local.MayLead && (t.InSync(v.me()) || lastOpenLeader(v) || heard)
 }
 
 // lastOpenLeader holds all that it ever acknowledged, and nobody acknowledged
@@ -22,7 +24,10 @@ func lastOpenLeader(v *View) bool {
 
 func noClaim(v *View) string {
 	t := v.Store.Term
+	_, said := t.LastWord()
 	switch {
+	case said && v.Local.MayLead:
+		return t.Leader + " was stopped in order and is given time to come back"
 	case t.K == 0:
 		return "the primary was committing alone (k = 0), only it has everything; `manada failover --accept-data-loss` overrides"
 	case !v.Local.MayLead:
@@ -33,7 +38,7 @@ func noClaim(v *View) string {
 
 // enoughLikely: no use freezing when the others needed do not answer.
 func enoughLikely(v *View) bool {
-	if lastOpenLeader(v) {
+	if _, heard := lastWord(v); heard || lastOpenLeader(v) {
 		return true
 	}
 	t, n := v.Store.Term, 1
@@ -86,6 +91,9 @@ func freeze(v *View) Decision {
 	case !l.Final:
 		return do(Action{Verb: ReadPosition}, "nothing is received any more: reading where the WAL ends")
 	}
+	if d, ok := fetch(v); ok {
+		return d
+	}
 	if why, ok := mayWin(v); ok {
 		n := won(v, position(v), why)
 		return do(Action{Verb: Swap, Term: n, Note: "won"}, "taking over: %s", why)
@@ -137,8 +145,8 @@ func memberPromise(t *cluster.Term, m cluster.Member) bool {
 // mayWin is where a promotion is decided. This node has promised, receives
 // nothing and knows where its WAL ends. It may win the next epoch
 //
-//  1. as the successor that a cleanly stopped leader named, holding all of that
-//     leader's WAL;
+//  1. as the successor that a cleanly stopped leader named, or left to anybody
+//     by its last word, holding all of that leader's WAL;
 //  2. as the last open leader, unless somebody shows WAL of the same epoch
 //     beyond its own (H8);
 //  3. with the promises of max(1, |sync| - k + 1) members of sync, its own
@@ -156,6 +164,9 @@ func mayWin(v *View) (string, bool) {
 			p.Instance == t.LastOpenLeader.Instance && !at.Less(p.Position()) {
 			return "switchover from " + p.Node, true
 		}
+	}
+	if p, heard := lastWord(v); heard && (!at.Less(p.Position()) || v.without(WithoutTheRest)) {
+		return "takeover from " + p.Node + ", which was stopped in order", true
 	}
 	if lastOpenLeader(v) {
 		if beyond := whoHasMore(v, at); beyond == "" {

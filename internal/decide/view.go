@@ -127,6 +127,10 @@ type Local struct {
 	// followed, WithdrawnAgo since the newest.
 	Withdrawals  int
 	WithdrawnAgo time.Duration
+	// Leaving: this host is being stopped and has nobody to hand the epoch over
+	// to. Archived is up to where its WAL is known to be in the archive.
+	Leaving  bool
+	Archived cluster.LSN
 	// HandoverTo is set while a switchover to that node is under way here.
 	HandoverTo string
 
@@ -186,6 +190,7 @@ const (
 	WithoutWALEpoch                            // C7
 	WithoutSwapFirst                           // degrade swaps before it clears
 	WithoutBothValues                          // H2
+	WithoutTheRest                             // an heir by the last word fetches what it lacks
 )
 
 func (v *View) without(m Mutation) bool { return v.Without&m != 0 }

@@ -9,6 +9,7 @@ const (
 	CannotCommit  Code = "M-P03"
 	CommitNotSync Code = "M-P04"
 	RestartNeeded Code = "M-P05"
+	StepFails     Code = "M-P06"
 )
 
 var postgresEntries = []Entry{
@@ -47,5 +48,13 @@ var postgresEntries = []Entry{
 		Hint: "restart standbys first, then hand over with  manada switchover  and restart the former primary",
 		Args: []string{"parameters"},
 		Doc:  "These parameters take effect only when PostgreSQL starts. Nothing is restarted without being asked.",
+	},
+	{
+		Code: StepFails, Severity: cluster.Warning, Title: "A step on a node fails",
+		Text: "{step} fails on {node}: {why}",
+		Hint: "put right what it says; it is tried again by itself. On {node}: log/postgresql.log and log/agent.log in data_dir",
+		Args: []string{"step", "why"},
+		Doc: "Starting, stopping, promoting, rewinding or cloning PostgreSQL ended with an error: a port that another program " +
+			"has taken, a full disk, a file that cannot be read. It goes away when the step succeeds.",
 	},
 }

@@ -179,7 +179,7 @@ func TestH3_InterruptedRemakeStaysPoisoned(t *testing.T) {
 	if err := b.StartStandby(ctx); !errors.Is(err, ErrPoisoned) {
 		t.Fatal(err)
 	}
-	if err := b.Rewind(ctx, a.source(1), 1, nil); !errors.Is(err, ErrNeedClone) {
+	if err := b.Rewind(ctx, a.source(1), forkedAt(1), nil); !errors.Is(err, ErrNeedClone) {
 		t.Fatal(err)
 	}
 	// A clone that is interrupted leaves the mark; the next one completes.

@@ -1,8 +1,10 @@
 package postgres
 
 import (
+	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -64,6 +66,21 @@ func TestFoundStartObserveStop(t *testing.T) {
 	if o = n.observe(); o.State != cluster.PostgresStandby || !strings.Contains(o.Sync, cluster.Placeholder) {
 		t.Fatalf("standby: %+v", o)
 	}
+}
+
+// The port is somebody else's: the error says so, in PostgreSQL's own words.
+func TestStartOnATakenPort(t *testing.T) {
+	n := newNode(t, "a")
+	n.foundFromTemplate()
+	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(n.cfg.Port)))
+	must(t, err)
+	defer l.Close()
+	err = n.StartFounding(deadline(t, 20*time.Second))
+	if err == nil || !strings.Contains(err.Error(), "could not bind") || !strings.Contains(err.Error(), "HINT") || strings.Contains(err.Error(), "starting PostgreSQL") {
+		t.Errorf("%v", err)
+	}
+	must(t, l.Close())
+	must(t, n.StartFounding(deadline(t, 20*time.Second)))
 }
 
 func TestFoundRefusesForeignDirectory(t *testing.T) {

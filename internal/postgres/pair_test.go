@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -24,6 +25,11 @@ func (n *node) follow(up *node, epoch uint64) {
 	n.t.Helper()
 	must(n.t, n.Follow(deadline(n.t, 5*time.Second), Upstream{Host: "127.0.0.1", Port: up.cfg.Port,
 		Name: cluster.CertifiedName(n.cfg.Node, epoch), Epoch: epoch}))
+}
+
+// forkedAt is the term of epoch 2, which left epoch 1 at fork.
+func forkedAt(fork cluster.LSN) *cluster.Term {
+	return &cluster.Term{Epoch: 2, History: []cluster.Branch{{Epoch: 1, Timeline: 1}, {Epoch: 2, Parent: 1, Timeline: 2, ForkLSN: fork}}}
 }
 
 // standby clones a new node from up and lets it follow.
@@ -130,7 +136,8 @@ func TestCloneFollowPromoteRewind_T10_RewindRightAfterPromotion(t *testing.T) {
 		t.Fatal("the new primary acknowledged alone: the placeholder is not in force")
 	}
 	must(t, b.WriteControl(ctx, 2, "b", "nonce-2"))
-	if aEnd, tl, err := a.WALEnd(ctx); err != nil || aEnd <= fork || tl != 1 {
+	aEnd, tl, err := a.WALEnd(ctx)
+	if err != nil || aEnd <= fork || tl != 1 {
 		t.Fatalf("old primary's end %s on %d, fork %s: %v", aEnd, tl, fork, err)
 	}
 	if c, _ := ReadControl(b.cfg.DataDir); c.Timeline != 1 {
@@ -138,11 +145,17 @@ func TestCloneFollowPromoteRewind_T10_RewindRightAfterPromotion(t *testing.T) {
 	}
 	before := a.observe().Instance
 	begun = time.Now()
-	must(t, a.Rewind(ctx, b.source(2), fork, nil))
+	must(t, a.Rewind(ctx, b.source(2), forkedAt(fork), nil))
 	t.Log("rewind", time.Since(begun))
 	bundles, _ := filepath.Glob(a.statePath("lost-and-found/*/tail.json"))
 	if len(bundles) != 1 {
-		t.Errorf("bundles: %v", bundles)
+		t.Fatalf("bundles: %v", bundles)
+	}
+	// Only what diverged is saved, not all the WAL of the directory: where a
+	// crashed primary's WAL ends is not known before it is read.
+	var note tailNote
+	if b, err := os.ReadFile(bundles[0]); err != nil || json.Unmarshal(b, &note) != nil || note.From != fork || note.To != aEnd {
+		t.Errorf("saved %s to %s, want %s to %s: %v", note.From, note.To, fork, aEnd, err)
 	}
 	o = a.observe()
 	if o.Instance == "" || o.Instance == before || o.FormerPrimary || o.Poison != nil {

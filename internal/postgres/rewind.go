@@ -25,19 +25,19 @@ type tailNote struct {
 }
 
 // Rewind turns a stopped, diverged directory into a standby of the source: the
-// poison mark first; then the WAL from fork on is saved to lost-and-found; then
-// pg_rewind (which does crash recovery itself); then our files, a new instance
+// poison mark first; then the WAL past where it left the line of the term is saved
+// to lost-and-found; then pg_rewind (which does crash recovery itself); then our files, a new instance
 // id, and the mark is cleared last (finding M10). The source's pg_control is
 // looked at before and after (trap T10). Interrupted at any point the mark
 // stays; once the directory was altered only Clone can finish (ErrNeedClone).
-func (i *Instance) Rewind(ctx context.Context, s Source, fork cluster.LSN, progress Progress) error {
-	if err := i.rewind(ctx, s, fork, progress); err != nil {
+func (i *Instance) Rewind(ctx context.Context, s Source, t *cluster.Term, progress Progress) error {
+	if err := i.rewind(ctx, s, t, progress); err != nil {
 		return fmt.Errorf("rewind from %s: %w", s.Node, err)
 	}
 	return nil
 }
 
-func (i *Instance) rewind(ctx context.Context, s Source, fork cluster.LSN, progress Progress) error {
+func (i *Instance) rewind(ctx context.Context, s Source, t *cluster.Term, progress Progress) error {
 	begun := time.Now()
 	if err := i.mustBeDown(ctx); err != nil {
 		return err
@@ -68,7 +68,7 @@ func (i *Instance) rewind(ctx context.Context, s Source, fork cluster.LSN, progr
 		return err
 	}
 	if mark.Tail == "" {
-		if mark.Tail, err = i.saveTail(ctx, fork); err != nil {
+		if mark.Tail, err = i.saveTail(ctx, t); err != nil {
 			return err
 		}
 	}
@@ -86,7 +86,7 @@ func (i *Instance) rewind(ctx context.Context, s Source, fork cluster.LSN, progr
 	if err := i.finishRemake(i.cfg.DataDir, s.Epoch); err != nil {
 		return err
 	}
-	i.log.Info("rewound", "from", s.Node, "fork_lsn", fork.String(), "ms", time.Since(begun).Milliseconds())
+	i.log.Info("rewound", "from", s.Node, "ms", time.Since(begun).Milliseconds())
 	i.log.Debug("pg_rewind said", "text", said)
 	return i.clearPoison()
 }
@@ -160,13 +160,16 @@ func (i *Instance) finishRemake(dir string, epoch uint64) error {
 	return i.newInstanceID(dir, func(m *marks) { m.FormerPrimary, m.Served, m.Founded, m.Remade = false, false, false, epoch })
 }
 
-// saveTail copies the WAL from the segment of fork to its end, "" when the
-// directory has nothing beyond fork.
-func (i *Instance) saveTail(ctx context.Context, fork cluster.LSN) (string, error) {
+// saveTail copies the WAL from the segment where it left the line of the term to
+// its end, "" when it did not leave it. Where a crashed directory's WAL ends is
+// only known once it was read.
+func (i *Instance) saveTail(ctx context.Context, t *cluster.Term) (string, error) {
 	end, tl, err := i.WALEnd(ctx)
 	if err != nil {
 		return "", err
 	}
+	epoch, _ := t.WALEpoch(tl, end)
+	fork := t.Divergence(cluster.Position{Epoch: epoch, LSN: end})
 	if end <= fork {
 		return "", nil
 	}
@@ -201,8 +204,29 @@ func (i *Instance) saveTail(ctx context.Context, fork cluster.LSN) (string, erro
 	if err := writeJSON(filepath.Join(dir, "tail.json"), note); err != nil {
 		return "", err
 	}
+	if err := i.pruneTails(); err != nil {
+		i.log.Warn("old bundles of divergent wal not removed", "error", err.Error())
+	}
 	i.log.Info("divergent wal saved", "dir", dir, "from", fork.String(), "to", end.String(), "timeline", tl)
 	return dir, errors.Join(syncDir(filepath.Dir(dir)), syncDir(i.cfg.StateDir))
+}
+
+// keepTails is how many bundles of divergent WAL are kept: nothing in them was
+// acknowledged (a directory that may hold such commits is quarantined, not
+// rewound), and a herd that fails over often must not fill its disk.
+const keepTails = 10
+
+func (i *Instance) pruneTails() error {
+	all, err := filepath.Glob(filepath.Join(i.cfg.StateDir, "lost-and-found", "*"))
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for len(all) > keepTails { // Glob sorts, the names are times
+		errs = append(errs, os.RemoveAll(all[0]))
+		all = all[1:]
+	}
+	return errors.Join(errs...)
 }
 
 func copySync(from, to string) error {

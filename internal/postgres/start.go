@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -227,20 +228,31 @@ func (i *Instance) waitAccepting(ctx context.Context) error {
 	return nil
 }
 
-// logTail is the end of PostgreSQL's log, for an error message.
+// logTail is what the end of PostgreSQL's log says is wrong, for an error message.
 func (i *Instance) logTail() string {
 	f, err := os.Open(i.cfg.LogFile)
 	if err != nil {
 		return "no log: " + err.Error()
 	}
 	defer f.Close()
-	if st, err := f.Stat(); err == nil && st.Size() > 600 {
-		_, _ = f.Seek(-600, 2)
+	if st, err := f.Stat(); err == nil && st.Size() > 1500 {
+		_, _ = f.Seek(-1500, 2)
 	}
-	b := make([]byte, 600)
+	b := make([]byte, 1500)
 	n, _ := f.Read(b)
-	return strings.TrimSpace(string(b[:n]))
+	var grave []string
+	for line := range strings.SplitSeq(string(b[:n]), "\n") {
+		if at := graveLine.FindStringIndex(line); at != nil {
+			grave = append(grave, strings.TrimSpace(line[at[0]:]))
+		}
+	}
+	if len(grave) == 0 {
+		return strings.TrimSpace(string(b[:n]))
+	}
+	return strings.Join(grave, "; ")
 }
+
+var graveLine = regexp.MustCompile(`(FATAL|PANIC|ERROR|DETAIL|HINT|LOG:  could not).*`)
 
 // Stop ends PostgreSQL and returns only when its process tree is verified
 // empty: in the given mode for limit, then immediately for 3 s, then by force.

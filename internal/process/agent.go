@@ -55,7 +55,7 @@ func Agent(ctx context.Context, c *config.Config, version string, log *slog.Logg
 		Store: st, High: high, Hub: hub, Log: log,
 		CertNotAfter: id.NotAfter, MoveStoreLeader: st.MoveLeader, RemoveVoter: st.RemoveVoter,
 	}
-	repo := &repository{cfg: c, id: id, log: log}
+	repo := &repository{cfg: c, id: id, log: log, addr: facts.Repo, node: facts.RepoNode}
 	if c.Has(config.Database) {
 		if err := addDatabase(ctx, c, id, version, log, &parts); err != nil {
 			return err

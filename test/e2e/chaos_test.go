@@ -23,6 +23,7 @@ func TestChaos(t *testing.T) {
 		run  func(*testing.T)
 	}{
 		{"PostmasterKilled", postmasterKilled}, {"PrimaryHostKilled", primaryHostKilled}, {"StandbyHostKilled", standbyHostKilled},
+		{"PrimaryHostStopped", primaryHostStopped}, {"StandbyHostStopped", standbyHostStopped},
 		{"Switchover", switchover}, {"PostmasterFrozen", postmasterFrozen}, {"ProcessesKilled", processesKilled},
 		{"SupervisorKilled", supervisorKilled}, {"StoreFrozen", storeFrozen}, {"SettingPutBack", settingPutBack}, {"PowerLoss", powerLoss},
 	}

@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -126,6 +128,58 @@ func standbyHostKilled(t *testing.T) {
 	e.ok(e.manada("up"))
 	e.healthy()
 	l.end("all processes of the standby's host killed", bound)
+}
+
+// primaryHostStopped: SIGTERM of its supervisor is a switchover first, which
+// nobody has to detect.
+func primaryHostStopped(t *testing.T) {
+	e := shared(t, 2*time.Minute)
+	old := e.healthy()
+	l := e.write()
+	if err := e.StopHost(e.ctx, old.Primary); err != nil {
+		t.Fatal(err)
+	}
+	s := e.takenOver(old)
+	l.more(100)
+	if s.Epoch != old.Epoch+1 {
+		t.Errorf("from epoch %d to %d for one switchover", old.Epoch, s.Epoch)
+	}
+	r := e.ok(e.manada("history"))
+	if want := "switchover from " + old.Primary; !strings.Contains(lastLines(r.out, 12), want) {
+		t.Errorf("the history does not say %q:\n%s", want, r.out)
+	}
+	e.ok(e.manada("up"))
+	e.healthy()
+	l.end("the primary's host stopped in order", bound)
+}
+
+// standbyHostStopped: it leaves sync before it goes, so that no commit waits for
+// a time-out.
+func standbyHostStopped(t *testing.T) {
+	e := shared(t, 2*time.Minute)
+	old := e.healthy()
+	victim := standby(old)
+	l := e.write()
+	if err := e.StopHost(e.ctx, victim); err != nil {
+		t.Fatal(err)
+	}
+	log, err := os.ReadFile(filepath.Join(e.Data, victim, "log", "agent.log"))
+	if err != nil || !strings.Contains(string(log), "left the synchronous standbys before this host is stopped") {
+		t.Errorf("%s did not leave sync first: %v", victim, err)
+	}
+	s := e.await("a primary that commits alone", func(s cluster.Status) bool { return s.K == 0 && len(s.Sync) == 0 })
+	if s.Primary != old.Primary || s.Epoch != old.Epoch {
+		t.Errorf("the primary was %s of epoch %d and is %s of epoch %d", old.Primary, old.Epoch, s.Primary, s.Epoch)
+	}
+	l.more(100)
+	e.ok(e.manada("up"))
+	e.healthy()
+	l.end("the standby's host stopped in order", bound)
+}
+
+func lastLines(text string, n int) string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }
 
 func switchover(t *testing.T) {

@@ -21,6 +21,8 @@ func TestHerd(t *testing.T) {
 		{"PostmasterKilled", postmasterKilled},
 		{"PrimaryHostKilled", primaryHostKilled},
 		{"StandbyHostKilled", standbyHostKilled},
+		{"PrimaryHostStopped", primaryHostStopped},
+		{"StandbyHostStopped", standbyHostStopped},
 		{"Switchover", switchover},
 		{"PostmasterFrozen", postmasterFrozen},
 		{"ProcessesKilled", processesKilled},
@@ -33,6 +35,7 @@ func TestHerd(t *testing.T) {
 		{"BackupsAfterFailover", backupsAfterFailover},
 		{"PowerLoss", powerLoss},
 		{"DownAndUp", downAndUp},
+		{"LastPrimaryLost", lastPrimaryLost},
 		{"Wipe", wipe},
 	} {
 		t.Run(part.name, part.run)

@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -82,6 +83,32 @@ func downAndUp(t *testing.T) {
 	}
 	l.none("down and up")
 	upOnRunning(e)
+}
+
+// lastPrimaryLost: a herd is shut down, standby first, so that the newest commits
+// are on the primary alone; then the primary's disk is lost. Its last word and
+// the archive let the standby lead with all of them.
+func lastPrimaryLost(t *testing.T) {
+	e := shared(t, 3*time.Minute)
+	old := e.healthy()
+	heir := standby(old)
+	l := e.write()
+	if err := e.StopHost(e.ctx, heir); err != nil {
+		t.Fatal(err)
+	}
+	l.more(300)
+	l.Stop()
+	if err := e.StopHost(e.ctx, old.Primary); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(filepath.Join(e.Data, old.Primary, "pgdata")); err != nil {
+		t.Fatal(err)
+	}
+	e.ok(e.manada("up"))
+	if s := e.healthy(); s.Primary != heir {
+		t.Errorf("%s leads, not %s", s.Primary, heir)
+	}
+	l.none("the last primary's disk lost")
 }
 
 // upOnRunning: it prints the status and changes nothing.

@@ -20,6 +20,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"manada/internal/cluster"
+	"manada/internal/supervisor"
 )
 
 // Herd is a running herd made by `manada up`.
@@ -238,6 +239,27 @@ func (h *Herd) KillHost(host string) error {
 		}
 		time.Sleep(time.Millisecond)
 	}
+}
+
+// StopHost stops a host in order, as `systemctl stop` or `docker stop` would:
+// SIGTERM to its supervisor. It returns when the supervisor is gone.
+func (h *Herd) StopHost(ctx context.Context, host string) error {
+	lock := filepath.Join(h.Data, host, "supervisor.pid")
+	holder, held, err := supervisor.LockedBy(lock)
+	if err != nil || !held {
+		return fmt.Errorf("no supervisor runs on %s: %w", host, err)
+	}
+	if err := syscall.Kill(holder.PID, syscall.SIGTERM); err != nil {
+		return fmt.Errorf("stop %s: %w", host, err)
+	}
+	for holder.Alive() {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the stop of %s: %w", host, ctx.Err())
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	return nil
 }
 
 // StartHost starts a host that was killed; the others go on.

@@ -40,6 +40,8 @@ type agent struct {
 
 	seen      observed
 	mem       memory
+	leaving   bool // a lone leader was stopped and leaves its last word
+	asked     bool // for a switchover
 	busy      string
 	busyUntil int64
 	op        *operation
@@ -89,6 +91,7 @@ type memory struct {
 	progress   cluster.LSN
 	progressAt int64
 	fork       cluster.LSN
+	archived   cluster.LSN
 	streamed   [8]int64
 }
 
@@ -220,7 +223,7 @@ func (w *world) readStore(n *node) bool {
 
 func (a *agent) newEpoch() {
 	m := &a.mem
-	m.handoverTo, m.old, m.since, m.sincePend, m.withdrawn = "", nil, 0, false, 0
+	m.handoverTo, m.old, m.since, m.sincePend, m.withdrawn, m.archived = "", nil, 0, false, 0, 0
 	m.streamed = [8]int64{}
 }
 

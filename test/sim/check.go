@@ -131,6 +131,9 @@ func (w *world) count(old, t *cluster.Term) {
 		s.Narrowed++
 	case len(t.Promises) > len(old.Promises):
 		s.Promises++
+		if _, said := t.LastWord(); said {
+			s.LastWords++
+		}
 	case len(t.Promises) < len(old.Promises):
 		s.Withdrawn++
 	}

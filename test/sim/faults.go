@@ -36,6 +36,7 @@ const (
 	leaderCut    // the leader alone on its side, while clients go on writing there
 	crashWrite   // the leader's agent dies while a write of the record is on its way
 	promiseCrash // an agent dies just after its promise reached the record
+	shutdown     // a host is stopped in order
 	lateReload   // a setting is followed late by everybody on the leader
 	faultKinds
 )
@@ -47,7 +48,7 @@ func even() [faultKinds]int {
 		cutOneWay: 8, cutBoth: 8, isolate: 8, split: 4, storeOutage: 3, storeCut: 5, storeFlaky: 6,
 		lostDisk: 4, switchover: 6, slowCheckpoint: 4, replayStuck: 6, leaderDies: 10, standbyLeaves: 8,
 		leaderFreeze: 6, lateReload: 3, winnerDies: 5,
-		leaderCut: 5, crashWrite: 4, promiseCrash: 3,
+		leaderCut: 5, crashWrite: 4, promiseCrash: 3, shutdown: 6,
 	}
 }
 
@@ -180,6 +181,11 @@ func (w *world) inject(k fault) {
 		w.loseDisk(n)
 	case switchover:
 		w.request(d)
+	case shutdown:
+		if w.chance(500) {
+			n = w.leader()
+		}
+		w.shutDown(n, d)
 	case slowCheckpoint:
 		if n.pg != nil {
 			n.pg.slowUntil = w.now + d
@@ -278,7 +284,10 @@ func (w *world) loseDisk(n *node) {
 		if t.InSync(me) {
 			members++
 		}
-		lead = lead || t.LastOpenLeader == me
+		lead = lead || t.LastOpenLeader == me || w.inherits(t, m)
+	}
+	if src := w.archive[t.Current().Timeline]; src.has(c.last, c.hash) {
+		copies++
 	}
 	if copies == 0 || !lead && (len(t.Sync) == 0 || members < t.Needed()) {
 		return
@@ -308,7 +317,7 @@ func (w *world) healAll() {
 	}
 	w.heals = w.heals[:0]
 	for _, n := range w.nodes {
-		n.hostAt, n.agentAt, n.frozenUntil, n.storeCutUntil = 0, 0, 0, 0
+		n.hostAt, n.agentAt, n.frozenUntil, n.storeCutUntil, n.downFor = 0, 0, 0, 0, tick
 		if n.a != nil {
 			n.a.pausedUntil = 0
 		}
@@ -321,5 +330,5 @@ func (w *world) healAll() {
 var faultNames = [faultKinds]string{
 	"PostgreSQL crash", "PostgreSQL hang", "host crash", "host freeze", "agent crash", "agent freeze",
 	"one-way cut", "cut", "isolation", "split", "store outage", "store cut", "flaky store", "lost disk",
-	"switchover", "slow checkpointer", "replay stuck", "leader dies", "standby leaves", "leader freezes", "winner dies", "leader cut off", "crash while writing", "crash after a promise", "late reload",
+	"switchover", "slow checkpointer", "replay stuck", "leader dies", "standby leaves", "leader freezes", "winner dies", "leader cut off", "crash while writing", "crash after a promise", "shutdown", "late reload",
 }

@@ -23,6 +23,10 @@ type node struct {
 	credential bool
 	syncFile   cluster.SyncSetting // in the run directory: gone with the host
 
+	leaveBy int64 // the host is being stopped, in order if possible; 0: it is not
+	downFor int64
+	ending  bool // PostgreSQL is being stopped for good
+
 	a       *agent // nil: not running
 	agentAt int64  // when it is started again
 }

@@ -19,7 +19,7 @@ func Even(k int) Profile {
 func Profiles() []Profile {
 	strict := Even(1)
 	strict.Name, strict.Strict = "strict", true
-	return []Profile{Even(1), Even(2), strict, diverging(), receiving(), branching(), doubting(), doubled(), forgetting(), lagging(), wavering()}
+	return []Profile{Even(1), Even(2), strict, shutting(), diverging(), receiving(), branching(), doubting(), doubled(), forgetting(), lagging(), wavering()}
 }
 
 // ProfileNamed finds one of Profiles.
@@ -39,6 +39,11 @@ func (p Profile) bias(name string, weight int, kinds ...fault) Profile {
 		p.Weights[k] += weight
 	}
 	return p
+}
+
+// shutting: hosts are stopped in order, and disks do not come back (last word).
+func shutting() Profile {
+	return Even(1).bias("shutting", 60, shutdown, lostDisk)
 }
 
 // diverging: leaders and standbys come and go, so that histories fork (C1, C2, C3).
@@ -121,6 +126,7 @@ func Mutants() []Mutant {
 		{"WithoutWALEpoch", "C7", without(branching(), decide.WithoutWALEpoch)},
 		{"WithoutSwapFirst", "degrade swaps first", without(diverging(), decide.WithoutSwapFirst)},
 		{"WithoutBothValues", "H2", without(doubting(), decide.WithoutBothValues)},
+		{"WithoutTheRest", "last word", without(shutting(), decide.WithoutTheRest)},
 	}
 }
 

@@ -117,7 +117,7 @@ func covered(t *testing.T, s *Stats) {
 		{"widened", s.Widened, n / 2}, {"narrowed", s.Narrowed, n / 12}, {"raised k", s.RaisedK, n / 20},
 		{"rewinds", s.Rewinds, n / 2}, {"clones", s.Clones, n / 2}, {"unknown outcomes", s.Unknown, n / 2},
 		{"late writes applied", s.LateApplied, n / 100}, {"lost disks", s.LostDisks, n / 10},
-		{"promises", s.Promises, n / 2}, {"withdrawn promises", s.Withdrawn, n / 20},
+		{"last words", s.LastWords, n / 50}, {"WAL fetched by heirs", s.Fetched, n / 200}, {"promises", s.Promises, n / 2}, {"withdrawn promises", s.Withdrawn, n / 20},
 	} {
 		if c.got < c.want {
 			t.Errorf("%s: %d in %d schedules, want at least %d: the schedules prove too little", c.what, c.got, n, c.want)

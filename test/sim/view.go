@@ -54,7 +54,11 @@ func (w *world) localView(n *node, l *decide.Local) {
 		Promised: o.promised, Withdrawals: m.withdrawn, WithdrawnAgo: ms(w.now - m.withdrawAt),
 		HandoverTo: m.handoverTo, Upstream: o.upstream, Receiver: o.receiver,
 		SilentFor: o.silentFor, StuckFor: ms(w.now - m.progressAt),
-		ControlNonce: o.nonce, Senders: o.senders, MayLead: true,
+		ControlNonce: o.nonce, Senders: o.senders, MayLead: n.leaveBy == 0,
+		Leaving: a.leaving, Archived: m.archived,
+	}
+	if n.ending {
+		l.Busy = "the stop of PostgreSQL"
 	}
 	if o.promised != 0 {
 		l.PromisedFor = ms(w.now - m.promisedAt)

@@ -46,6 +46,7 @@ type Stats struct {
 	Degradations, Restorations, Widened, Narrowed int
 	Rewinds, Clones, Unknown, LateApplied, Opened int
 	LostDisks, Withdrawn, Promises, RaisedK       int
+	LastWords, Fetched                            int
 }
 
 func (s *Stats) add(o *Stats) {
@@ -70,6 +71,8 @@ func (s *Stats) add(o *Stats) {
 	s.Withdrawn += o.Withdrawn
 	s.Promises += o.Promises
 	s.RaisedK += o.RaisedK
+	s.LastWords += o.LastWords
+	s.Fetched += o.Fetched
 }
 
 // world is a herd, its network, its store and the checker.
@@ -85,6 +88,8 @@ type world struct {
 	heals  []heal
 	air    []packet
 	st     etcd
+	// archive is the WAL of timelines whose leader was stopped in order.
+	archive map[cluster.Timeline]wal
 
 	outageUntil, flakyUntil                 int64
 	healing                                 bool
@@ -102,7 +107,7 @@ type world struct {
 }
 
 func newWorld(seed uint64, data int, p *Profile) *world {
-	w := &world{rng: rand.New(rand.NewPCG(seed, uint64(data))), prof: p, data: data, spec: spec, nonces: []string{"n0"}}
+	w := &world{rng: rand.New(rand.NewPCG(seed, uint64(data))), prof: p, data: data, spec: spec, nonces: []string{"n0"}, archive: map[cluster.Timeline]wal{}}
 	w.spec.WantK = max(1, p.WantK)
 	if p.Strict {
 		w.spec.Durability = cluster.Strict
@@ -163,6 +168,7 @@ func (w *world) step() {
 	w.mend()
 	w.ambush()
 	w.lateWrites()
+	w.shutdowns()
 	w.beats()
 	var order [8]int
 	for i := range w.nodes {
@@ -295,7 +301,7 @@ func (w *world) canOpen(dead uint) bool {
 		if dead>>m.i&1 == 1 || m.d.empty || m.d.poisoned {
 			continue
 		}
-		if t.LastOpenLeader == me && (!t.Open || t.Leader == m.name) {
+		if t.LastOpenLeader == me && (!t.Open || t.Leader == m.name) || w.inherits(t, m) {
 			return true
 		}
 		if t.InSync(me) {

@@ -1,0 +1,161 @@
+package agent
+
+import (
+	"context"
+	"time"
+
+	"manada/internal/cluster"
+	"manada/internal/guardian"
+	"manada/internal/store"
+)
+
+// leaveWithin bounds how long a host that is being stopped waits for its duties
+// to be taken over. Whatever has not happened by then happens as if it had died.
+const leaveWithin = 4 * time.Second
+
+// StopPostgres ends this host's part in the herd in order: a primary first hands
+// over to a synchronous standby, a synchronous standby first leaves sync; then
+// PostgreSQL is stopped cleanly. The agent goes on beating meanwhile and starts
+// nothing any more.
+func (a *Agent) StopPostgres(ctx context.Context) error {
+	if a.db == nil {
+		return nil
+	}
+	a.stopping.Store(true)
+	a.poke()
+	a.leave(ctx)
+	return a.stopForGood(ctx)
+}
+
+// lastWordWithin bounds how long a lone primary's host waits for the end of its
+// WAL to be archived, after PostgreSQL has stopped.
+const lastWordWithin = 8 * time.Second
+
+// leave gives up what this node is to the others. It is a courtesy that saves
+// clients the time-outs: the protocol holds without.
+func (a *Agent) leave(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, leaveWithin)
+	defer cancel()
+	t, paused := a.recordNow()
+	switch {
+	case t == nil || paused:
+	case t.Leader == a.cfg.Node && t.Open && len(t.Sync) > 0:
+		a.giveUpLead(ctx)
+	case t.Leader == a.cfg.Node && t.Open && t.K == 0:
+		a.leaveWord()
+	case t.Leader != a.cfg.Node && inSync(t, a.cfg.Node):
+		left := func() bool { t, _ := a.recordNow(); return !inSync(t, a.cfg.Node) }
+		a.until(ctx, left)
+		if left() {
+			a.log.Info("left the synchronous standbys before this host is stopped")
+		} else {
+			a.log.Warn("still a synchronous standby; this host is stopped all the same")
+		}
+	}
+}
+
+func (a *Agent) recordNow() (t *cluster.Term, paused bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.rec.snap.Term, a.rec.snap.Pause != nil || a.rec.rolledBack
+}
+
+func inSync(t *cluster.Term, node string) bool {
+	_, in := t.SyncNamed(node)
+	return in
+}
+
+// giveUpLead asks for a switchover, as an operator would, and waits until the
+// next epoch is open or the request is refused.
+func (a *Agent) giveUpLead(ctx context.Context) {
+	st := a.Status()
+	to := bestSuccessor(st)
+	if err := checkRequest(st, store.RequestSwitchover, RequestVerb{To: to}); err != nil {
+		a.log.Warn("this host is stopped without a switchover", "why", err.Error())
+		return
+	}
+	q := newRequest(store.RequestSwitchover, to, "the stop of "+a.cfg.Node)
+	if err := a.file(ctx, q); err != nil {
+		a.log.Warn("this host is stopped without a switchover", "why", err.Error())
+		return
+	}
+	a.log.Info("switchover before this host is stopped", "to", to)
+	opened := func() bool { t, _ := a.recordNow(); return t.Leader != a.cfg.Node && t.Open }
+	a.until(ctx, func() bool { return opened() || a.refused(q.ID) })
+	if !opened() {
+		a.log.Warn("the switchover did not come about in time; this host is stopped all the same", "to", to)
+		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		_ = a.store.DeleteRequest(late, q.ID) // not to be carried out when this host is back
+	}
+}
+
+// leaveWord stops a primary that commits alone and waits until the record says
+// where its WAL ends, and the archive has all of it.
+func (a *Agent) leaveWord() {
+	if a.repo == nil {
+		return
+	}
+	a.leaving.Store(true)
+	ctx, cancel := context.WithTimeout(context.Background(), a.cfg.StopTimeout) // detached: leave is bounded without the stop
+	defer cancel()
+	a.setBusy("the stop of PostgreSQL")
+	a.endForeignSenders(ctx)
+	err := a.db.Stop(ctx, guardian.Fast, a.cfg.StopTimeout)
+	a.observe(ctx)
+	a.setBusy("")
+	a.poke()
+	if err != nil {
+		return // stopForGood says so
+	}
+	wait, end := context.WithTimeout(ctx, lastWordWithin)
+	defer end()
+	said := func() bool { t, _ := a.recordNow(); _, ok := t.LastWord(); return ok || t.Leader != a.cfg.Node }
+	a.until(wait, said)
+	if t, _ := a.recordNow(); !said() {
+		a.log.Warn("this host is stopped, and only it has the newest commits", "epoch", t.Epoch)
+	} else if p, ok := t.LastWord(); ok {
+		a.log.Info("all commits are in the archive; another node may lead if this one does not come back", "epoch", t.Epoch, "lsn", p.LSN.String())
+	}
+}
+
+func (a *Agent) refused(id string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, r := range a.rec.snap.Requests {
+		if r.ID == id && r.Result != nil {
+			return r.Result.Code != 0
+		}
+	}
+	return false
+}
+
+// until waits until ok, or until ctx ends.
+func (a *Agent) until(ctx context.Context, ok func() bool) {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// stopForGood stops PostgreSQL and lets nothing start it again.
+func (a *Agent) stopForGood(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, a.cfg.StopTimeout+10*time.Second)
+	defer cancel()
+	a.ending.Store(true)
+	a.until(ctx, a.idle) // a start may be under way
+	a.observe(ctx)
+	a.endForeignSenders(ctx)
+	return a.db.Stop(ctx, guardian.Fast, a.cfg.StopTimeout)
+}
+
+func (a *Agent) idle() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.busy == ""
+}

@@ -1,0 +1,119 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"manada/internal/cluster"
+)
+
+// segSize is that of the WAL segments of a herd (initdb's default).
+const segSize = 16 << 20
+
+// archiveTail puts what is not in the archive yet of this stopped leader's WAL
+// there, also the last, partial segment, under its full name. That name is free:
+// any start as primary is on a new timeline, so nobody ever writes another
+// segment of this number on this one.
+func (a *Agent) archiveTail(ctx context.Context, end cluster.LSN) error {
+	if a.repo == nil {
+		return errors.New("archive the end of the WAL: no repository")
+	}
+	a.mu.Lock()
+	tl := a.mem.position.timeline
+	a.mu.Unlock()
+	names, err := a.segments(tl)
+	if err != nil {
+		return fmt.Errorf("archive the end of the WAL: %w", err)
+	}
+	last := tl.Segment(end-1, segSize)
+	for _, path := range names {
+		name := filepath.Base(path)
+		if _, err := os.Stat(filepath.Join(a.wal, "archive_status", name+".done")); err == nil || name > last {
+			continue
+		}
+		one, cancel := context.WithTimeout(ctx, time.Minute)
+		err := a.repo.Push(one, path)
+		cancel()
+		if err != nil {
+			return fmt.Errorf("archive the end of the WAL: %s: %w", name, err)
+		}
+	}
+	a.remembered(func(m *memory) { m.archived = end })
+	return nil
+}
+
+// segments are the WAL segments of a timeline in pg_wal, in order.
+func (a *Agent) segments(tl cluster.Timeline) ([]string, error) {
+	return filepath.Glob(filepath.Join(a.wal, fmt.Sprintf("%08X????????????????", uint32(tl)))) // sorted
+}
+
+// fetchWait is how long replay of what was fetched may stand still.
+const fetchWait = time.Minute
+
+// fetchWAL gets the WAL up to an end out of the archive, for a standby that
+// receives nothing, and waits until it is replayed. PostgreSQL finds in pg_wal
+// what is put there.
+func (a *Agent) fetchWAL(ctx context.Context, end cluster.LSN) error {
+	if a.repo == nil {
+		return errors.New("fetch WAL out of the archive: no repository")
+	}
+	a.mu.Lock()
+	from := a.mem.position
+	a.mu.Unlock()
+	a.unread()
+	for at := from.lsn - from.lsn%segSize; at < end; at += segSize {
+		if err := a.fetchSegment(ctx, from.timeline.Segment(at, segSize)); err != nil {
+			return fmt.Errorf("fetch WAL out of the archive: %w", err)
+		}
+	}
+	return a.awaitReplay(ctx, end)
+}
+
+// fetchSegment replaces a segment of pg_wal by the archive's, which has at least
+// as much.
+func (a *Agent) fetchSegment(ctx context.Context, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	part := filepath.Join(a.wal, "manada.fetch")
+	defer os.Remove(part)
+	if err := a.repo.Get(ctx, name, part); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	f, err := os.Open(part)
+	if err != nil {
+		return err
+	}
+	err = errors.Join(f.Sync(), f.Close())
+	if err != nil {
+		return err
+	}
+	return os.Rename(part, filepath.Join(a.wal, name))
+}
+
+func (a *Agent) awaitReplay(ctx context.Context, end cluster.LSN) error {
+	replayed, moved := cluster.LSN(0), time.Now()
+	for {
+		a.observe(ctx)
+		a.mu.Lock()
+		at := a.seen.replay
+		a.mu.Unlock()
+		if at >= end {
+			return nil
+		}
+		if at > replayed {
+			replayed, moved = at, time.Now()
+		}
+		if time.Since(moved) > fetchWait {
+			return fmt.Errorf("replay what was fetched: stands at %s, not %s, for %s", at, end, fetchWait)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
