@@ -2,11 +2,17 @@ package container
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 
+	"manada/internal/compat/repmgr"
 	"manada/internal/config"
 )
 
@@ -115,7 +121,89 @@ func (h *Host) files(p Places, doc section) (refused []string, err error) {
 	if len(pg) > 0 {
 		doc["postgresql"] = pg
 	}
+	if h.Has(config.Database) {
+		more, err := h.repmgr(filepath.Join(p.Custom, "repmgr.conf"), doc)
+		if err != nil {
+			return nil, err
+		}
+		refused = append(refused, more...)
+	}
 	return refused, nil
+}
+
+// repmgr adds what a repmgr.conf says. A mistake in it is named, and what stands
+// before it holds: a host that does not start would be the worse answer.
+func (h *Host) repmgr(file string, doc section) (refused []string, err error) {
+	f, err := os.Open(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read repmgr.conf: %w", err)
+	}
+	defer f.Close()
+	s, warnings, err := repmgr.Translate(filepath.Base(file), f)
+	if err != nil {
+		warnings = append(warnings, err.Error()+"; what follows in the file is not obeyed")
+	}
+	for _, k := range s.Keys() {
+		switch {
+		case k.Name == "node" && k.Value != h.Node:
+			warnings = append(warnings, fmt.Sprintf("%s: node_name=%s is not obeyed: $REPMGR_NODE_NAME says %s", filepath.Base(file), k.Value, h.Node))
+		case k.Name == "node":
+		default:
+			if why := doc.set(k.Name, k.Value); why != "" {
+				warnings = append(warnings, fmt.Sprintf("%s: %s=%s is not obeyed: %s", filepath.Base(file), k.Name, k.Value, why))
+			}
+		}
+	}
+	return warnings, nil
+}
+
+// set puts a value under the path of its key, "timing.beat", if the
+// configuration takes it; why says why not.
+func (s section) set(path, value string) (why string) {
+	if why := judgeKey(path, value); why != "" {
+		return why
+	}
+	list := slices.Contains(lists, path)
+	for {
+		head, rest, nested := strings.Cut(path, ".")
+		if !nested {
+			s[path] = value
+			if list {
+				s[path] = strings.Split(value, ",")
+			}
+			return ""
+		}
+		sub, ok := s[head].(section)
+		if !ok {
+			sub = section{}
+			s[head] = sub
+		}
+		s, path = sub, rest
+	}
+}
+
+// lists are the keys that the translators of the original files give with commas.
+var lists = []string{"events.only"}
+
+// judgeKey holds one key against the rules of the configuration file, as its
+// variable would be.
+func judgeKey(path, value string) (why string) {
+	c, err := config.Parse("x", []byte("cluster: x\nnode: x\n"), []string{config.EnvName(path) + "=" + value})
+	if len(c.Warnings) > 0 {
+		return c.Warnings[0].What
+	}
+	problems, ok := err.(config.Problems)
+	if !ok || len(problems) == 0 {
+		return ""
+	}
+	p := problems[0]
+	if p.Want != "" {
+		return p.What + " (expected " + p.Want + ")"
+	}
+	return p.What
 }
 
 // yamlText writes a text as a quoted scalar: JSON's strings are YAML's, too.
