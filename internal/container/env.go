@@ -144,6 +144,11 @@ func (h *Host) roles(r *reader) {
 // Has says whether the host plays a role.
 func (h *Host) Has(role config.Role) bool { return slices.Contains(h.Roles, string(role)) }
 
+// HasAgent says whether an agent runs here: not on a pure proxy.
+func (h *Host) HasAgent() bool {
+	return h.Has(config.Database) || h.Voter() || h.Has(config.Repository)
+}
+
 // Voter says whether it votes.
 func (h *Host) Voter() bool { return h.Has(config.Store) }
 

@@ -12,6 +12,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"manada/internal/compat/pgbackrest"
 	"manada/internal/compat/repmgr"
 	"manada/internal/config"
 )
@@ -121,12 +122,48 @@ func (h *Host) files(p Places, doc section) (refused []string, err error) {
 	if len(pg) > 0 {
 		doc["postgresql"] = pg
 	}
+	if h.HasAgent() {
+		more, err := h.pgbackrest(p.Stanza, doc)
+		if err != nil {
+			return nil, err
+		}
+		refused = append(refused, more...)
+	}
 	if h.Has(config.Database) {
 		more, err := h.repmgr(filepath.Join(p.Custom, "repmgr.conf"), doc)
 		if err != nil {
 			return nil, err
 		}
 		refused = append(refused, more...)
+	}
+	return refused, nil
+}
+
+// pgbackrest adds what a pgbackrest.conf says. What changes what a backup is and
+// cannot be obeyed, as encryption, is an error: no backup is the better answer.
+func (h *Host) pgbackrest(file string, doc section) (refused []string, err error) {
+	f, err := os.Open(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read pgbackrest.conf: %w", err)
+	}
+	defer f.Close()
+	s, warnings, err := pgbackrest.Translate(f, filepath.Base(file))
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range warnings {
+		refused = append(refused, w.String())
+	}
+	for _, k := range s.Keys() {
+		if k.Name == "backup.repo_path" && !h.Has(config.Repository) {
+			continue
+		}
+		if why := doc.set(k.Name, k.Value); why != "" {
+			refused = append(refused, fmt.Sprintf("%s: %s=%s is not obeyed: %s", filepath.Base(file), k.Name, k.Value, why))
+		}
 	}
 	return refused, nil
 }
