@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -24,8 +25,9 @@ var (
 
 // Folder is a copy of deploy/compose in which commands are typed.
 type Folder struct {
-	Dir string
-	own string
+	Dir    string
+	own    string
+	offset int
 }
 
 // Copy makes one. Containers of these names that exist already are somebody
@@ -51,8 +53,38 @@ func Copy(ctx context.Context, root string) (*Folder, error) {
 		os.RemoveAll(own)
 		return nil, fmt.Errorf("copy deploy/compose: %w: %s", err, out)
 	}
+	if err := f.movePorts(); err != nil {
+		os.RemoveAll(own)
+		return nil, err
+	}
 	return f, nil
 }
+
+// movePorts adds $MANADA_GUIDE_PORTS to the published ports, for a machine on
+// which something else has them.
+func (f *Folder) movePorts() (err error) {
+	v := os.Getenv("MANADA_GUIDE_PORTS")
+	if v == "" {
+		return nil
+	}
+	if f.offset, err = strconv.Atoi(v); err != nil {
+		return fmt.Errorf("MANADA_GUIDE_PORTS: %w", err)
+	}
+	file := filepath.Join(f.Dir, "docker-compose.yml")
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	text := string(b)
+	for _, port := range []int{5431, 5432, 5433} {
+		text = strings.ReplaceAll(text, fmt.Sprintf(`"%d:5432"`, port), fmt.Sprintf(`"%d:5432"`, port+f.offset))
+		text = strings.ReplaceAll(text, fmt.Sprintf("127.0.0.1:%d\n", port), fmt.Sprintf("127.0.0.1:%d\n", port+f.offset))
+	}
+	return os.WriteFile(file, []byte(text), 0o644)
+}
+
+// Port is where the host finds what deploy/compose publishes on a port.
+func (f *Folder) Port(n int) int { return n + f.offset }
 
 // Remove ends the containers and removes volumes, network and folder.
 func (f *Folder) Remove() {
@@ -153,7 +185,8 @@ func (f *Folder) DSN(ctx context.Context) (string, error) {
 // NodeDSN is the same log-in at the port that a node's container publishes.
 func (f *Folder) NodeDSN(ctx context.Context, container string) (string, error) {
 	dsn, err := f.DSN(ctx)
-	return strings.Replace(dsn, ":5431/", map[string]string{"master": ":5432/", "slave": ":5433/"}[container], 1), err
+	port := map[string]int{"master": 5432, "slave": 5433}[container]
+	return strings.Replace(dsn, fmt.Sprintf(":%d/", f.Port(5431)), fmt.Sprintf(":%d/", f.Port(port)), 1), err
 }
 
 // Value runs a query as superuser in a node's container and returns its value.

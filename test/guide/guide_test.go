@@ -47,7 +47,7 @@ func (g *guide) begin() {
 		g.Fatalf("primary %s, sync %v", s.Primary, s.Sync)
 	}
 	g.healthy(60 * time.Second)
-	out := g.types("docker exec -it pgpool manada uri", "postgresql://replica:", "@127.0.0.1:5431/app_db")
+	out := g.types("docker exec -it pgpool manada uri", "postgresql://replica:", fmt.Sprintf("@127.0.0.1:%d/app_db", g.Port(5431)))
 	if got := got(dockertest.Query(g.Context(), strings.TrimSpace(out), "select current_database()"))(g); got != "app_db" {
 		g.Fatalf("the printed string leads to %q", got)
 	}

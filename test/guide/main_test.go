@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -90,6 +91,9 @@ func (g *guide) step(name string, f func(g *guide)) {
 	g.Logf("%-40s %5.1f s", name, time.Since(began).Seconds())
 }
 
+// escapes move the cursor and colour the text.
+var escapes = regexp.MustCompile(`\x1b\[[0-9;?]*[A-Za-z]`)
+
 // types types a line of the guide; it must succeed and show all of these.
 func (g *guide) types(line string, shows ...string) string {
 	g.Helper()
@@ -103,7 +107,7 @@ func (g *guide) types(line string, shows ...string) string {
 			g.Fatalf("%s does not show %q:\n%s", line, s, out)
 		}
 	}
-	g.Logf("$ %s   (%.1f s)\n%s", line, time.Since(began).Seconds(), out)
+	g.Logf("$ %s   (%.1f s)\n%s", line, time.Since(began).Seconds(), escapes.ReplaceAllString(out, ""))
 	return out
 }
 
