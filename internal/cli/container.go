@@ -15,6 +15,9 @@ import (
 	"manada/internal/container"
 )
 
+// Files read what is mounted into a container; main sets them.
+var Files container.Translators
+
 func (a *app) containerCmd() *cobra.Command {
 	return &cobra.Command{
 		Use:   "container",
@@ -94,7 +97,7 @@ func containerAccount() (config.Account, error) {
 
 // containerConfig writes this host's configuration and reads it back.
 func (a *app) containerConfig(host *container.Host, places container.Places) (*config.Config, error) {
-	text, refused, err := container.Render(host, places)
+	text, refused, err := container.Render(host, places, Files)
 	if err != nil {
 		return nil, err
 	}

@@ -143,7 +143,7 @@ func TestRender(t *testing.T) {
 	if len(errs) > 0 {
 		t.Fatal(errs)
 	}
-	text, refused, err := Render(h, p)
+	text, refused, err := Render(h, p, Translators{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -12,8 +13,6 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"manada/internal/compat/pgbackrest"
-	"manada/internal/compat/repmgr"
 	"manada/internal/config"
 )
 
@@ -46,12 +45,23 @@ func (p Places) SecretFile(h *Host) string {
 	return filepath.Join(p.Secrets, "join")
 }
 
+// Key is a key of manada.yaml with its value, a list with commas.
+type Key struct{ Name, Value string }
+
+// Translators read the configuration files of the programs that Manada stands
+// in for, with warnings for what is not obeyed. They are handed in: package
+// compat has them, and it stands above the command line, which stands above this
+// package.
+type Translators struct {
+	Repmgr, PgBackRest func(name string, r io.Reader) (keys []Key, warnings []string, err error)
+}
+
 // section is a part of manada.yaml.
 type section map[string]any
 
 // Render makes this host's manada.yaml of the environment and the mounted
 // files. Lines that are not obeyed are returned, not lost.
-func Render(h *Host, p Places) (text []byte, refused []string, err error) {
+func Render(h *Host, p Places, t Translators) (text []byte, refused []string, err error) {
 	doc := section{
 		"cluster": h.Cluster, "node": h.Node, "roles": h.Roles, "user": "postgres",
 		"data_dir": p.DataDir, "run_dir": p.RunDir, "listen": "0.0.0.0", "advertise": h.Advertise,
@@ -71,7 +81,7 @@ func Render(h *Host, p Places) (text []byte, refused []string, err error) {
 	if h.Has(config.Repository) {
 		doc["backup"] = section{"repo_path": p.Repo}
 	}
-	if refused, err = h.files(p, doc); err != nil {
+	if refused, err = h.files(p, t, doc); err != nil {
 		return nil, nil, err
 	}
 	body, err := yaml.Marshal(doc)
@@ -83,7 +93,7 @@ func Render(h *Host, p Places) (text []byte, refused []string, err error) {
 }
 
 // files adds what the mounted files say.
-func (h *Host) files(p Places, doc section) (refused []string, err error) {
+func (h *Host) files(p Places, t Translators, doc section) (refused []string, err error) {
 	note := func(rs []Refusal) {
 		for _, r := range rs {
 			refused = append(refused, r.String())
@@ -123,14 +133,14 @@ func (h *Host) files(p Places, doc section) (refused []string, err error) {
 		doc["postgresql"] = pg
 	}
 	if h.HasAgent() {
-		more, err := h.pgbackrest(p.Stanza, doc)
+		more, err := h.pgbackrest(t, p.Stanza, doc)
 		if err != nil {
 			return nil, err
 		}
 		refused = append(refused, more...)
 	}
 	if h.Has(config.Database) {
-		more, err := h.repmgr(filepath.Join(p.Custom, "repmgr.conf"), doc)
+		more, err := h.repmgr(t, filepath.Join(p.Custom, "repmgr.conf"), doc)
 		if err != nil {
 			return nil, err
 		}
@@ -141,7 +151,7 @@ func (h *Host) files(p Places, doc section) (refused []string, err error) {
 
 // pgbackrest adds what a pgbackrest.conf says. What changes what a backup is and
 // cannot be obeyed, as encryption, is an error: no backup is the better answer.
-func (h *Host) pgbackrest(file string, doc section) (refused []string, err error) {
+func (h *Host) pgbackrest(t Translators, file string, doc section) (refused []string, err error) {
 	f, err := os.Open(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -150,14 +160,11 @@ func (h *Host) pgbackrest(file string, doc section) (refused []string, err error
 		return nil, fmt.Errorf("read pgbackrest.conf: %w", err)
 	}
 	defer f.Close()
-	s, warnings, err := pgbackrest.Translate(f, filepath.Base(file))
+	keys, refused, err := t.PgBackRest(filepath.Base(file), f)
 	if err != nil {
 		return nil, err
 	}
-	for _, w := range warnings {
-		refused = append(refused, w.String())
-	}
-	for _, k := range s.Keys() {
+	for _, k := range keys {
 		if k.Name == "backup.repo_path" && !h.Has(config.Repository) {
 			continue
 		}
@@ -170,7 +177,7 @@ func (h *Host) pgbackrest(file string, doc section) (refused []string, err error
 
 // repmgr adds what a repmgr.conf says. A mistake in it is named, and what stands
 // before it holds: a host that does not start would be the worse answer.
-func (h *Host) repmgr(file string, doc section) (refused []string, err error) {
+func (h *Host) repmgr(t Translators, file string, doc section) (refused []string, err error) {
 	f, err := os.Open(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -179,11 +186,11 @@ func (h *Host) repmgr(file string, doc section) (refused []string, err error) {
 		return nil, fmt.Errorf("read repmgr.conf: %w", err)
 	}
 	defer f.Close()
-	s, warnings, err := repmgr.Translate(filepath.Base(file), f)
+	keys, warnings, err := t.Repmgr(filepath.Base(file), f)
 	if err != nil {
 		warnings = append(warnings, err.Error()+"; what follows in the file is not obeyed")
 	}
-	for _, k := range s.Keys() {
+	for _, k := range keys {
 		switch {
 		case k.Name == "node" && k.Value != h.Node:
 			warnings = append(warnings, fmt.Sprintf("%s: node_name=%s is not obeyed: $REPMGR_NODE_NAME says %s", filepath.Base(file), k.Value, h.Node))
