@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 )
 
 var segmentName = regexp.MustCompile(`^([0-9A-F]{8})([0-9A-F]{8})([0-9A-F]{8})-[0-9a-f]{40}`)
@@ -66,11 +65,4 @@ func (g *guide) gap() string {
 		return fmt.Sprintf("the history of timeline %d is not archived", newest)
 	}
 	return ""
-}
-
-// figures logs what the three kinds of backup cost, for the operating guide.
-func (g *guide) figures() {
-	out, err := g.Exec(g.Context(), "pgbackrest", "manada", "backups")
-	g.must(err)
-	g.Logf("manada backups (%s):\n%s", time.Now().UTC().Format(time.DateOnly), out)
 }
