@@ -21,6 +21,8 @@ func (c *Config) validate() Problems {
 	v.timing()
 	v.parameters()
 	v.hba()
+	v.schedule()
+	v.compression()
 	v.join()
 	return v.problems
 }

@@ -194,6 +194,7 @@ func (h *hostAgent) run(ctx context.Context, stop func() bool) error {
 	g.Go(func() error { h.keepAuthority(ctx); return nil })
 	g.Go(func() error { h.keepCertificate(ctx); return nil })
 	g.Go(func() error { h.watchBackups(ctx); return nil })
+	g.Go(func() error { return h.keepSchedule(ctx) })
 	g.Go(func() error { h.reconfigure(ctx); return nil })
 	if h.cfg.Has(config.Database) {
 		g.Go(func() error { return h.agent.ServeLocal(ctx, filepath.Join(h.cfg.RunDir, agent.SocketName)) })

@@ -162,5 +162,6 @@ func (r *repository) status(ctx context.Context) *health.Backup {
 			b.RestorableFrom = &from
 		}
 	}
+	r.addSchedule(ctx, s, info, b)
 	return b
 }

@@ -1,0 +1,143 @@
+package process
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"manada/internal/backup"
+	"manada/internal/blob"
+	"manada/internal/cluster"
+	"manada/internal/config"
+	"manada/internal/health"
+	"manada/internal/peer"
+	"manada/internal/schedule"
+)
+
+// scheduleFile is in the repository, so that every host can tell of it and a new
+// repository host goes on with it. pgBackRest does not look there.
+const scheduleFile = "manada/schedule.json"
+
+func loadRecord(ctx context.Context, s blob.Storage) (schedule.Record, error) {
+	var rec schedule.Record
+	b, err := blob.Get(ctx, s, scheduleFile)
+	if errors.Is(err, blob.ErrNotExist) {
+		return rec, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(b, &rec)
+	}
+	return rec, err
+}
+
+// keepSchedule has backups made at their times. The repository host does it: it
+// is there without a primary, and there is one of it.
+func (h *hostAgent) keepSchedule(ctx context.Context) error {
+	if !h.cfg.Has(config.Repository) {
+		return nil
+	}
+	plan, err := schedule.Parse(h.cfg.Backup.Schedule)
+	if err != nil {
+		return err
+	}
+	s, err := h.repo.open()
+	if err != nil {
+		return err
+	}
+	r := schedule.Runner{
+		Plan: plan, Back: h.scheduledBackup, Now: time.Now,
+		Load: func(ctx context.Context) (schedule.Record, error) { return loadRecord(ctx, s) },
+		Save: func(ctx context.Context, rec schedule.Record) error {
+			b, err := json.Marshal(rec)
+			if err != nil {
+				return err
+			}
+			return s.Put(ctx, scheduleFile, bytes.NewReader(append(b, '\n')), blob.PutOptions{})
+		},
+		Tell: func(what string, err error) { h.log.Error(what, "error", err.Error()) },
+		Wait: func(ctx context.Context, d time.Duration) {
+			select {
+			case <-ctx.Done():
+			case <-time.After(d):
+			}
+		},
+	}
+	r.Run(ctx)
+	return nil
+}
+
+// scheduledBackup makes one backup on the primary and waits for its end.
+func (h *hostAgent) scheduledBackup(ctx context.Context, kind string) error {
+	j, err := h.askBackup(ctx, BackupRequest{Type: kind})
+	if err != nil {
+		h.log.Warn("a scheduled backup has to wait", "type", kind, "error", err.Error())
+		return fmt.Errorf("%w: %w", err, schedule.ErrLater)
+	}
+	h.log.Info("scheduled backup begun", "type", kind, "on", j.Node)
+	heard := time.Now()
+	for j.State == "running" {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Second):
+		}
+		now, err := h.jobOn(ctx, j.Node)
+		switch {
+		case err == nil && now.ID == j.ID:
+			j, heard = now, time.Now()
+		case err == nil, time.Since(heard) > time.Minute:
+			return fmt.Errorf("the backup on %s is not known any more: %w", j.Node, schedule.ErrLater)
+		}
+	}
+	if j.State != "done" {
+		return fmt.Errorf("failed on %s: %s", j.Node, j.Error)
+	}
+	return nil
+}
+
+// jobOn is the backup that runs or ran last on a host.
+func (h *hostAgent) jobOn(ctx context.Context, node string) (*Job, error) {
+	if node == h.cfg.Node {
+		if j := h.jobs.get(); j != nil {
+			return j, nil
+		}
+		return &Job{}, nil
+	}
+	addr, ok := h.agent.PeerAddr(node)
+	if !ok {
+		return nil, fmt.Errorf("the address of %s is not known", node)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	var j Job
+	c := peer.Client{TLS: h.id.TLSFor}
+	return &j, c.Call(ctx, addr, node, http.MethodGet, "/v1/backup", nil, &j)
+}
+
+// addSchedule tells of the schedule in the status. A backup by hand makes up for
+// one that was missed.
+func (r *repository) addSchedule(ctx context.Context, s blob.Storage, info backup.Info, b *health.Backup) {
+	rec, err := loadRecord(ctx, s)
+	if err != nil {
+		r.log.Debug("the record of the schedule cannot be read", "error", err.Error())
+		return
+	}
+	if rec.Next != nil {
+		b.Next = &cluster.NextBackup{Type: rec.Next.Kind, At: rec.Next.At.UTC()}
+	}
+	if rec.Missed == nil {
+		return
+	}
+	for i := range info {
+		for _, x := range info[i].Backup {
+			if schedule.Covers(string(x.Type), rec.Missed.Kind) && time.Unix(x.Timestamp.Start, 0).After(rec.Missed.At.Add(-time.Second)) {
+				return
+			}
+		}
+	}
+	b.Missed = rec.Missed.Text()
+}
