@@ -160,8 +160,8 @@ func withoutComment(s string) string {
 
 // judge holds one line against the rules of the configuration file: the reader
 // there is the one judge of what may be set.
-func judge(l Line, section string) (why string) {
-	doc := "cluster: x\nnode: x\npostgresql:\n"
+func (h *Host) judge(l Line, section string) (why string) {
+	doc := "cluster: x\nnode: x\nroles: [" + strings.Join(h.Roles, ", ") + "]\npostgresql:\n"
 	if l.Name != "" {
 		doc += "  parameters:\n    " + yamlText(l.Name) + ": " + yamlText(l.Value) + "\n"
 	} else {
@@ -189,9 +189,9 @@ func judge(l Line, section string) (why string) {
 }
 
 // sift parts lines into those that are obeyed and the others.
-func sift(lines []Line, section string) (good []Line, refused []Refusal) {
+func (h *Host) sift(lines []Line, section string) (good []Line, refused []Refusal) {
 	for _, l := range lines {
-		if why := judge(l, section); why != "" {
+		if why := h.judge(l, section); why != "" {
 			refused = append(refused, Refusal{l, why})
 		} else {
 			good = append(good, l)

@@ -104,7 +104,12 @@ func (h *Host) files(p Places, t Translators, doc section) (refused []string, er
 		return nil, err
 	}
 	pg := section{}
-	hba, bad := sift(hba, "postgresql.hba")
+	hba, bad := h.sift(hba, "postgresql.hba")
+	for _, r := range bad {
+		if slices.Contains(strings.Fields(r.Value), "reject") {
+			return nil, fmt.Errorf("%s; without a rule that rejects others would be let in, so nothing is started", r)
+		}
+	}
 	note(bad)
 	if len(hba) > 0 {
 		var rules []string
@@ -119,7 +124,7 @@ func (h *Host) files(p Places, t Translators, doc section) (refused []string, er
 			return nil, err
 		}
 		note(bad)
-		lines, bad = sift(lines, "postgresql.parameters")
+		lines, bad = h.sift(lines, "postgresql.parameters")
 		note(bad)
 		params := map[string]string{}
 		for _, l := range lines {
