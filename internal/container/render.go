@@ -1,6 +1,7 @@
 package container
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,10 +11,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 
 	"manada/internal/config"
+	"manada/internal/postgres"
 )
 
 // Places are the folders and files of a container. Those of the original images
@@ -126,10 +129,11 @@ func (h *Host) files(p Places, t Translators, doc section) (refused []string, er
 		note(bad)
 		lines, bad = h.sift(lines, "postgresql.parameters")
 		note(bad)
-		params := map[string]string{}
-		for _, l := range lines {
-			params[l.Name] = l.Value // the last one counts, as in PostgreSQL
+		params, bad, err := wellFormed(lines)
+		if err != nil {
+			return nil, err
 		}
+		note(bad)
 		if len(params) > 0 {
 			pg["parameters"] = params
 		}
@@ -152,6 +156,32 @@ func (h *Host) files(p Places, t Translators, doc section) (refused []string, er
 		refused = append(refused, more...)
 	}
 	return refused, nil
+}
+
+// wellFormed leaves out what PostgreSQL would refuse to start with: a slip in a
+// file must not take the node down at its next restart. The last line of a name
+// counts, as in PostgreSQL.
+func wellFormed(lines []Line) (params map[string]string, refused []Refusal, err error) {
+	params = map[string]string{}
+	for _, l := range lines {
+		params[l.Name] = l.Value
+	}
+	if len(params) == 0 {
+		return params, nil, nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second) // detached: a program that prints and ends
+	defer cancel()
+	bad, err := postgres.CheckValues(ctx, config.FindPostgreSQL(config.PostgreSQLRoots...), params)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, l := range lines {
+		if why, ok := bad[l.Name]; ok {
+			delete(params, l.Name)
+			refused = append(refused, Refusal{l, why})
+		}
+	}
+	return params, refused, nil
 }
 
 // pgbackrest adds what a pgbackrest.conf says. What changes what a backup is and
