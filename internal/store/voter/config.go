@@ -63,6 +63,8 @@ type Config struct {
 
 	// Log gets etcd's log, too: its info as debug.
 	Log *slog.Logger
+
+	joined bool // this start made it a learner
 	// Ready is called once when the voter serves clients (optional).
 	Ready func()
 }
@@ -131,7 +133,9 @@ func (c *Config) etcd(initialCluster, state, token string) (*embed.Config, error
 	}
 	e.AdvertiseClientUrls, e.AdvertisePeerUrls = mustURLs(c.AdvertiseClient), mustURLs(c.AdvertisePeer)
 	e.InitialCluster, e.ClusterState, e.InitialClusterToken = initialCluster, state, token
-	e.StrictReconfigCheck = true
+	// A learner changes no quorum, so it need not wait until all members have been
+	// connected for five seconds; who may be removed is looked at in package store.
+	e.StrictReconfigCheck = false
 	e.ForceNewCluster = c.Recover && c.hasData()
 
 	for _, t := range []*struct{ cert, key, ca *string }{

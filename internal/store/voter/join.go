@@ -38,6 +38,7 @@ func (c *Config) join(ctx context.Context) (*embed.Config, error) {
 	if err := c.discardHalfMade(); err != nil {
 		return nil, err
 	}
+	c.joined = true
 	c.Log.Info("added to the store as a learner", "member_id", fmt.Sprintf("%x", added.ID))
 	return c.etcd(c.initialCluster(added, all), embed.ClusterStateFlagExisting, "")
 }
@@ -157,8 +158,7 @@ func (c *Config) initialCluster(self store.Member, all []store.Member) string {
 // promote asks for a vote until this member has one. The others are asked, since
 // a learner answers nothing itself.
 func (v *Voter) promote(ctx context.Context) {
-	s := v.etcd.Server
-	for s.IsLearner() && ctx.Err() == nil {
+	for v.wantsVote() && ctx.Err() == nil {
 		err := v.promoteOnce(ctx)
 		if err == nil {
 			v.cfg.Log.Info("store voter has its vote", "node", v.cfg.Name)
@@ -169,6 +169,17 @@ func (v *Voter) promote(ctx context.Context) {
 		case <-ctx.Done():
 		case <-time.After(retryEvery):
 		}
+	}
+}
+
+// wantsVote: before a newcomer has heard of its own joining, which it has when it
+// is ready, etcd takes it for no learner.
+func (v *Voter) wantsVote() bool {
+	select {
+	case <-v.etcd.Server.ReadyNotify():
+		return v.etcd.Server.IsLearner()
+	default:
+		return v.cfg.joined || v.etcd.Server.IsLearner()
 	}
 }
 

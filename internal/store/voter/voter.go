@@ -77,17 +77,21 @@ func Start(ctx context.Context, cfg Config) (*Voter, error) {
 		return nil, fmt.Errorf("start the store's voter %s: %w", cfg.Name, err)
 	}
 	v := &Voter{cfg: cfg, etcd: server, done: make(chan struct{})}
-	if err := v.awaitReady(ctx); err != nil {
-		v.shut()
-		return nil, fmt.Errorf("start the store's voter %s: %w", cfg.Name, err)
-	}
-	if err := cfg.writeIdentity(uint64(server.Server.Cluster().ID())); err != nil {
-		v.shut()
-		return nil, fmt.Errorf("start the store's voter %s: %w", cfg.Name, err)
-	}
 	bg, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	v.cancel = cancel
+	// Not only when it is ready: etcd's word to the others that it is there may
+	// be lost, and is repeated after seven seconds.
 	v.wg.Go(func() { v.promote(bg) })
+	err = v.awaitReady(ctx)
+	if err == nil {
+		err = cfg.writeIdentity(uint64(server.Server.Cluster().ID()))
+	}
+	if err != nil {
+		cancel()
+		v.wg.Wait()
+		v.shut()
+		return nil, fmt.Errorf("start the store's voter %s: %w", cfg.Name, err)
+	}
 	go v.watch()
 	cfg.Log.Info("store voter runs", "node", cfg.Name, "client_url", cfg.AdvertiseClient,
 		"peer_url", cfg.AdvertisePeer, "learner", server.Server.IsLearner())
