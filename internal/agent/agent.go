@@ -96,6 +96,7 @@ type Agent struct {
 	putBack      string
 	putBackAt    time.Time
 	archiveErr   string
+	restoreErr   string // why the last step of a restore failed
 	backupStatus *health.Backup
 
 	// Only touched by the loop.
@@ -159,6 +160,7 @@ type memory struct {
 	progress     cluster.LSN
 	progressAt   time.Time
 	fork         cluster.LSN
+	recoverFrom  cluster.LSN // where the recovery of a restore was first seen
 }
 
 // decidePosition is where the WAL ended when it was last read with no receiver.

@@ -38,6 +38,7 @@ func (a *Agent) localView(now time.Time, t *cluster.Term) decide.Local {
 		l.Complete = m.position.complete
 	}
 	l.Remade = o.remade
+	l.Restore = o.restore
 	l.Sync = decide.Sync{
 		Setting: o.sync, Proved: o.postmaster != 0 && m.provedPID == o.postmaster,
 		Since: m.syncSince, Old: stillThere(m.oldSenders, o.senders),

@@ -23,7 +23,14 @@ func (a *Agent) long(v *decide.View, act decide.Action) (func(context.Context) e
 	case decide.StartFounding:
 		return func(ctx context.Context) error { return a.start(ctx, a.db.StartFounding) }, true
 	case decide.Stop:
-		return func(ctx context.Context) error { return a.stop(ctx, act.Mode) }, true
+		return func(ctx context.Context) error {
+			if act.Note == "restore" {
+				a.checkpointFirst(ctx)
+			}
+			return a.stop(ctx, act.Mode)
+		}, true
+	case decide.ArchiveTail, decide.RestoreData, decide.RecoverToEnd, decide.UndoRestore:
+		return func(ctx context.Context) error { return a.restoreStep(ctx, v, act) }, true
 	case decide.HandOver:
 		return func(ctx context.Context) error { return a.handOver(ctx, act) }, true
 	case decide.Promote:
@@ -45,6 +52,7 @@ func (a *Agent) begin(ctx context.Context, act decide.Action, op func(context.Co
 		a.observe(ctx)
 		a.setBusy("")
 		took := time.Since(began).Milliseconds()
+		a.noteRestoring(err)
 		if err != nil && ctx.Err() == nil {
 			a.log.Error("operation failed", "action", act.String(), "took_ms", took, "error", err.Error())
 			a.pauseAfterFailure(ctx)

@@ -19,6 +19,7 @@
 //	syncset.go     who is waited for: narrowing, widening, degrading
 //	fallen.go      a leader whose PostgreSQL stopped: hand over or succeed itself
 //	follow.go      a standby: certificate, follow, rewind, clone
+//	restore.go     the herd is restored by order: nobody takes over, and back
 //	transition.go  every change of the term record, as pure functions
 //
 // # The protocol in one paragraph

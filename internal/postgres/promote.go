@@ -48,6 +48,9 @@ func (i *Instance) promote(ctx context.Context, epoch uint64, timeline cluster.T
 		if err := i.fillTimelines(timeline); err != nil {
 			return 0, err
 		}
+		if err := i.aboutToPromote(timeline); err != nil {
+			return 0, err
+		}
 		if _, err := i.value(ctx, "select pg_promote(false)"); err != nil {
 			return 0, err
 		}
@@ -56,6 +59,9 @@ func (i *Instance) promote(ctx context.Context, epoch uint64, timeline cluster.T
 		}
 	}
 	fork, err := i.forkOf(ctx, timeline)
+	if err == nil {
+		err = i.recoveryOver(ctx)
+	}
 	if err == nil {
 		i.log.Info("promoted", "epoch", epoch, "timeline", timeline, "fork_lsn", fork.String(), "ms", time.Since(begun).Milliseconds())
 	}

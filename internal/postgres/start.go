@@ -121,6 +121,9 @@ func (i *Instance) prepare() error {
 			return err
 		}
 	}
+	if err := i.renderRecovery(); err != nil {
+		return err
+	}
 	i.removeStaleSocket()
 	return nil
 }
