@@ -263,3 +263,21 @@ func (a *Agent) forgetRestore() {
 		a.log.Warn("cannot remove what a restore has left", "error", err.Error())
 	}
 }
+
+// inWords is a long operation for people: `status` and the command that watches
+// a restore show it.
+func inWords(act decide.Action) string {
+	switch {
+	case act.Verb == decide.ArchiveTail:
+		return "archiving the last WAL"
+	case act.Verb == decide.RestoreData:
+		return "restoring the backup's data"
+	case act.Verb == decide.RecoverToEnd:
+		return "recovering to the end, as nothing was committed after the target"
+	case act.Verb == decide.UndoRestore:
+		return "putting back what was there"
+	case act.Verb == decide.Stop && act.Note == "restore":
+		return "stopping PostgreSQL for the restore"
+	}
+	return act.String()
+}

@@ -45,7 +45,7 @@ func (a *Agent) long(v *decide.View, act decide.Action) (func(context.Context) e
 
 // begin runs a long operation beside the loop; one at a time.
 func (a *Agent) begin(ctx context.Context, act decide.Action, op func(context.Context) error) {
-	a.setBusy(act.String())
+	a.setBusy(inWords(act))
 	go func() {
 		began := time.Now()
 		err := op(ctx)

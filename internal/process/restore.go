@@ -56,7 +56,9 @@ func (r *repository) Restore(ctx context.Context, label, dir string, progress fu
 		return err
 	}
 	res, err := backup.Restore(ctx, backup.RestoreOptions{
-		Storage: s, Stanza: r.cfg.Backup.Stanza, Dir: dir, Set: label, Type: backup.RestoreNone, Delta: true, Workers: r.cfg.Backup.Processes, Log: r.log,
+		Storage: s, Stanza: r.cfg.Backup.Stanza, Dir: dir, Set: label, Type: backup.RestoreNone, Delta: true,
+		Locked:  true, // by the guardian, and one long operation at a time
+		Workers: r.cfg.Backup.Processes, Log: r.log,
 		Progress: func(p backup.Progress) { progress(p.BytesDone, p.BytesTotal) },
 	})
 	if err == nil {
