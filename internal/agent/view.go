@@ -91,12 +91,16 @@ func decidable(kind string) bool {
 
 func (a *Agent) requestView(now time.Time, q store.Request) *decide.Request {
 	order, epoch := orderOf(q)
+	age := now.Sub(a.rec.firstSeen[q.ID])
+	if q.Kind == store.RequestRestore { // this agent may not have been there when it was given
+		age = max(age, now.Sub(q.At))
+	}
 	return &decide.Request{
 		ID: q.ID, Kind: q.Kind, To: q.To, By: q.By, Restore: order, Epoch: epoch, Order: q.Options["order"],
 		AcceptDataLoss: q.Options["accept_data_loss"] == "true",
 		OldPrimaryOff:  q.Options["old_primary_is_off"] == "true",
 		Tried:          q.Options["tried"] == "true",
-		Age:            now.Sub(a.rec.firstSeen[q.ID]),
+		Age:            age,
 	}
 }
 

@@ -52,6 +52,9 @@ func anyTerm(t *rapid.T) *cluster.Term {
 	n.K = min(len(n.Sync), rapid.IntRange(0, 2).Draw(t, "k"))
 	if rapid.IntRange(0, 3).Draw(t, "restore") == 0 {
 		n.Restore = anyRestore(t)
+		if rapid.Bool().Draw(t, "live") {
+			n.Restore.Timeline = n.Current().Timeline
+		}
 	}
 	if rapid.IntRange(0, 7).Draw(t, "restored") == 0 {
 		n.History[len(n.History)-1].Restored = "o1"
@@ -164,7 +167,7 @@ func anyView() *rapid.Generator[*View] {
 			RolledBack: rare("rolled back"), Paused: rare("paused"), Lease: Lease{Unchanged: anyAge().Draw(t, "lease")}}
 		if rare("request") {
 			v.Store.Request = &Request{ID: "r", Kind: rapid.SampledFrom([]string{"switchover", "failover", "reinit", "restore", "undo-restore"}).Draw(t, "kind"),
-				Epoch: term.Epoch, Restore: anyRestore(t), Order: rapid.SampledFrom([]string{"o1", "o2"}).Draw(t, "which"),
+				Epoch: term.Epoch, Restore: anyRestore(t), By: "somebody", Order: rapid.SampledFrom([]string{"o1", "o2"}).Draw(t, "which"),
 				To: rapid.SampledFrom(nodes).Draw(t, "to"), AcceptDataLoss: rapid.Bool().Draw(t, "loss"), OldPrimaryOff: rapid.Bool().Draw(t, "off"), Age: anyAge().Draw(t, "age")}
 		}
 		v.Local = anyLocal(t, v.Self, term.Epoch)
@@ -329,7 +332,7 @@ func unsafeWhileRestoring(v *View, a Action) string {
 			return "data is replaced without an order that everybody knows of"
 		}
 	case RecoverToEnd:
-		if !mine || t.Restore.Everything() || l.Restore.Replayed < l.Restore.Tail {
+		if !mine || t.Restore.Everything() || l.Restore.Replayed < l.Restore.Tail || t.Restore.Timeline != t.Current().Timeline {
 			return "the target is given up before all was replayed"
 		}
 	case ArchiveTail:

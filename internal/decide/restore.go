@@ -2,6 +2,7 @@ package decide
 
 import (
 	"strings"
+	"time"
 
 	"manada/internal/cluster"
 )
@@ -51,6 +52,9 @@ func canReturn(v *View) bool {
 	return len(t.Sync) > 0 && n >= t.Needed()
 }
 
+// orderAge bounds how late an order may begin: whoever gave it has gone away.
+const orderAge = time.Minute
+
 // orderRestore is the leader's answer to an operator who wants the herd
 // restored: from this swap on nobody takes over. It is the same
 // compare-and-swap as a takeover.
@@ -64,6 +68,10 @@ func orderRestore(v *View, r *Request) (Decision, bool) {
 		return refuse("the request says nothing of what to restore")
 	case r.To != v.Self || r.Epoch != t.Epoch:
 		return refuse("the primary has changed since the plan was made; look at a new one: manada restore --herd --dry-run")
+	case r.Restore.Everything() && r.Restore.Timeline != t.Current().Timeline:
+		return refuse("everything is on timeline " + itoa(uint64(t.Current().Timeline)) + " only: another one wants a target")
+	case r.Age > orderAge:
+		return refuse("it could not be begun within " + orderAge.String() + " of being given; give it again if it is still wanted")
 	case !v.Store.Reachable:
 		return wait("a restore was ordered; the store does not answer"), true
 	}
@@ -171,9 +179,12 @@ func restore(v *View) Decision {
 func recovered(v *View) Decision {
 	l, t := &v.Local, v.Store.Term
 	o, m := t.Restore, &l.Restore
+	live := o.Timeline == t.Current().Timeline // the one whose end is known
 	switch {
 	case m.Obstacle != "":
 		return stuck("%s", m.Obstacle)
+	case !reached(o, m) && !live:
+		return wait("restore: recovering to %s along timeline %d, replayed to %s; should that never come: manada restore --herd --undo", o.To(), o.Timeline, m.Replayed)
 	case !reached(o, m) && m.Replayed < m.Tail:
 		return wait("restore: recovering to %s, replayed to %s", o.To(), m.Replayed)
 	case !reached(o, m) && o.Type == "time":

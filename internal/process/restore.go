@@ -133,6 +133,10 @@ func (h *hostAgent) plan(ctx context.Context, st cluster.Status, t *cluster.Term
 	if line == nil {
 		return nil, peer.Refuse(http.StatusBadRequest, peer.CodeBadRequest, "manada history", "the herd never had a timeline %d", q.Timeline)
 	}
+	if q.Type == cluster.RestoreDefault && q.Timeline != live {
+		return nil, peer.Refuse(http.StatusBadRequest, peer.CodeBadRequest, "add a target, such as --target-time",
+			"timeline %d is not the herd's (%d): going back to it wants a target", q.Timeline, live)
+	}
 	if err := h.checkTarget(q); err != nil {
 		return nil, err
 	}
