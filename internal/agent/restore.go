@@ -138,7 +138,7 @@ func restoreView(o postgres.Observation) decide.LocalRestore {
 	if o.Recovering {
 		r.Replayed, r.Paused = o.Replayed, o.Paused && o.Unfit == ""
 		if o.Unfit != "" {
-			r.Obstacle = "replay stopped at a setting that is too low: " + o.Unfit + "; raise it in postgres.parameters and restart the host's manada"
+			r.Obstacle = "replay stopped at a setting that is too low: " + o.Unfit
 		}
 	}
 	return r

@@ -182,7 +182,7 @@ func recovered(v *View) Decision {
 	live := o.Timeline == t.Current().Timeline // the one whose end is known
 	switch {
 	case m.Obstacle != "":
-		return stuck("%s", m.Obstacle)
+		return do(Action{Verb: Stop, Mode: "fast", Note: "restore"}, "restore: %s; starting again with as much as the primary had", m.Obstacle)
 	case !reached(o, m) && !live:
 		return wait("restore: recovering to %s along timeline %d, replayed to %s; should that never come: manada restore --herd --undo", o.To(), o.Timeline, m.Replayed)
 	case !reached(o, m) && m.Replayed < m.Tail:

@@ -166,7 +166,8 @@ type LocalRestore struct {
 	// Replayed is how far recovery has come, Paused that it stopped at its target.
 	Replayed cluster.LSN
 	Paused   bool
-	// Obstacle is why replay stopped without being there, for people.
+	// Obstacle is the setting at which replay stopped without being there: it is
+	// lower than the primary's was. A start takes what pg_control asks for.
 	Obstacle string
 }
 

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"manada/internal/cluster"
@@ -346,6 +348,13 @@ func (i *Instance) recoveryConf(m *RestoreMark) string {
 	// Never the latest: timelines may exist that are not on the line to the target.
 	set("recovery_target_timeline", fmt.Sprint(m.Order.Timeline))
 	set("recovery_target_action", "pause")
+	if c, err := ReadControl(i.cfg.DataDir); err == nil {
+		for _, name := range slices.Sorted(maps.Keys(c.Wants)) {
+			if c.Wants[name] > i.configured(name) {
+				set(name, fmt.Sprint(c.Wants[name])) // replay stops below what the primary had then
+			}
+		}
+	}
 	switch o := m.Order; {
 	case m.ToEnd || o.Everything():
 	case o.Type == "immediate":
@@ -355,6 +364,22 @@ func (i *Instance) recoveryConf(m *RestoreMark) string {
 		set("recovery_target_inclusive", map[bool]string{true: "off", false: "on"}[o.Exclusive])
 	}
 	return b.String()
+}
+
+// configured is the value of a setting without which replay stops.
+func (i *Instance) configured(name string) int {
+	n := map[string]int{"max_connections": 100, "max_worker_processes": 8, "max_wal_senders": 10, "max_locks_per_transaction": 64}[name]
+	for _, s := range i.defaults() {
+		if s.name == name {
+			n, _ = strconv.Atoi(s.value)
+		}
+	}
+	for k, v := range i.cfg.Params {
+		if strings.EqualFold(k, name) {
+			n, _ = strconv.Atoi(v)
+		}
+	}
+	return n
 }
 
 // renderRecovery is called before a start: the recovery's settings while there
