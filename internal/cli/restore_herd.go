@@ -333,7 +333,9 @@ func (a *app) undoRestore(ctx context.Context, c *caller, timeout time.Duration)
 func checkHerdFlags(f restoreFlags) error {
 	one := fmt.Sprint(f.on.resume, f.on.undo)
 	switch {
-	case f.on.herd && (f.to != "" || f.delta):
+	case f.on.herd && f.action != "promote":
+		return usage("leave it out", "--target-action %s: a herd that was restored goes on as a herd", f.action)
+	case f.on.herd && f.to != "": // --delta is what --herd does anyway
 		return usage("manada restore --herd  or  manada restore --to DIR", "--herd restores the running herd, --to a copy into a directory: one or the other")
 	case f.on.herd && one == "true true":
 		return usage("one of them", "--resume and --undo")

@@ -106,10 +106,24 @@ func restoreToTime(t *testing.T) {
 			return strings.Join(left, " ")
 		})
 	}
+	// A time after the last commit.
+	e.value(e.DSN(), "insert into e2e_past values (99)")
+	at := e.value(e.DSN(), "select clock_timestamp()")
+	e.ok(e.manada("restore", "--herd", "--target-time", at, "--yes"))
+	if got := e.value(e.healthyDSN(), "select string_agg(n::text, ',' order by n) from e2e_past"); got != "1,11,99" {
+		t.Errorf("restored to a time after the last commit: rows %s", got)
+	}
 	// Unreachable: refused before anything is done.
 	e.refused(e.manada("restore", "--herd", "--target-time", "2001-01-01 00:00:00Z", "--yes"), 1, "no backup ended before", "Possible are targets from")
 	e.refused(e.manada("restore", "--herd", "--target-time", "2101-01-01 00:00:00Z", "--yes"), 2, "future")
 	e.healthy()
+}
+
+// healthyDSN is the entry point of a herd that is well.
+func (e *env) healthyDSN() string {
+	e.Helper()
+	e.healthy()
+	return e.DSN()
 }
 
 // restoreKilled: the agent, then all of the restoring host are killed in the
@@ -155,7 +169,13 @@ func restoreUndone(t *testing.T) {
 		t.Errorf("watching it: exit %d\n%s%s", r.code, r.out, r.err)
 	}
 	e.refused(e.manada("restore", "--herd"), 1, "another restore is under way")
+	if err := e.KillHost(before.Primary); err != nil { // for good, as far as anybody knows
+		t.Fatal(err)
+	}
 	e.ok(e.manada("restore", "--herd", "--undo"))
+	if err := e.StartHost(e.ctx, before.Primary); err != nil {
+		t.Fatal(err)
+	}
 	after := e.healthy()
 	if after.Primary != standby(before) {
 		t.Errorf("%s leads; the data of %s was replaced, so %s had to take over", after.Primary, before.Primary, standby(before))
