@@ -228,16 +228,13 @@ func (a *Agent) checkpointFirst(ctx context.Context) {
 // recoveryOp tells people how far the recovery of a restore is.
 func (a *Agent) recoveryOp(v *decide.View) string {
 	t, m := v.Store.Term, &v.Local.Restore
-	if t == nil || t.Restore == nil || t.Leader != a.cfg.Node || !m.Restored || m.Replayed == 0 {
+	if t == nil || t.Restore == nil || t.Leader != a.cfg.Node || !m.Restored || m.Replayed == 0 || m.Paused || m.Replayed >= m.Tail {
 		return ""
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.mem.recoverFrom == 0 || a.mem.recoverFrom > m.Replayed {
 		a.mem.recoverFrom = m.Replayed
-	}
-	if m.Tail <= a.mem.recoverFrom {
-		return "recovering"
 	}
 	return fmt.Sprintf("recovering %d%%", min(100, uint64(m.Replayed-a.mem.recoverFrom)*100/uint64(m.Tail-a.mem.recoverFrom)))
 }
@@ -276,6 +273,8 @@ func inWords(act decide.Action) string {
 		return "recovering to the end, as nothing was committed after the target"
 	case act.Verb == decide.UndoRestore:
 		return "putting back what was there"
+	case act.Verb == decide.StartStandby && act.Note == "restore":
+		return "starting the recovery"
 	case act.Verb == decide.Stop && act.Note == "restore":
 		return "stopping PostgreSQL for the restore"
 	}

@@ -18,13 +18,14 @@ func undo(v *View) (Decision, bool) {
 	answer := func(ok, lossy bool, why string) (Decision, bool) {
 		return do(Action{Verb: Answer, Request: r.ID, OK: ok, Lossy: lossy, Note: why}, "undoing the restore: %s", why), true
 	}
+	if v.Store.Unsettled {
+		return do(Action{Verb: Settle}, "undoing the restore: a write of the term has an unknown outcome"), true
+	}
 	if b, began := t.RestoredBy(r.Order); began {
 		return answer(false, false, "it cannot be undone any more: epoch "+itoa(b.Epoch)+" began with what was restored")
 	}
 	o := t.Restore
 	switch {
-	case v.Store.Unsettled:
-		return do(Action{Verb: Settle}, "undoing the restore: a write of the term has an unknown outcome"), true
 	case o == nil:
 		return answer(true, false, "undone: the herd goes on with the data that it had")
 	case o.ID != r.Order:
@@ -167,7 +168,7 @@ func restore(v *View) Decision {
 	case !m.Restored || l.Poisoned:
 		return do(Action{Verb: RestoreData}, "restore: putting backup %s in place", o.Set)
 	case l.Postgres == cluster.PostgresDown:
-		return do(Action{Verb: StartStandby}, "restore: recovering to %s", o.To())
+		return do(Action{Verb: StartStandby, Note: "restore"}, "restore: recovering to %s", o.To())
 	case l.Postgres != cluster.PostgresStandby:
 		return wait("restore: PostgreSQL is %s, recovering to %s", l.Postgres, o.To())
 	}

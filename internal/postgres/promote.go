@@ -60,9 +60,6 @@ func (i *Instance) promote(ctx context.Context, epoch uint64, timeline cluster.T
 	}
 	fork, err := i.forkOf(ctx, timeline)
 	if err == nil {
-		err = i.recoveryOver(ctx)
-	}
-	if err == nil {
 		i.log.Info("promoted", "epoch", epoch, "timeline", timeline, "fork_lsn", fork.String(), "ms", time.Since(begun).Milliseconds())
 	}
 	return fork, err

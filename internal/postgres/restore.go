@@ -383,7 +383,9 @@ func (i *Instance) configured(name string) int {
 }
 
 // renderRecovery is called before a start: the recovery's settings while there
-// is something to recover, and none of them ever after.
+// is something to recover, and none of them ever after. While the server that
+// recovered with them still runs they stay in its file: it ignores them, and
+// would call it a pending restart if they went.
 func (i *Instance) renderRecovery() error {
 	m, err := i.recovering()
 	if err != nil {
@@ -407,18 +409,6 @@ func (i *Instance) aboutToPromote(t cluster.Timeline) error {
 	}
 	m.PromoteTo = t
 	return i.writeRestoreMark(m)
-}
-
-// recoveryOver takes the recovery's settings out of the configuration of the
-// primary that it has become.
-func (i *Instance) recoveryOver(ctx context.Context) error {
-	if m, err := i.RestoreMark(); err != nil || m == nil || !i.restoreDone(m) {
-		return err
-	}
-	i.confMu.Lock()
-	err := i.renderRecovery()
-	i.confMu.Unlock()
-	return errors.Join(err, i.reloadIfRunning(ctx))
 }
 
 // replayedTail is the position of a directory that recovers to a target: where

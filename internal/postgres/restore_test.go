@@ -112,6 +112,10 @@ func TestRestore(t *testing.T) {
 	if fork != end {
 		t.Errorf("the new timeline forks at %s, not %s", fork, end)
 	}
+	if v := a.sql("select pg_reload_conf(), string_agg(name, ' ') from pg_settings where pending_restart"); v != "t" || len(a.observe().PendingRestart) > 0 {
+		t.Errorf("a restart is pending for %v", a.observe().PendingRestart)
+	}
+	must(t, a.renderRecovery()) // the next start
 	if b, err := os.ReadFile(a.run(upstreamFile)); err != nil || strings.Contains(string(b), "recovery_target") || strings.Contains(string(b), "cp ") {
 		t.Errorf("settings of the recovery are left: %v\n%s", err, b)
 	}

@@ -149,7 +149,7 @@ func (h *hostAgent) plan(ctx context.Context, st cluster.Status, t *cluster.Term
 	if err != nil {
 		return nil, err
 	}
-	p := &RestorePlan{Node: h.cfg.Node, Kind: b.Kind, Stop: b.Stop, Size: b.Size, Read: b.RepoSize, Segments: b.Segments,
+	p := &RestorePlan{Standbys: []string{}, Undone: []string{}, Warnings: []string{}, Node: h.cfg.Node, Kind: b.Kind, Stop: b.Stop, Size: b.Size, Read: b.RepoSize, Segments: b.Segments,
 		WALBytes: int64(b.Segments) * int64(control.SegmentSize)}
 	p.Epoch = t.Epoch
 	p.Order = cluster.Restore{Type: q.Type, Target: q.Target, Exclusive: q.Exclusive, Timeline: q.Timeline, Set: b.Label, KeepOld: q.KeepOld}
