@@ -56,6 +56,7 @@ func Agent(ctx context.Context, c *config.Config, version string, log *slog.Logg
 		CertNotAfter: id.NotAfter, MoveStoreLeader: st.MoveLeader, RemoveVoter: st.RemoveVoter,
 	}
 	repo := &repository{cfg: c, id: id, log: log}
+	repo.set(facts.Repo, facts.RepoNode) // as it was last known: recovery asks for WAL at once
 	if c.Has(config.Database) {
 		if err := addDatabase(ctx, c, id, version, log, &parts); err != nil {
 			return err

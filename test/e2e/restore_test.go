@@ -113,6 +113,10 @@ func restoreToTime(t *testing.T) {
 	if got := e.value(e.healthyDSN(), "select string_agg(n::text, ',' order by n) from e2e_past"); got != "1,11,99" {
 		t.Errorf("restored to a time after the last commit: rows %s", got)
 	}
+	// The archive is whole to others, the last segment of each line included.
+	if r := e.ok(e.pgbackrest("verify")); strings.Contains(r.out+r.err, "rror") || strings.Contains(r.out, "missing") {
+		t.Errorf("pgbackrest verify:\n%s%s", r.out, r.err)
+	}
 	// Unreachable: refused before anything is done.
 	e.refused(e.manada("restore", "--herd", "--target-time", "2001-01-01 00:00:00Z", "--yes"), 1, "no backup ended before", "Possible are targets from")
 	e.refused(e.manada("restore", "--herd", "--target-time", "2101-01-01 00:00:00Z", "--yes"), 2, "future")
