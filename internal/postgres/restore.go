@@ -96,9 +96,6 @@ func (i *Instance) archiveTail(ctx context.Context, o cluster.Restore, push func
 	if err := i.mustBeDown(ctx); err != nil {
 		return err
 	}
-	if err := i.dropKept(); err != nil { // of an earlier restore, which is over
-		return err
-	}
 	w, err := i.WALTail(ctx)
 	if err != nil {
 		return err
