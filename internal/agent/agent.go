@@ -103,6 +103,7 @@ type Agent struct {
 	putBack      string
 	putBackAt    time.Time
 	archiveErr   string
+	restoreErr   string // why the last step of a restore failed
 	backupStatus *health.Backup
 
 	// Only touched by the loop.
@@ -172,6 +173,7 @@ type memory struct {
 	progressAt   time.Time
 	fork         cluster.LSN
 	archived     cluster.LSN // all WAL of the newest final position is archived up to here
+	recoverFrom  cluster.LSN // where the recovery of a restore was first seen
 }
 
 // decidePosition is where the WAL ended when it was last read with no receiver.

@@ -3,6 +3,7 @@ package agent
 import (
 	"manada/internal/cluster"
 	"manada/internal/decide"
+	"manada/internal/health"
 )
 
 // publish tells the others what this node is and has decided.
@@ -19,10 +20,16 @@ func (a *Agent) publish(v *decide.View, d decide.Decision) {
 	if a.db != nil {
 		a.localBeat(&b, v)
 	}
+	if b.Op == "" {
+		b.Op = a.recoveryOp(v)
+	}
 	if foreign(v) {
 		b.Rejoin = "" // it neither is rewound nor cloned
 	}
 	b.Conditions = a.conditions(v)
+	if d.Stuck != "" {
+		b.Conditions = append(b.Conditions, health.Say(health.RestoreFails, a.cfg.Node, "why", d.Stuck))
+	}
 	a.mu.Lock()
 	a.beat = b
 	a.mu.Unlock()

@@ -48,7 +48,13 @@ func (a *Agent) eventLoop(ctx context.Context) {
 func (a *Agent) swapped(v *decide.View, act decide.Action, n *cluster.Term) {
 	old := v.Store.Term
 	switch act.Note {
+	case "restore_started", "restore_undone":
+		a.event(act.Note, n.Epoch, n.Reason)
 	case "won":
+		if n.Current().Restored != "" {
+			a.event("restored", n.Epoch, n.Reason, "fork_lsn", n.Current().ForkLSN.String())
+			return
+		}
 		a.event("takeover_started", n.Epoch, n.Reason, "from", old.Leader, "fork_lsn", n.Current().ForkLSN.String())
 	case "open":
 		if n.Epoch > 1 && n.Leader != previousLeader(n) && isSwitchover(n.Reason) {

@@ -38,7 +38,7 @@ func (a *Agent) leave(ctx context.Context) {
 	defer cancel()
 	t, paused := a.recordNow()
 	switch {
-	case t == nil || paused:
+	case t == nil || paused || t.Restore != nil: // a restore goes on when this host is back
 	case t.Leader == a.cfg.Node && t.Open && len(t.Sync) > 0:
 		a.giveUpLead(ctx)
 	case t.Leader == a.cfg.Node && t.Open && t.K == 0:

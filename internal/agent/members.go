@@ -113,7 +113,7 @@ func (a *Agent) source(node string) (postgres.Source, error) {
 	if err != nil {
 		return postgres.Source{}, err
 	}
-	t := a.term()
+	t := a.Term()
 	if t == nil {
 		return postgres.Source{}, errors.New("no term is known")
 	}

@@ -70,6 +70,9 @@ func (a *Agent) conditions(v *decide.View) []cluster.Condition {
 	}
 	cs = append(cs, a.careful...)
 	cs = append(cs, a.stepFails...)
+	if a.restoreErr != "" && v.Store.Term != nil && v.Store.Term.Restore != nil {
+		cs = append(cs, health.Say(health.RestoreFails, a.cfg.Node, "why", a.restoreErr))
+	}
 	if a.archiveErr != "" {
 		cs = append(cs, health.Say(health.ArchiveFailing, a.cfg.Node, "why", a.archiveErr))
 	}

@@ -35,6 +35,8 @@ func (a *Agent) Mount(s *peer.Server) {
 	s.Handle("POST /v1/switchover", a.asks(store.RequestSwitchover))
 	s.Handle("POST /v1/failover", a.asks(store.RequestFailover))
 	s.Handle("POST /v1/reinit", a.asks(store.RequestReinit))
+	s.Handle("POST /v1/restore", http.HandlerFunc(a.serveRestore))
+	s.Handle("POST /v1/restore/undo", http.HandlerFunc(a.serveUndo))
 	s.Handle("GET /v1/request/{id}", http.HandlerFunc(a.serveRequestResult))
 	s.Handle("POST /v1/pause", http.HandlerFunc(a.servePause))
 	s.Handle("POST /v1/resume", http.HandlerFunc(a.serveResume))
@@ -48,6 +50,10 @@ func (a *Agent) asks(kind string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var q RequestVerb
 		if err := peer.ReadJSON(r, &q); err != nil {
+			peer.WriteError(w, err)
+			return
+		}
+		if err := a.notRestoring(); err != nil {
 			peer.WriteError(w, err)
 			return
 		}
@@ -66,11 +72,7 @@ func (a *Agent) asks(kind string) http.Handler {
 		if q.OldPrimaryOff {
 			req.Options["old_primary_is_off"] = "true"
 		}
-		if err := a.file(r.Context(), req); err != nil {
-			peer.WriteError(w, storeDown(err))
-			return
-		}
-		peer.WriteJSON(w, Ticket{ID: req.ID, To: q.To})
+		a.ticket(w, r, req)
 	})
 }
 

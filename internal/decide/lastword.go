@@ -27,7 +27,7 @@ func leaveWord(v *View) (Decision, bool) {
 	case !l.Final:
 		return do(Action{Verb: ReadPosition}, "stopped in order: reading where the WAL ends"), true
 	case l.Archived < l.WAL.LSN:
-		return do(Action{Verb: ArchiveTail, LSN: l.WAL.LSN}, "stopped in order: archiving the WAL up to its end at %s", l.WAL.LSN), true
+		return do(Action{Verb: ArchiveEnd, LSN: l.WAL.LSN}, "stopped in order: archiving the WAL up to its end at %s", l.WAL.LSN), true
 	}
 	if _, said := t.LastWord(); !said {
 		return do(Action{Verb: Swap, Term: promised(t, myPromise(v, "")), Note: "promise"},

@@ -39,7 +39,10 @@ func serveRequest(v *View) (Decision, bool) {
 	refuse := func(why string) (Decision, bool) {
 		return do(Action{Verb: Answer, Request: r.ID, Note: why}, "request %s refused: %s", r.Kind, why), true
 	}
-	if r.To == v.Self && r.Kind != "reinit" {
+	if r.Kind == "restore" {
+		return orderRestore(v, r)
+	}
+	if r.To == v.Self && r.Kind != "reinit" && r.Kind != "undo-restore" {
 		if d, ok := syncSet(v); ok && len(d.Actions) > 0 {
 			return d, true // clients first, then who asked for the switchover
 		}

@@ -33,7 +33,8 @@ func TestPropertiesNoticeMutants(t *testing.T) {
 	}
 	t.Log(seen)
 	for _, verb := range []Verb{ReadStore, Settle, Swap, Withdraw, Promise, DropPromise, CutUpstream, EndReceiver, ReadPosition, StartStandby,
-		StartFounding, Stop, HandOver, Promote, WriteControl, SetSync, Probe, EndSenders, Follow, Rewind, Clone, Answer, ArchiveTail, FetchWAL} {
+		StartFounding, Stop, HandOver, Promote, WriteControl, SetSync, Probe, EndSenders, Follow, Rewind, Clone, Answer,
+		ArchiveEnd, FetchWAL, ArchiveTail, RestoreData, RecoverToEnd, UndoRestore} {
 		if seen[verb] == 0 {
 			t.Errorf("%s is never asked for: the views are too narrow", verb)
 		}

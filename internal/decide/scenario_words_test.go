@@ -109,9 +109,40 @@ func (s *scenario) localValue(k, val string) error {
 	case "withdrawals":
 		l.Withdrawals = num(val)
 	default:
+		if ok := s.restoreWord(k, val); ok {
+			return nil
+		}
 		return s.localAge(k, val)
 	}
 	return nil
+}
+
+// restoreWord is how far a restore has come here.
+func (s *scenario) restoreWord(k, val string) bool {
+	m := &s.v.Local.Restore
+	switch k {
+	case "order":
+		m.ID = strings.TrimPrefix(val, "none")
+	case "tail":
+		m.Tail = lsn(val)
+	case "touched":
+		m.Touched = val == "true"
+	case "restored":
+		m.Restored = val == "true"
+	case "done":
+		m.Done = val == "true"
+	case "to-end":
+		m.ToEnd = val == "true"
+	case "replayed":
+		m.Replayed = lsn(val)
+	case "paused":
+		m.Paused = val == "true"
+	case "obstacle":
+		m.Obstacle = val
+	default:
+		return false
+	}
+	return true
 }
 
 func (s *scenario) localAge(k, val string) error {

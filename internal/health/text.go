@@ -138,6 +138,8 @@ func Failover(s cluster.Status) string {
 		return "not safe: no standby holds the newest commits"
 	case s.Paused:
 		return "not automatic: the herd is paused"
+	case has(s, Restoring):
+		return "none: the herd is being restored"
 	case has(s, StoreNoQuorum):
 		return "not possible: the store has no quorum"
 	case has(s, StoreRolledBack):
@@ -153,8 +155,11 @@ func Failover(s cluster.Status) string {
 
 // needs says who must be there for a takeover while there is no primary.
 func needs(s cluster.Status) string {
-	if has(s, EpochNotOpen) {
+	switch {
+	case has(s, EpochNotOpen):
 		return "in progress"
+	case has(s, Restoring):
+		return "none: the herd is being restored"
 	}
 	if len(s.Sync) == 0 {
 		return "by the last leader alone, or forced by an operator"

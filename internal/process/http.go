@@ -43,6 +43,7 @@ func (h *hostAgent) mount(s *peer.Server, authority *pki.Authority) {
 		peer.WriteJSON(w, f)
 	}))
 	s.Handle("GET /v1/renew", authority.RenewHandler())
+	s.Handle("POST /v1/restore/plan", http.HandlerFunc(h.postPlan))
 	s.Handle("POST /v1/backup", http.HandlerFunc(h.postBackup))
 	s.Handle("GET /v1/backup", http.HandlerFunc(h.getBackup))
 }

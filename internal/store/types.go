@@ -53,6 +53,10 @@ const (
 	RequestFailover   = "failover"
 	RequestReinit     = "reinit"
 	RequestRestart    = "restart"
+	// RequestRestore orders a restore of the herd (To: the primary),
+	// RequestUndoRestore withdraws the order (To: whoever was asked).
+	RequestRestore     = "restore"
+	RequestUndoRestore = "undo-restore"
 )
 
 // Request is something an operator wants done by whoever can do it.

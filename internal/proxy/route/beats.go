@@ -33,6 +33,11 @@ func FromBeats(beats []Heard, fresh time.Duration) View {
 	v := View{Known: true, Epoch: term.Epoch, Open: term.Open}
 	leader, heard := nodes[term.Leader]
 	switch {
+	case term.Restore != nil:
+		v.Why = fmt.Sprintf("the herd is being restored to %s", term.Restore.To())
+		if heard && leader.Beat.Op != "" {
+			v.Why += " (" + leader.Beat.Op + ")"
+		}
 	case !term.Open:
 		v.Why = fmt.Sprintf("epoch %d was won by %s and is not open yet", term.Epoch, term.Leader)
 		if heard && leader.Beat.Op != "" {

@@ -46,6 +46,11 @@ func TestFromBeats(t *testing.T) {
 	down := leads("master", 0)
 	down.Postgres = cluster.PostgresDown
 
+	ordered := term(7, "master", true)
+	ordered.Restore = &cluster.Restore{ID: "r1", Type: "default", Set: "F1"}
+	busy := leads("master", 7)
+	busy.Op = "restoring F1 43%"
+
 	for _, c := range []struct {
 		name  string
 		beats []Heard
@@ -56,6 +61,7 @@ func TestFromBeats(t *testing.T) {
 		{"beats without a record", heard(leads("master", 7)), View{}, "no host of the herd"},
 		{"normal", heard(with(leads("master", 7), t7, 5), follows("slave", 7, 900)),
 			View{Known: true, Epoch: 7, Open: true, Primary: master, Standbys: []Standby{slave7}}, ""},
+		{"being restored", heard(with(busy, ordered, 5)), View{Known: true, Epoch: 7, Open: true}, "being restored to the newest commit (restoring F1 43%)"},
 		{"highest revision wins, heard from anybody", heard(with(leads("master", 7), t7, 5), with(follows("slave", 7, 900), t8won, 6)),
 			View{Known: true, Epoch: 8}, "won by slave and is not open yet"},
 		{"deposed leader still says it leads", heard(with(leads("master", 7), t7, 5), with(leads("slave", 8), t8, 7)),
