@@ -33,7 +33,10 @@ type Config struct {
 	Addrs                   cluster.Addresses
 	StateDir, IdentityDir   string
 	Peers                   map[string]string // known addresses, node to host:port
-	NoFailover              bool
+	ID                      int               // 0: the first free one
+	Manual                  bool              // it leads only by order
+	Failover                string            // "automatic" or "manual"
+	Priority                int
 }
 
 // Parts are what an agent is made of. Database is nil on a witness.

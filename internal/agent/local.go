@@ -21,7 +21,7 @@ func (a *Agent) localView(now time.Time, t *cluster.Term) decide.Local {
 		HandoverTo: m.handoverTo, Upstream: o.upstream, Receiver: o.receiver,
 		SilentFor: o.silentFor, StuckFor: now.Sub(m.progressAt),
 		ControlNonce: o.controlNonce, Senders: o.senders,
-		MayLead: !a.cfg.NoFailover,
+		MayLead: true, Manual: a.cfg.Manual, Priority: a.cfg.Priority,
 	}
 	if o.promised != 0 {
 		l.PromisedFor = now.Sub(m.promisedAt)

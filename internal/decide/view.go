@@ -145,6 +145,10 @@ type Local struct {
 	// Stalled is why nothing can be committed here ("" when it can).
 	Stalled string
 	MayLead bool
+	// Manual: it takes over only when an operator orders it. Priority decides
+	// among equals.
+	Manual   bool
+	Priority int
 }
 
 // Sync is the setting of synchronous_standby_names as rendered here.

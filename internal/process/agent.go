@@ -86,7 +86,9 @@ func agentConfig(c *config.Config, f Facts, version string) agent.Config {
 	t := c.Timing
 	return agent.Config{
 		Cluster: c.Cluster, Node: c.Node, Location: c.Location, Version: version, Kind: c.Kind(), Founder: f.Founder,
-		Beat: t.Beat, RenewEvery: max(t.SuspectAfter/4, 100*time.Millisecond), StopTimeout: 20 * time.Second,
+		ID: c.NodeID, Failover: c.Failover, Priority: c.Priority,
+		Manual: c.Failover == config.FailoverManual || c.Priority == 0,
+		Beat:   t.Beat, RenewEvery: max(t.SuspectAfter/4, 100*time.Millisecond), StopTimeout: 20 * time.Second,
 		Addrs: c.Addresses(), StateDir: c.StateDir(), IdentityDir: c.IdentityDir(), Peers: f.Peers,
 		Spec: decide.Spec{
 			Durability: c.Durability, WantK: c.WantK,
