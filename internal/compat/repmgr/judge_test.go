@@ -48,9 +48,10 @@ func TestClusterShowAsDebian(t *testing.T) {
 	d.eventually("the old primary streams", func() bool {
 		return d.value("slave", "select count(*) from pg_stat_replication where state = 'streaming'") == "1"
 	})
+	d.checkpointed("master", "2")
 	d.same("rejoined", "slave", herd{taken: true, rejoined: true})
 	d.value("master", "select pg_promote()")
-	d.value("master", "checkpoint") // repmgr reads the timeline of the last one
+	d.checkpointed("master", "3")
 	d.same("promoted by hand", "slave", herd{taken: true, rejoined: true, byHand: true})
 }
 
@@ -244,6 +245,16 @@ func (d *debian) eventually(what string, ok func() bool) {
 			d.t.Fatalf("not within 30 s: %s", what)
 		}
 	}
+}
+
+// checkpointed waits for a checkpoint on that timeline: repmgr reads it there.
+func (d *debian) checkpointed(name, timeline string) {
+	d.t.Helper()
+	d.value("slave", "checkpoint")
+	d.eventually(name+" has a checkpoint on timeline "+timeline, func() bool {
+		d.value(name, "checkpoint")
+		return d.value(name, "select timeline_id from pg_control_checkpoint()") == timeline
+	})
 }
 
 // printed is all that a command leaves.
