@@ -113,6 +113,11 @@ func addDatabase(ctx context.Context, c *config.Config, id *pki.Identity, versio
 	if err != nil {
 		return err
 	}
+	shared, err := cachedParameters(c)
+	if err != nil {
+		log.Error("starting without the cluster's parameters", "error", err.Error())
+	}
+	pcfg.Params = mergeParameters(shared, c.PostgreSQL.Parameters)
 	db, err := postgres.New(pcfg, g)
 	if err != nil {
 		return err
@@ -164,7 +169,8 @@ type hostAgent struct {
 
 	mu      sync.Mutex // guards what follows
 	facts   Facts
-	removed []string // hosts that are not heard any more
+	removed []string          // hosts that are not heard any more
+	shared  map[string]string // parameters of the cluster, as they are applied here
 }
 
 func (h *hostAgent) known() Facts {
@@ -196,7 +202,7 @@ func (h *hostAgent) run(ctx context.Context, stop func() bool) error {
 	g.Go(func() error { h.keepAuthority(ctx); return nil })
 	g.Go(func() error { h.keepCertificate(ctx); return nil })
 	g.Go(func() error { h.watchBackups(ctx); return nil })
-	g.Go(func() error { h.reconfigure(ctx); return nil })
+	g.Go(func() error { h.keepParameters(ctx); return nil })
 	if h.cfg.Has(config.Database) {
 		g.Go(func() error { return h.agent.ServeLocal(ctx, filepath.Join(h.cfg.RunDir, agent.SocketName)) })
 	}
@@ -205,22 +211,6 @@ func (h *hostAgent) run(ctx context.Context, stop func() bool) error {
 		return nil
 	}
 	return err
-}
-
-// reconfigure gives a PostgreSQL that was adopted the configuration of this
-// agent, which may be newer than the one with which it was started.
-func (h *hostAgent) reconfigure(ctx context.Context) {
-	if h.db == nil {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	if st, err := h.guard.Status(ctx); err != nil || !st.Running {
-		return // whoever starts it renders
-	}
-	if err := h.db.Reconfigure(ctx, h.cfg.PostgreSQL.Parameters, h.cfg.PostgreSQL.HBA); err != nil && ctx.Err() == nil {
-		h.log.Error("configuration of PostgreSQL not renewed", "error", err.Error())
-	}
 }
 
 // awaitEnd stops PostgreSQL, when that is wanted, before the agent falls silent.

@@ -27,8 +27,7 @@ func (h *hostAgent) serveHTTP(ctx context.Context) error {
 
 // getPostgres tells of this host's own PostgreSQL.
 func (h *hostAgent) getPostgres(w http.ResponseWriter, r *http.Request) {
-	if h.db == nil {
-		peer.WriteError(w, peer.Refuse(http.StatusConflict, "no_database", "manada status lists the nodes", "%s has no database", h.cfg.Node))
+	if h.refusedHere(w) {
 		return
 	}
 	f, err := h.db.Facts(r.Context())
@@ -57,6 +56,8 @@ func (h *hostAgent) mount(s *peer.Server, authority *pki.Authority) {
 		peer.WriteJSON(w, f)
 	}))
 	s.Handle("GET /v1/postgres", http.HandlerFunc(h.getPostgres))
+	s.Handle("GET /v1/config", http.HandlerFunc(h.getConfig))
+	s.Handle("POST /v1/config", http.HandlerFunc(h.postConfig))
 	s.Handle("GET /v1/renew", authority.RenewHandler())
 	s.Handle("POST /v1/backup", http.HandlerFunc(h.postBackup))
 	s.Handle("GET /v1/backup", http.HandlerFunc(h.getBackup))
