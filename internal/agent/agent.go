@@ -54,6 +54,8 @@ type Parts struct {
 	RemoveVoter func(ctx context.Context, node string) error
 	// CertNotAfter is when this host's certificate expires; may be nil.
 	CertNotAfter func() time.Time
+	// Notify is told of this node's events and may not wait; may be nil.
+	Notify func(store.Event)
 	// EnsureGuardian starts a guardian where none answers.
 	EnsureGuardian func(ctx context.Context) error
 }

@@ -2,6 +2,8 @@ package cluster
 
 import (
 	"encoding/json"
+	"fmt"
+	"strings"
 	"time"
 )
 
@@ -106,6 +108,17 @@ type NodeStatus struct {
 	Postgres PostgresState `json:"postgres"`
 	// Former: it led before the present primary and has not followed since.
 	Former bool `json:"former_primary"`
+}
+
+// Conninfo is how to reach the node's PostgreSQL, without a password; "" while
+// its address is not known.
+func (n NodeStatus) Conninfo() string {
+	i := strings.LastIndexByte(n.Address, ':')
+	if i < 0 {
+		return ""
+	}
+	host := strings.Trim(n.Address[:i], "[]")
+	return fmt.Sprintf("host=%s port=%s user=%s dbname=%s connect_timeout=2", host, n.Address[i+1:], RoleSuperuser, Database)
 }
 
 // StoreStatus counts the voters of the store.

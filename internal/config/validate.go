@@ -21,6 +21,7 @@ func (c *Config) validate() Problems {
 	v.timing()
 	v.parameters()
 	v.hba()
+	v.events()
 	v.join()
 	return v.problems
 }
@@ -233,6 +234,15 @@ func (v *validator) hba() {
 		case f[0] != "local" && slices.Contains(f[n-1:], "trust"):
 			v.fail("postgresql.hba", what+"would let anyone in without a password", "scram-sha-256, cert or reject", "")
 		}
+	}
+}
+
+func (v *validator) events() {
+	if v.c.Events.Command == "" {
+		return
+	}
+	if _, err := ParseCommand(v.c.Events.Command); err != nil {
+		v.fail("events.command", err.Error(), `a program and its arguments, such as  /usr/local/bin/tell %n %e %s "%t" "%d"`, "")
 	}
 }
 

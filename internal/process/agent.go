@@ -19,6 +19,7 @@ import (
 	"manada/internal/config"
 	"manada/internal/decide"
 	"manada/internal/guardian"
+	"manada/internal/notify"
 	"manada/internal/peer"
 	"manada/internal/pki"
 	"manada/internal/postgres"
@@ -63,8 +64,15 @@ func Agent(ctx context.Context, c *config.Config, version string, log *slog.Logg
 		defer parts.Database.Close()
 		parts.Repo = repo
 	}
+	var told *notify.Notifier
+	if c.Events.Command != "" {
+		parts.Notify = func(e store.Event) { told.Tell(e) }
+	}
 	a := agent.New(agentConfig(c, facts, version), parts)
-	h := &hostAgent{cfg: c, id: id, store: st, hub: hub, agent: a, db: parts.Database, guard: parts.Guardian, repo: repo, log: log, facts: facts}
+	if told, err = notifier(c, a, log); err != nil {
+		return err
+	}
+	h := &hostAgent{cfg: c, id: id, store: st, hub: hub, agent: a, db: parts.Database, guard: parts.Guardian, repo: repo, log: log, facts: facts, told: told}
 	return h.run(ctx, stop)
 }
 
@@ -163,6 +171,7 @@ type hostAgent struct {
 	repo  *repository
 	db    *postgres.Instance // nil on a witness
 	guard *guardian.Client   // nil on a witness
+	told  *notify.Notifier   // nil: no command is told of events
 	log   *slog.Logger
 	jobs  jobs
 	life  context.Context // of the process, for work that outlives a request
@@ -203,6 +212,9 @@ func (h *hostAgent) run(ctx context.Context, stop func() bool) error {
 	g.Go(func() error { h.keepCertificate(ctx); return nil })
 	g.Go(func() error { h.watchBackups(ctx); return nil })
 	g.Go(func() error { h.keepParameters(ctx); return nil })
+	if h.told != nil {
+		g.Go(func() error { h.told.Run(ctx); return nil })
+	}
 	if h.cfg.Has(config.Database) {
 		g.Go(func() error { return h.agent.ServeLocal(ctx, filepath.Join(h.cfg.RunDir, agent.SocketName)) })
 	}

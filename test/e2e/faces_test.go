@@ -1,10 +1,13 @@
 package e2e
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -116,6 +119,84 @@ func repmgrFace(t *testing.T) {
 			t.Errorf("repmgr %s: exit %d, %s%s", c.args, r.code, r.out, r.err)
 		}
 	}
+}
+
+// manualAndEvents: a standby whose failover is manual is waited for, takes over
+// only when it is told to, and a command hears of it.
+func manualAndEvents(t *testing.T) {
+	e := shared(t, 3*time.Minute)
+	s := e.healthy()
+	node := standby(s)
+	dir, err := os.MkdirTemp(base, "told-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	script, heard := filepath.Join(dir, "tell"), filepath.Join(dir, "heard")
+	write := func(path, text string, mode os.FileMode) {
+		t.Helper()
+		if err := errors.Join(os.WriteFile(path, []byte(text), mode), os.Chmod(path, mode)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(script, "#!/bin/sh\nprintf '%s|' \"$@\" >>"+heard+"\necho >>"+heard+"\n", 0o755)
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(e.Data, node, "manada.yaml")
+	old, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reload := func(text string) {
+		t.Helper()
+		agent := e.pid(node, "agent")
+		write(file, text, 0o600)
+		e.kill(e.pid(node, "run"), syscall.SIGHUP)
+		e.eventually(20*time.Second, "another agent on "+node, func() string {
+			if p := e.pids(node, "agent"); len(p) != 1 || p[0] == agent {
+				return fmt.Sprint(p)
+			}
+			return ""
+		})
+	}
+	reload(string(old) + "\nfailover: manual\nevents:\n  command: " + script + ` %n %e %r %s "%d"` + "\n")
+	defer func() { write(file, string(old), 0o600) }()
+	e.await("failover by order only on "+node, func(s cluster.Status) bool {
+		n, _ := s.Node(node)
+		return n.Failover == "manual" && s.K >= 1
+	})
+	l := e.write()
+	if err := e.KillPostmaster(s.Primary); err != nil {
+		t.Fatal(err)
+	}
+	l.more(50)
+	if now := e.healthy(); now.Primary != s.Primary || now.Epoch == s.Epoch {
+		t.Errorf("primary %s epoch %d after the postmaster of %s was killed in epoch %d", now.Primary, now.Epoch, s.Primary, s.Epoch)
+	}
+	if err := e.KillHost(s.Primary); err != nil {
+		t.Fatal(err)
+	}
+	e.eventually(20*time.Second, "word that an order is waited for", func() string {
+		if out := e.manada("explain", node).out; !strings.Contains(out, "manada failover "+node) {
+			return out
+		}
+		return ""
+	})
+	e.ok(e.manada("failover", node))
+	l.more(50)
+	e.eventually(10*time.Second, "word of the promotion at the command", func() string {
+		b, _ := os.ReadFile(heard)
+		if !strings.Contains(string(b), "|promoted|repmgrd_failover_promote|1|"+node+" promoted to timeline ") {
+			return string(b)
+		}
+		return ""
+	})
+	if err := e.StartHost(e.ctx, s.Primary); err != nil {
+		t.Fatal(err)
+	}
+	reload(string(old))
+	e.healthy()
+	l.end("a manual failover", time.Minute)
 }
 
 // failbackAfterStart: the old primary's host was gone and is just being started;

@@ -30,6 +30,7 @@ func TestHerd(t *testing.T) {
 		{"ClusterParameters", clusterParameters},
 		{"RepmgrFace", repmgrFace},
 		{"FailbackAfterStart", failbackAfterStart},
+		{"ManualAndEvents", manualAndEvents},
 		{"SlotLost", slotLost},
 		{"ForeignDirectory", foreignDirectory},
 		{"BackupInterrupted", backupInterrupted},

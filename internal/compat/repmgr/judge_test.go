@@ -178,7 +178,9 @@ func (d *debian) append(name, text string) {
 
 func (d *debian) addr(name string) string { return fmt.Sprintf("127.0.0.1:%d", d.port[name]) }
 
-func (d *debian) conninfo(name string) string { return conninfo(d.addr(name)) }
+func (d *debian) conninfo(name string) string {
+	return cluster.NodeStatus{Address: d.addr(name)}.Conninfo()
+}
 
 func (d *debian) command(program string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(d.t.Context()), time.Minute)

@@ -2,8 +2,6 @@ package repmgr
 
 import (
 	"cmp"
-	"fmt"
-	"net"
 	"slices"
 
 	"manada/internal/cluster"
@@ -50,7 +48,7 @@ func nodesOf(st cluster.Status) []*node {
 		n := &node{
 			id: s.ID, name: s.Name, primary: s.Role == cluster.RolePrimary, active: true, recovery: s.Postgres,
 			attached: s.State == cluster.StateStreaming, location: cmp.Or(s.Location, "default"), priority: 100,
-			conninfo: conninfo(s.Address), why: "PostgreSQL is " + cmp.Or(string(s.Postgres), "out of reach: "+string(s.State)),
+			conninfo: s.Conninfo(), why: "PostgreSQL is " + cmp.Or(string(s.Postgres), "out of reach: "+string(s.State)),
 		}
 		if s.Priority != nil {
 			n.priority = *s.Priority
@@ -106,13 +104,4 @@ func giveNumbers(ns []*node) {
 		}
 	}
 	slices.SortStableFunc(ns, func(a, b *node) int { return cmp.Compare(a.id, b.id) })
-}
-
-// conninfo is how to reach a node's PostgreSQL.
-func conninfo(addr string) string {
-	host, port, err := net.SplitHostPort(addr)
-	if err != nil {
-		return "" // not registered yet
-	}
-	return fmt.Sprintf("host=%s port=%s user=postgres dbname=postgres connect_timeout=2", host, port)
 }
