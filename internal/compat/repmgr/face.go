@@ -125,6 +125,9 @@ func (f *face) where() (config.Where, int) {
 // fail prints an error in repmgr's form.
 func (f *face) fail(code int, err error) int {
 	message, hint := cli.ErrorText(err)
+	if errors.Is(err, config.ErrNoHerd) {
+		hint = "name it with -f and the YAML file of a host, or with $MANADA_CONFIG"
+	}
 	fmt.Fprintln(f.err, "ERROR: "+message)
 	if hint != "" && !f.line.terse {
 		fmt.Fprintln(f.err, "HINT: "+hint)
