@@ -19,6 +19,9 @@ func (a *Agent) event(kind string, epoch uint64, text string, details ...string)
 		}
 	}
 	a.log.Info("event", "event", kind, "epoch", epoch, "text", text)
+	if a.parts.Notify != nil {
+		a.parts.Notify(e)
+	}
 	select {
 	case a.events <- e:
 	default: // the store has been away for 64 events: the log has them
@@ -97,6 +100,14 @@ func previousLeader(n *cluster.Term) string {
 }
 
 func isSwitchover(reason string) bool { return len(reason) > 10 && reason[:10] == "switchover" }
+
+// BySwitchover says whether the present epoch began with a switchover.
+func (a *Agent) BySwitchover() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	t := a.rec.snap.Term
+	return t != nil && isSwitchover(t.Reason)
+}
 
 // remember notes when this node begins or ends to suspect the leader.
 func (a *Agent) remember(d decide.Decision) {

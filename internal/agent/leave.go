@@ -70,6 +70,10 @@ func inSync(t *cluster.Term, node string) bool {
 func (a *Agent) giveUpLead(ctx context.Context) {
 	st := a.Status()
 	to := bestSuccessor(st)
+	if n, ok := st.Node(to); ok && n.Failover == "manual" {
+		a.log.Warn("this host is stopped without a switchover: "+to+" leads only by order", "hint", "manada switchover "+to)
+		return
+	}
 	if err := checkRequest(st, store.RequestSwitchover, RequestVerb{To: to}); err != nil {
 		a.log.Warn("this host is stopped without a switchover", "why", err.Error())
 		return

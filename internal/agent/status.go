@@ -30,7 +30,9 @@ func (a *Agent) Status() cluster.Status {
 	in.Term, in.TermRev = a.rec.snap.Term.Clone(), a.rec.snap.TermRev
 	in.Paused = a.rec.snap.Pause != nil
 	for _, n := range a.nodes {
-		in.Expected = append(in.Expected, health.Expected{Name: n.Name, Kind: n.Kind})
+		in.Expected = append(in.Expected, health.Expected{
+			Name: n.Name, Kind: n.Kind, ID: n.ID, Location: n.Location, Address: n.Addrs.SQL, Failover: n.Failover, Priority: n.Priority,
+		})
 	}
 	in.Store = a.storeStatus()
 	in.Backup = a.backupStatus

@@ -107,20 +107,33 @@ func storeDown(err error) error {
 	return peer.Refuse(http.StatusServiceUnavailable, peer.CodeUnavailable, "look at `manada status`: a majority of the store's voters must be up", "the store does not take the request: %v", err)
 }
 
-// bestSuccessor is a synchronous standby that streams, else any standby.
+// bestSuccessor is a synchronous standby that streams, else any standby; of
+// several one that would also lead by itself, with the highest priority.
 func bestSuccessor(st cluster.Status) string {
-	other := ""
+	best, rank := "", -1
 	for _, n := range st.Nodes {
-		if n.Role != cluster.RoleStandby {
+		if n.Role != cluster.RoleStandby || neverLeads(n) {
 			continue
 		}
-		if n.Sync == cluster.SyncMember && n.State == cluster.StateStreaming {
-			return n.Name
+		r := 0
+		if n.Priority != nil {
+			r = *n.Priority
 		}
-		other = n.Name
+		if n.Failover != "manual" {
+			r += 1 << 30
+		}
+		if n.Sync == cluster.SyncMember && n.State == cluster.StateStreaming {
+			r += 1 << 31
+		}
+		if r > rank {
+			best, rank = n.Name, r
+		}
 	}
-	return other
+	return best
 }
+
+// neverLeads: priority 0 never leads.
+func neverLeads(n cluster.NodeStatus) bool { return n.Priority != nil && *n.Priority == 0 }
 
 func checkRequest(st cluster.Status, kind string, q RequestVerb) error {
 	bad := func(code, hint, format string, args ...any) error {
@@ -144,6 +157,8 @@ func checkRequest(st cluster.Status, kind string, q RequestVerb) error {
 		return bad("is_primary", "manada switchover first", "%s is the primary", q.To)
 	case kind == store.RequestReinit:
 		return nil
+	case neverLeads(*to):
+		return bad("never_leads", "another priority than 0 in its file, and a restart of its agent, change that", "%s has priority 0: it never leads", q.To)
 	case st.Primary == q.To:
 		return bad("already_primary", "nothing to do; manada status shows it", "%s is already the primary", q.To)
 	case kind == store.RequestSwitchover && st.Primary == "":

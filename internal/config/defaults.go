@@ -20,6 +20,8 @@ func defaults() *Config {
 		Listen:  "127.0.0.1",
 		Ports: Ports{PostgreSQL: 5432, SQL: 5431, ReadOnly: 5430, StoreCli: 2379, StorePeer: 2380,
 			Peer: 7400, HTTP: 8008, ProxyHTTP: 8010, Backup: 8432},
+		Failover:   FailoverAutomatic,
+		Priority:   100,
 		Durability: cluster.Quorum,
 		WantK:      1,
 		Timing: Timing{Beat: 100 * time.Millisecond, SuspectAfter: time.Second,

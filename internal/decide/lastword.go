@@ -39,7 +39,8 @@ func leaveWord(v *View) (Decision, bool) {
 // lastWord is what a leader that does not come back has left to others.
 func lastWord(v *View) (cluster.Promise, bool) {
 	p, said := v.Store.Term.LastWord()
-	return p, said && p.Node != v.Self && v.Local.AgentFor >= lastWordAfter*v.Spec.SuspectAfter
+	manual := v.Local.Manual && !wanted(v)
+	return p, said && p.Node != v.Self && !manual && v.Local.AgentFor >= lastWordAfter*v.Spec.SuspectAfter
 }
 
 // fetch gets what the archive has of the leader's WAL and this node does not.

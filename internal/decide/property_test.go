@@ -191,6 +191,10 @@ func anyView() *rapid.Generator[*View] {
 		default:
 			plausible(t, v, role)
 		}
+		v.Local.Manual, v.Local.Priority = rare("manual"), rapid.IntRange(0, 2).Draw(t, "priority")
+		for i := range v.Peers {
+			v.Peers[i].Manual, v.Peers[i].Priority = rare("manual"), rapid.IntRange(0, 2).Draw(t, "priority")
+		}
 		return v
 	})
 }
@@ -591,6 +595,9 @@ func unsafeWin(v *View, n *cluster.Term) string {
 		if p.For == v.Self && p.Node == t.LastOpenLeader.Name && p.Instance == t.LastOpenLeader.Instance && !l.WAL.Less(p.Position()) {
 			return ""
 		}
+	}
+	if l.Manual && t.Leader != v.Self && !wanted(v) {
+		return "nobody ordered that it takes over"
 	}
 	have := 0
 	for _, m := range t.Sync {

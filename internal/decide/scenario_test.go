@@ -62,7 +62,7 @@ func newScenario() *scenario {
 	s := &scenario{}
 	s.v.Spec, s.v.Nonce = testSpec(), "fresh"
 	s.v.Store = Store{Reachable: true, Rev: 10}
-	s.v.Local = Local{SystemID: "1", AgentFor: time.Hour, MayLead: true, TreeEmpty: true, Postgres: cluster.PostgresDown,
+	s.v.Local = Local{SystemID: "1", AgentFor: time.Hour, MayLead: true, Priority: 100, TreeEmpty: true, Postgres: cluster.PostgresDown,
 		SilentFor: time.Hour, WithdrawnAgo: time.Hour}
 	return s
 }

@@ -67,6 +67,8 @@ func (s *scenario) localWord(k, val string) error {
 		l.MayLead = yes
 	case "leaving":
 		l.Leaving = yes
+	case "manual":
+		l.Manual = yes
 	case "instance":
 		l.Instance = val
 	case "system":
@@ -108,6 +110,8 @@ func (s *scenario) localValue(k, val string) error {
 		l.Remade = uint64(num(val))
 	case "withdrawals":
 		l.Withdrawals = num(val)
+	case "priority":
+		l.Priority = num(val)
 	default:
 		if ok := s.restoreWord(k, val); ok {
 			return nil
@@ -165,7 +169,7 @@ func (s *scenario) peerWords(name string, words []string) error {
 	if i < 0 {
 		p := Peer{GuardianAge: time.Hour}
 		p.Node, p.Kind, p.Instance, p.MayLead, p.StoreOK = name, "data", "i-"+name, true, true
-		p.Postgres = cluster.PostgresStandby
+		p.Postgres, p.Priority = cluster.PostgresStandby, 100
 		s.v.Peers = append(s.v.Peers, p)
 		slices.SortFunc(s.v.Peers, func(a, b Peer) int { return strings.Compare(a.Node, b.Node) })
 		i = slices.IndexFunc(s.v.Peers, func(p Peer) bool { return p.Node == name })
@@ -212,6 +216,10 @@ func peerWord(p *Peer, k, val string) error {
 		p.Frozen = uint64(num(val))
 	case "may-lead":
 		p.MayLead = val == "true"
+	case "manual":
+		p.Manual = val == "true"
+	case "priority":
+		p.Priority = num(val)
 	case "rejoin":
 		p.Rejoin = val
 	case "cannot":

@@ -154,6 +154,10 @@ type Local struct {
 	// Stalled is why nothing can be committed here ("" when it can).
 	Stalled string
 	MayLead bool
+	// Manual: it takes over only when an operator orders it. Priority decides
+	// among equals.
+	Manual   bool
+	Priority int
 }
 
 // LocalRestore is how far this node has come with the order of a restore.

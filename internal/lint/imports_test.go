@@ -17,7 +17,7 @@ var mayImport = map[string][]string{
 	"internal/repo":    {"internal/cluster", "internal/blob"},
 	"internal/blob":    {},
 	"internal/pki":     {"internal/cluster"},
-	"cmd/manada":       {"internal/cli"},
+	"cmd/manada":       {"internal/cli", "internal/compat"},
 }
 
 // onlyFor names the packages that alone may import a package.
@@ -28,7 +28,7 @@ var onlyFor = []struct {
 }{
 	// process is the wiring: it fills in the agent's decide.Spec.
 	{"internal/decide", []string{"internal/agent", "internal/process", "internal/sim", "test/*"}, "only the agent asks for decisions; what others show is in the beat's reason"},
-	{"internal/cli", []string{"cmd/*", "internal/compat", "test/*"}, "the command line is the outermost ring"},
+	{"internal/cli", []string{"cmd/*", "internal/compat", "internal/compat/*", "test/*"}, "the command line is the outermost ring"},
 	{"internal/lint", nil, "it holds tests only"},
 }
 

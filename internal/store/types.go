@@ -94,8 +94,11 @@ type Event struct {
 // Node is a host's registration.
 type Node struct {
 	Name     string            `json:"name"`
-	Kind     string            `json:"kind"` // "data", "witness" or "proxy"
+	Kind     string            `json:"kind"`         // "data", "witness" or "proxy"
+	ID       int               `json:"id,omitempty"` // number of a node with a database, for tools that want one
 	Location string            `json:"location,omitempty"`
+	Failover string            `json:"failover,omitempty"` // "automatic" or "manual"
+	Priority *int              `json:"priority,omitempty"`
 	Addrs    cluster.Addresses `json:"addrs"`
 	Version  string            `json:"version,omitempty"`
 	Joined   time.Time         `json:"joined"`
