@@ -31,6 +31,8 @@ func TestHerd(t *testing.T) {
 		{"ForeignDirectory", foreignDirectory},
 		{"BackupInterrupted", backupInterrupted},
 		{"BackupsAfterFailover", backupsAfterFailover},
+		{"PgbackrestFace", pgbackrestFace},
+		{"ScheduledBackup", scheduledBackup},
 		{"PowerLoss", powerLoss},
 		{"DownAndUp", downAndUp},
 		{"Wipe", wipe},
