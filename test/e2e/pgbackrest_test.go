@@ -77,6 +77,15 @@ func pgbackrestFace(t *testing.T) {
 		t.Errorf("%s", r.out)
 	}
 	e.ok(e.face("--stanza=herd", "--repo1-retention-full=9", "expire"))
+	out := filepath.Join(e.ownedFolder(e.Data+"/backup"), "export")
+	if r := e.ok(e.manada("backups", "export", label[1], out)); !strings.Contains(r.out, label[1]+" exported to "+out) {
+		t.Errorf("%s", r.out)
+	}
+	e.refused(e.manada("backups", "export", label[1], out), 1, "exists already", "hint: Choose another directory")
+	e.refused(e.manada("backups", "export", "20200101-000000F", out), 1, "does not exist")
+	if r := e.ok(e.face("info", "--repo1-path="+filepath.Join(out, label[1]))); strings.Count(r.out, " backup: ") != 1 || !strings.Contains(r.out, label[1]) {
+		t.Errorf("info of the export: %s", r.out)
+	}
 	faceRefuses(e)
 	faceRestores(e, label[1])
 }
@@ -114,6 +123,7 @@ func faceRefuses(e *env) {
 		{[]string{"--stanza=herd", "restore"}, 38, "HINT: manada restore --herd"},
 		{[]string{"--stanza=herd", "restore", "--delta", "--pg1-path=" + filepath.Join(e.Data, "slave", "pgdata")}, 38, "is the data directory of host slave of the running herd"},
 		{[]string{"--stanza=herd", "archive-push"}, 43, "ERROR: [043]: WAL segment to push required\n"},
+		{[]string{"--stanza=herd", "--repo1-path=/elsewhere", "expire"}, 31, "expire works on the herd's repository"},
 		{[]string{"info", "extra"}, 96, "ERROR: [096]: command does not allow parameters\n"},
 	} {
 		r := e.face(c.args...)
