@@ -11,6 +11,7 @@ const (
 	CodeFormat           = 29
 	CodeOption           = 31
 	CodePgRunning        = 38
+	CodeFileWrite        = 39
 	CodePathNotEmpty     = 40
 	CodeArchiveMismatch  = 44
 	CodeArchiveDuplicate = 45

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -68,9 +69,11 @@ type BackupInfo struct {
 		Format  int    `json:"format"`
 		Version string `json:"version"`
 	} `json:"backrest"`
-	Database InfoDBRef `json:"database"`
-	Error    *bool     `json:"error,omitempty"`
-	Info     struct {
+	Database    InfoDBRef       `json:"database"`
+	DatabaseRef json.RawMessage `json:"database-ref,omitempty"`
+	Error       *bool           `json:"error,omitempty"`
+	ErrorList   []string        `json:"error-list,omitempty"`
+	Info        struct {
 		Delta      int64 `json:"delta"` // bytes of the database that it stores itself
 		Repository struct {
 			Delta    int64  `json:"delta"` // bytes of the repository that it takes
@@ -80,15 +83,19 @@ type BackupInfo struct {
 		} `json:"repository"`
 		Size int64 `json:"size"` // bytes of the database
 	} `json:"info"`
-	Label     string     `json:"label"`
-	LSN       *StartStop `json:"lsn,omitempty"`
-	Prior     *string    `json:"prior"`
-	Reference []string   `json:"reference"`
-	Timestamp struct {
+	Label      string          `json:"label"`
+	Link       json.RawMessage `json:"link,omitempty"`
+	LSN        *StartStop      `json:"lsn,omitempty"`
+	Prior      *string         `json:"prior"`
+	Reference  []string        `json:"reference"`
+	Tablespace json.RawMessage `json:"tablespace,omitempty"`
+	Timestamp  struct {
 		Start int64 `json:"start"`
 		Stop  int64 `json:"stop"`
 	} `json:"timestamp"`
 	Type repo.BackupType `json:"type"`
+
+	set *setInfo // of the one that was asked for by its label
 }
 
 // InfoRepo is the state of a stanza in a repository.
@@ -120,12 +127,14 @@ var (
 	statusMissingStanza = RepoStatus{1, "missing stanza path"}
 	statusNoBackup      = RepoStatus{2, "no valid backups"}
 	statusMissingData   = RepoStatus{3, "missing stanza data"}
+	statusNoSet         = RepoStatus{6, "requested backup not found"}
 )
 
 // InfoOptions say what to tell of.
 type InfoOptions struct {
 	Storage       blob.Storage
 	Stanza        string // "" for all
+	Set           string // a label: that backup alone, and more of it
 	BackupRunning bool   // what the caller knows: shown as "backup/expire running"
 }
 
@@ -145,6 +154,9 @@ func GetInfo(ctx context.Context, o InfoOptions) (Info, error) {
 			return nil, err
 		}
 		s, err := stanzaInfo(ctx, o.Storage, n)
+		if err == nil && o.Set != "" {
+			err = s.only(ctx, o.Storage, o.Set)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("get info of stanza %s: %w", n, err)
 		}
@@ -352,6 +364,9 @@ func (x *BackupInfo) text(b *strings.Builder, loc *time.Location) {
 	} else {
 		b.WriteString("            wal start/stop: n/a\n")
 	}
+	if x.set != nil && x.LSN != nil {
+		fmt.Fprintf(b, "            lsn start/stop: %s / %s\n", *x.LSN.Start, *x.LSN.Stop)
+	}
 	fmt.Fprintf(b, "            database size: %s, database backup size: %s\n", sizeText(x.Info.Size), sizeText(x.Info.Delta))
 	b.WriteString("            repo1: ")
 	if x.Info.Repository.Size != nil {
@@ -361,41 +376,46 @@ func (x *BackupInfo) text(b *strings.Builder, loc *time.Location) {
 	if len(x.Reference) > 0 {
 		fmt.Fprintf(b, "            backup reference list: %s\n", strings.Join(x.Reference, ", "))
 	}
+	if x.set != nil {
+		x.set.text(b)
+	}
 	if x.Error != nil && *x.Error {
-		b.WriteString("            error(s) detected during backup\n")
+		if len(x.ErrorList) > 0 {
+			fmt.Fprintf(b, "            error list: %s\n", strings.Join(x.ErrorList, ", "))
+		} else {
+			b.WriteString("            error(s) detected during backup\n")
+		}
+	}
+	if x.set != nil && len(x.Annotation) > 0 {
+		b.WriteString("            annotation(s)\n")
+		for _, k := range slices.Sorted(maps.Keys(x.Annotation)) {
+			fmt.Fprintf(b, "                %s: %s\n", k, x.Annotation[k])
+		}
 	}
 }
 
-// textTime is a local time with its offset, minutes only when there are some.
+// textTime is a local time, without its offset as of 2.45.
 func textTime(t int64, loc *time.Location) string {
-	at := time.Unix(t, 0).In(loc)
-	_, off := at.Zone()
-	sign := '+'
-	if off < 0 {
-		sign, off = '-', -off
-	}
-	s := fmt.Sprintf("%s%c%02d", at.Format("2006-01-02 15:04:05"), sign, off/3600)
-	if m := off / 60 % 60; m != 0 {
-		s += fmt.Sprintf(":%02d", m)
-	}
-	return s
+	return time.Unix(t, 0).In(loc).Format("2006-01-02 15:04:05")
 }
 
-// sizeText is a size with one decimal at most.
+// sizeText is a size as pgBackRest writes it: one decimal, which is rounded,
+// unless the cut one is 0.
 func sizeText(n int64) string {
-	unit, name := int64(1), "B"
+	if n < 1<<10 {
+		return strconv.FormatInt(n, 10) + "B"
+	}
+	unit, name := int64(1<<10), "KB"
 	switch {
 	case n >= 1<<30:
 		unit, name = 1<<30, "GB"
 	case n >= 1<<20:
 		unit, name = 1<<20, "MB"
-	case n >= 1<<10:
-		unit, name = 1<<10, "KB"
-	default:
-		return strconv.FormatInt(n, 10) + name
 	}
-	tenths := (n*100/unit + 5) / 10
-	return strings.TrimSuffix(fmt.Sprintf("%d.%d", tenths/10, tenths%10), ".0") + name
+	if int64(float64(n)/(float64(unit)/10))%10 == 0 {
+		return strconv.FormatInt(n/unit, 10) + name
+	}
+	return fmt.Sprintf("%.1f%s", float64(n)/float64(unit), name)
 }
 
 // Last is the newest backup, nil when there is none.
@@ -427,3 +447,13 @@ func (s *StanzaInfo) ArchiveMinMax() (first, last string) {
 	}
 	return "", ""
 }
+
+// Only leaves the backups of one type.
+func (i Info) Only(kind string) {
+	for n := range i {
+		i[n].Backup = slices.DeleteFunc(i[n].Backup, func(b BackupInfo) bool { return string(b.Type) != kind })
+	}
+}
+
+// SizeText is a size as info writes it.
+func SizeText(n int64) string { return sizeText(n) }

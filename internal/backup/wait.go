@@ -67,3 +67,22 @@ func missingWAL(ctx context.Context, s blob.Storage, stanza, archiveID string, n
 	}
 	return left, nil
 }
+
+// FindWAL says where the archive has a segment of the stanza's cluster; "" when
+// it does not have it.
+func FindWAL(ctx context.Context, s blob.Storage, stanza, segment string) (string, error) {
+	info, err := repo.LoadArchiveInfo(ctx, s, stanza)
+	if err != nil {
+		return "", missingStanza(stanza, err)
+	}
+	db, err := info.DB()
+	if err != nil {
+		return "", err
+	}
+	dir := repo.ArchivePath(stanza, db.ArchiveID(), repo.WALDir(segment))
+	have, err := findWAL(ctx, s, dir, segment)
+	if err != nil || len(have) == 0 {
+		return "", err
+	}
+	return dir + "/" + have[0].String(), nil
+}

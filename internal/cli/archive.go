@@ -73,6 +73,10 @@ func (a *app) archiveGet(ctx context.Context, name, dest string) error {
 	if err != nil {
 		return err
 	}
+	return archiveGetFrom(ctx, c, name, dest)
+}
+
+func archiveGetFrom(ctx context.Context, c *caller, name, dest string) error {
 	r, err := c.openRepository()
 	if err != nil {
 		return err

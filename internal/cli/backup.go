@@ -101,6 +101,7 @@ database and in the repository, and the WAL archive.` + exits(exitFailed, exitUs
 		RunE:    func(c *cobra.Command, _ []string) error { return a.backups(c.Context()) },
 	}
 	a.outputFlag(c)
+	c.AddCommand(a.backupsExportCmd())
 	return c
 }
 

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -102,7 +103,7 @@ func (a *app) guardianCmd() *cobra.Command {
 // backupWorkerCmd makes one backup for the agent of the primary, which reads
 // its progress.
 func (a *app) backupWorkerCmd() *cobra.Command {
-	var kind, socket string
+	var request, socket string
 	c := &cobra.Command{
 		Use: "backup-worker", Short: "Process: one backup", Hidden: true, Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -110,11 +111,15 @@ func (a *app) backupWorkerCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			var q process.BackupRequest
+			if err := json.Unmarshal([]byte(request), &q); err != nil {
+				return usage("", "--request: %w", err)
+			}
 			log := newLogger(a.err, cfg.Log).With("node", cfg.Node)
-			return process.BackupWorker(c.Context(), cfg, kind, socket, a.out, log)
+			return process.BackupWorker(c.Context(), cfg, q, socket, a.out, log)
 		},
 	}
-	c.Flags().StringVar(&kind, "type", "incr", "`TYPE` of the backup")
+	c.Flags().StringVar(&request, "request", `{"type":"incr"}`, "what is asked for, `JSON`")
 	c.Flags().StringVar(&socket, "socket", "", "`DIR` of PostgreSQL's socket")
 	return c
 }

@@ -138,6 +138,13 @@ type BackupStatus struct {
 	RestorableTo    *time.Time   `json:"restorable_to"`
 	WaitingSegments *int64       `json:"waiting_segments"` // complete WAL segments not yet archived
 	RestoreTested   *time.Time   `json:"restore_tested"`   // end of the last restore test that passed
+	Next            *NextBackup  `json:"next"`             // the next scheduled one; null without a schedule
+}
+
+// NextBackup is a backup that is planned.
+type NextBackup struct {
+	Type string    `json:"type"` // "full", "diff" or "incr"
+	At   time.Time `json:"at"`
 }
 
 // BackupLabel names a backup in the repository.

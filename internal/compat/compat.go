@@ -4,6 +4,7 @@ import (
 	"io"
 	"path/filepath"
 
+	"manada/internal/compat/pgbackrest"
 	"manada/internal/compat/repmgr"
 )
 
@@ -13,7 +14,8 @@ type Main func(args []string, in io.Reader, out, err io.Writer) int
 
 // faces by the name under which the program is called.
 var faces = map[string]Main{
-	"repmgr": repmgr.Main,
+	"repmgr":     repmgr.Main,
+	"pgbackrest": pgbackrest.Main,
 }
 
 // Face finds the face for a program's name, argv[0].

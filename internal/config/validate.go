@@ -22,6 +22,8 @@ func (c *Config) validate() Problems {
 	v.parameters()
 	v.hba()
 	v.events()
+	v.schedule()
+	v.compression()
 	v.join()
 	return v.problems
 }

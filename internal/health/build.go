@@ -43,6 +43,7 @@ type Backup struct {
 	ArchiveErr  string // why archiving fails; empty: it does not
 	BackupErr   string // why the last backup failed; empty: it did not
 	TestErr     string // why the last restore test failed; empty: it did not
+	Missed      string // the scheduled backup that was not made, and why; empty: none
 }
 
 // Limits are thresholds; zero fields get the defaults.

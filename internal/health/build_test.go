@@ -129,6 +129,7 @@ func TestBuildConditions(t *testing.T) {
 		{"archive", func(in *Input) { in.Backup.ArchiveErr, in.Backup.WaitingSegments = "x", ptr[int64](9) }, "degraded", 3, "master", []string{"M-B01", "M-B02"}},
 		{"backupd gone", func(in *Input) { in.Backup.Unreachable = "x" }, "degraded", 3, "master", []string{"M-B07 backup"}},
 		{"failed jobs", func(in *Input) { in.Backup.BackupErr, in.Backup.TestErr = "x", "y" }, "degraded", 3, "master", []string{"M-B05", "M-B06"}},
+		{"missed", func(in *Input) { in.Backup.Missed = "full backup of 2026-11-22 01:00Z: no primary" }, "degraded", 3, "master", []string{"M-B09"}},
 		{"said by a node", func(in *Input) {
 			in.Nodes["slave"].Beat.Conditions = []cluster.Condition{Say(SlotLostWAL, "slave", "lsn", "0/3000000"), Say(SlotLostWAL, "slave", "lsn", "0/3000000")}
 		}, "degraded", 3, "master", []string{"M-R12 slave"}},

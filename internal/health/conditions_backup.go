@@ -12,6 +12,7 @@ const (
 	RestoreTestFailed Code = "M-B06"
 	RepoUnreachable   Code = "M-B07"
 	ArchiveGap        Code = "M-B08"
+	BackupMissed      Code = "M-B09"
 )
 
 var backupEntries = []Entry{
@@ -38,7 +39,7 @@ var backupEntries = []Entry{
 	{
 		Code: BackupOld, Severity: cluster.Warning, Title: "The last backup is too old",
 		Text: "the last backup ended {age}",
-		Hint: "take one now:  manada backup ; then see the schedule of backupd",
+		Hint: "take one now:  manada backup ; backup.schedule makes them by themselves",
 		Args: []string{"age"},
 		Doc:  "No backup was completed for more than 8 days. Restores replay more and more WAL.",
 	},
@@ -69,5 +70,12 @@ var backupEntries = []Entry{
 		Hint: "take a new backup:  manada backup",
 		Args: []string{"segment"},
 		Doc:  "After a promotion the new primary back-fills what it holds. A gap remains only when no node has the segment any more.",
+	},
+	{
+		Code: BackupMissed, Severity: cluster.Warning, Title: "A scheduled backup was not made",
+		Text: "a scheduled backup was not made: {what}",
+		Hint: "take it now:  manada backup --type TYPE  ; manada history  shows what went before",
+		Args: []string{"what"},
+		Doc:  "backup.schedule wanted a backup and there is none of its type, or of one that stands for it, since. One that could not begin is tried again until it can; one that failed waits for its next time.",
 	},
 }

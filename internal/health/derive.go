@@ -270,6 +270,9 @@ func (b *builder) backup() []cluster.Condition {
 	if k.BackupErr != "" {
 		cs = append(cs, Say(BackupFailed, "", "why", k.BackupErr))
 	}
+	if k.Missed != "" {
+		cs = append(cs, Say(BackupMissed, "", "what", k.Missed))
+	}
 	if k.TestErr != "" {
 		cs = append(cs, Say(RestoreTestFailed, "", "why", k.TestErr))
 	}

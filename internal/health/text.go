@@ -253,6 +253,9 @@ func (p *printer) protectFacts() []string {
 		}
 		lines = append(lines, fmt.Sprintf("restorable from %s to %s UTC", minute(*b.RestorableFrom), to))
 	}
+	if n := b.Next; n != nil {
+		lines = append(lines, fmt.Sprintf("next backup %s UTC (%s)", minute(n.At), n.Type))
+	}
 	return append(lines, p.archiveFact(b))
 }
 

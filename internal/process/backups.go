@@ -34,9 +34,16 @@ type Job struct {
 	Size       int64      `json:"size_bytes"`
 	Copied     int64      `json:"copied_bytes"`
 	RepoSize   int64      `json:"repo_bytes"`
+	Files      int        `json:"files"`
+	LSNStart   string     `json:"lsn_start"`
+	LSNStop    string     `json:"lsn_stop"`
+	WALStart   string     `json:"wal_start"`
+	WALStop    string     `json:"wal_stop"`
+	Expired    []string   `json:"expired"` // labels that its retention removed
 	Notices    []string   `json:"notices"`
 	Error      string     `json:"error"`
 	Hint       string     `json:"hint"`
+	Code       int        `json:"code"` // pgBackRest's, of a failed one; 0 when it has none
 	Start      time.Time  `json:"start"`
 	Stop       *time.Time `json:"stop"`
 }
@@ -90,45 +97,48 @@ func (h *hostAgent) getBackup(w http.ResponseWriter, _ *http.Request) {
 // postBackup answers POST /v1/backup: the primary starts one, any other host
 // passes the wish on.
 func (h *hostAgent) postBackup(w http.ResponseWriter, r *http.Request) {
-	var q struct {
-		Type string `json:"type"`
-	}
+	var q BackupRequest
 	if err := peer.ReadJSON(r, &q); err != nil {
 		peer.WriteError(w, err)
 		return
 	}
-	st := h.agent.Status()
-	switch {
-	case st.Primary == "":
-		peer.WriteError(w, peer.Refuse(http.StatusConflict, "no_primary", "manada status", "there is no primary to back up"))
-	case st.Primary != h.cfg.Node:
-		h.passOn(w, r, st.Primary, q)
-	default:
-		j, err := h.startBackup(q.Type)
-		if err != nil {
-			peer.WriteError(w, err)
-			return
-		}
-		peer.WriteJSON(w, j)
-	}
-}
-
-func (h *hostAgent) passOn(w http.ResponseWriter, r *http.Request, node string, in any) {
-	addr, ok := h.agent.PeerAddr(node)
-	if !ok {
-		peer.WriteError(w, peer.Refuse(http.StatusServiceUnavailable, peer.CodeUnavailable, "manada status", "the address of %s is not known", node))
-		return
-	}
-	c := peer.Client{TLS: h.id.TLSFor}
-	var j Job
-	if err := c.Call(r.Context(), addr, node, r.Method, r.URL.Path, in, &j); err != nil {
+	j, err := h.askBackup(r.Context(), q)
+	if err != nil {
 		peer.WriteError(w, err)
 		return
 	}
 	peer.WriteJSON(w, j)
 }
 
-func (h *hostAgent) startBackup(kind string) (*Job, error) {
+// askBackup has the primary, which may be this host, start a backup.
+func (h *hostAgent) askBackup(ctx context.Context, q BackupRequest) (*Job, error) {
+	j := &Job{}
+	err := h.onPrimary(ctx, "/v1/backup", q, j, func() (err error) {
+		j, err = h.startBackup(q)
+		return err
+	})
+	return j, err
+}
+
+// onPrimary does something here, when this host leads, or asks the primary for
+// it by the verb.
+func (h *hostAgent) onPrimary(ctx context.Context, verb string, in, out any, here func() error) error {
+	st := h.agent.Status()
+	switch {
+	case st.Primary == "":
+		return peer.Refuse(http.StatusConflict, "no_primary", "manada status", "there is no primary")
+	case st.Primary == h.cfg.Node:
+		return here()
+	}
+	addr, ok := h.agent.PeerAddr(st.Primary)
+	if !ok {
+		return peer.Refuse(http.StatusServiceUnavailable, peer.CodeUnavailable, "manada status", "the address of %s is not known", st.Primary)
+	}
+	c := peer.Client{TLS: h.id.TLSFor}
+	return c.Call(ctx, addr, st.Primary, http.MethodPost, verb, in, out)
+}
+
+func (h *hostAgent) startBackup(q BackupRequest) (*Job, error) {
 	if _, err := h.repo.open(); err != nil {
 		return nil, peer.Refuse(http.StatusConflict, "no_repository", "give one host of the herd the role repository", "%v", err)
 	}
@@ -136,12 +146,16 @@ func (h *hostAgent) startBackup(kind string) (*Job, error) {
 	if err != nil {
 		return nil, err
 	}
-	j, err := h.jobs.begin(h.cfg.Node, kind)
+	options, err := json.Marshal(q)
+	if err != nil {
+		return nil, err
+	}
+	j, err := h.jobs.begin(h.cfg.Node, q.Type)
 	if err != nil {
 		return nil, err
 	}
 	// Detached from the request: interrupting the command does not end the backup.
-	cmd := exec.CommandContext(h.life, exe, "backup-worker", "-c", h.cfg.File, "--type", kind, "--socket", h.agent.SocketDir())
+	cmd := exec.CommandContext(h.life, exe, "backup-worker", "-c", h.cfg.File, "--request", string(options), "--socket", h.agent.SocketDir())
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 10 * time.Second
@@ -233,6 +247,13 @@ type workerMessage struct {
 	Size       int64    `json:"size,omitempty"`
 	Copied     int64    `json:"copied,omitempty"`
 	RepoSize   int64    `json:"repo_size,omitempty"`
+	Files      int      `json:"files,omitempty"`
+	LSNStart   string   `json:"lsn_start,omitempty"`
+	LSNStop    string   `json:"lsn_stop,omitempty"`
+	WALStart   string   `json:"wal_start,omitempty"`
+	WALStop    string   `json:"wal_stop,omitempty"`
+	Expired    []string `json:"expired,omitempty"`
+	Code       int      `json:"code,omitempty"`
 	Notices    []string `json:"notices,omitempty"`
 	Error      string   `json:"error,omitempty"`
 	Hint       string   `json:"hint,omitempty"`
@@ -241,10 +262,11 @@ type workerMessage struct {
 func (m workerMessage) apply(j *Job) {
 	switch {
 	case m.Error != "":
-		j.State, j.Error, j.Hint = "failed", m.Error, m.Hint
+		j.State, j.Error, j.Hint, j.Code = "failed", m.Error, m.Hint, m.Code
 	case m.Done:
 		j.State, j.Phase, j.Type, j.Label, j.Prior = "done", "done", m.Type, m.Label, m.Prior
-		j.Size, j.Copied, j.RepoSize, j.Notices = m.Size, m.Copied, m.RepoSize, m.Notices
+		j.Size, j.Copied, j.RepoSize, j.Notices, j.Files = m.Size, m.Copied, m.RepoSize, m.Notices, m.Files
+		j.LSNStart, j.LSNStop, j.WALStart, j.WALStop, j.Expired = m.LSNStart, m.LSNStop, m.WALStart, m.WALStop, m.Expired
 	default:
 		j.Phase, j.BytesDone, j.BytesTotal = m.Phase, m.BytesDone, m.BytesTotal
 	}

@@ -61,5 +61,7 @@ func (h *hostAgent) mount(s *peer.Server, authority *pki.Authority) {
 	s.Handle("GET /v1/renew", authority.RenewHandler())
 	s.Handle("POST /v1/restore/plan", http.HandlerFunc(h.postPlan))
 	s.Handle("POST /v1/backup", http.HandlerFunc(h.postBackup))
+	s.Handle("POST /v1/stanza", http.HandlerFunc(h.postStanza))
+	s.Handle("POST /v1/archive-check", http.HandlerFunc(h.postArchiveCheck))
 	s.Handle("GET /v1/backup", http.HandlerFunc(h.getBackup))
 }

@@ -92,7 +92,8 @@ func OpenRepository(c *config.Config) (blob.Storage, error) {
 
 func (r *repository) archive() (backup.ArchiveOptions, error) {
 	s, err := r.open()
-	return backup.ArchiveOptions{Storage: s, Stanza: r.cfg.Backup.Stanza, Compress: repo.Compression(r.cfg.Backup.Compress), Log: r.log}, err
+	return backup.ArchiveOptions{Storage: s, Stanza: r.cfg.Backup.Stanza, Compress: repo.Compression(r.cfg.Backup.Compress),
+		CompressLevel: r.cfg.Backup.CompressLevel, Log: r.log}, err
 }
 
 // Push implements agent.Repository. A stanza that does not exist is made: the
@@ -161,5 +162,6 @@ func (r *repository) status(ctx context.Context) *health.Backup {
 			b.RestorableFrom = &from
 		}
 	}
+	r.addSchedule(ctx, s, info, b)
 	return b
 }

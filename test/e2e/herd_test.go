@@ -41,6 +41,8 @@ func TestHerd(t *testing.T) {
 		{"RestoreToTime", restoreToTime},
 		{"RestoreKilled", restoreKilled},
 		{"RestoreUndone", restoreUndone},
+		{"PgbackrestFace", pgbackrestFace},
+		{"ScheduledBackup", scheduledBackup},
 		{"PowerLoss", powerLoss},
 		{"DownAndUp", downAndUp},
 		{"LastPrimaryLost", lastPrimaryLost},
