@@ -10,6 +10,7 @@ func TestPropertiesNoticeMutants(t *testing.T) {
 	open := map[Mutation]string{
 		WithoutCertificate: "C1", WithoutNarrowingFlush: "C2", WithoutOpening: "C3", WithoutReceiverGone: "C4",
 		WithoutWALEpoch: "C7", WithoutSwapFirst: "degrading", WithoutBothValues: "H2",
+		WithoutStandingAside: "a takeover during a restore", WithoutTail: "a restore that loses commits",
 	}
 	seen := map[Verb]int{}
 	for i := 0; i < views && (len(open) > 0 || i < 30000); i++ {

@@ -210,6 +210,8 @@ const (
 	WithoutWALEpoch                            // C7
 	WithoutSwapFirst                           // degrade swaps before it clears
 	WithoutBothValues                          // H2
+	WithoutStandingAside                       // a restore is ordered
+	WithoutTail                                // a restore brings back everything
 )
 
 func (v *View) without(m Mutation) bool { return v.Without&m != 0 }
