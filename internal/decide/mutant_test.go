@@ -13,7 +13,7 @@ func TestPropertiesNoticeMutants(t *testing.T) {
 		WithoutStandingAside: "a takeover during a restore", WithoutTail: "a restore that loses commits",
 	}
 	seen := map[Verb]int{}
-	for i := 0; i < views && (len(open) > 0 || i < 30000); i++ {
+	for i := 0; i < views && (len(open) > 0 || i < views); i++ {
 		v := gen.Example(i)
 		for _, a := range Decide(v).Actions {
 			seen[a.Verb]++

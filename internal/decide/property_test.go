@@ -209,6 +209,9 @@ func plausible(t *rapid.T, v *View, role string) {
 	}
 	if role == "standby" {
 		l.Postgres, l.Leads = cluster.PostgresStandby, 0
+		if rapid.IntRange(0, 3).Draw(t, "stopped") == 0 {
+			l.Postgres, l.TreeEmpty = cluster.PostgresDown, true
+		}
 		return
 	}
 	if term.Restore != nil { // it has stopped for it
