@@ -173,6 +173,33 @@ func watchInterrupted() error {
 // gives up watching.
 const stuckFor = 10 * time.Second
 
+// restoreWatch remembers what was said of a restore.
+type restoreWatch struct {
+	*app
+	p       *progress
+	said    string
+	failing time.Time
+}
+
+// under tells of a restore that is under way; the error says that it does not
+// go on.
+func (w *restoreWatch) under(op, why string) error {
+	w.p.show(op, 0, 0)
+	if phase := strings.TrimRight(op, "0123456789%"); phase != w.said && !w.p.bar {
+		w.said = phase
+		w.say("restore: %s", op)
+	}
+	switch {
+	case why == "":
+		w.failing = time.Time{}
+	case w.failing.IsZero():
+		w.failing = time.Now()
+	case time.Since(w.failing) > stuckFor:
+		return fail(exitFailed, "manada restore --herd --undo  or mend it, then  --resume", "the restore does not go on: %s", why)
+	}
+	return nil
+}
+
 // watchRestore tells how an order goes on until the herd is synchronous again.
 func (a *app) watchRestore(ctx context.Context, c *caller, id string, timeout time.Duration) error {
 	wait := ctx
@@ -181,27 +208,16 @@ func (a *app) watchRestore(ctx context.Context, c *caller, id string, timeout ti
 		wait, cancel = context.WithTimeout(ctx, timeout)
 		defer cancel()
 	}
-	began, said := time.Now(), ""
-	var failing time.Time
-	p := a.newProgress("restore")
-	defer p.end()
+	began := time.Now()
+	w := &restoreWatch{app: a, p: a.newProgress("restore")}
+	defer w.p.end()
 	for {
 		t, rows, err := c.term(wait)
 		switch {
 		case err != nil:
 		case t.Restore != nil && t.Restore.ID == id:
-			op, why := leaderSays(t, rows)
-			p.show(op, 0, 0)
-			if phase := strings.TrimRight(op, "0123456789%"); phase != said && !p.bar {
-				said = phase
-				a.say("restore: %s", op)
-			}
-			if why == "" {
-				failing = time.Time{}
-			} else if failing.IsZero() {
-				failing = time.Now()
-			} else if time.Since(failing) > stuckFor {
-				return fail(exitFailed, "manada restore --herd --undo  or mend it, then  --resume", "the restore does not go on: %s", why)
+			if err := w.under(leaderSays(t, rows)); err != nil {
+				return err
 			}
 		default:
 			b, done := t.RestoredBy(id)
@@ -209,10 +225,10 @@ func (a *app) watchRestore(ctx context.Context, c *caller, id string, timeout ti
 				return fail(exitFailed, "manada status", "the restore was undone, or never begun")
 			}
 			if ok, state := synchronous(wait, c, t, b.Epoch); ok {
-				p.end()
+				w.p.end()
 				return a.restored(t, b, time.Since(began))
 			} else {
-				p.show(state, 0, 0)
+				w.p.show(state, 0, 0)
 			}
 		}
 		select {

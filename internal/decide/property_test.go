@@ -50,7 +50,7 @@ func anyTerm(t *rapid.T) *cluster.Term {
 		}
 	}
 	n.K = min(len(n.Sync), rapid.IntRange(0, 2).Draw(t, "k"))
-	if rapid.IntRange(0, 3).Draw(t, "restore") == 0 {
+	if rapid.IntRange(0, 7).Draw(t, "restore") == 0 {
 		n.Restore = anyRestore(t)
 		if rapid.Bool().Draw(t, "live") {
 			n.Restore.Timeline = n.Current().Timeline
@@ -68,7 +68,7 @@ func anyTerm(t *rapid.T) *cluster.Term {
 
 func anyRestore(t *rapid.T) *cluster.Restore {
 	r := &cluster.Restore{ID: rapid.SampledFrom([]string{"o1", "o1", "o2"}).Draw(t, "order"), Timeline: 1, Set: "F1",
-		Type: rapid.SampledFrom([]string{"default", "time", "xid"}).Draw(t, "type"), Touched: rapid.Bool().Draw(t, "touched"), KeepOld: rapid.Bool().Draw(t, "keep")}
+		Type: rapid.SampledFrom([]string{"default", "time", "xid"}).Draw(t, "type"), Touched: rapid.IntRange(0, 3).Draw(t, "touched") > 0, KeepOld: rapid.Bool().Draw(t, "keep")}
 	if r.Type != "default" {
 		r.Target = "x"
 	}
@@ -77,9 +77,10 @@ func anyRestore(t *rapid.T) *cluster.Restore {
 
 func anyLocalRestore(t *rapid.T) LocalRestore {
 	b := func(what string) bool { return rapid.Bool().Draw(t, what) }
+	rare := func(what string) bool { return rapid.IntRange(0, 3).Draw(t, what) == 0 }
 	return LocalRestore{ID: rapid.SampledFrom([]string{"", "o1", "o1", "o2"}).Draw(t, "begun"), Tail: cluster.LSN(rapid.SampledFrom([]int{0x100, 0x300}).Draw(t, "tail")),
-		Touched: b("touched here"), Restored: b("data restored"), Done: rapid.IntRange(0, 3).Draw(t, "done") == 0, ToEnd: b("to end"),
-		Replayed: cluster.LSN(rapid.SampledFrom([]int{0, 0x200, 0x300}).Draw(t, "replayed")), Paused: b("paused")}
+		Touched: b("touched here"), Restored: !rare("data missing"), Done: rare("done"), ToEnd: rare("to end"),
+		Replayed: cluster.LSN(rapid.SampledFrom([]int{0, 0x200, 0x300}).Draw(t, "replayed")), Paused: rare("paused")}
 }
 
 func anyMember(t *rapid.T, name string) cluster.Member {
@@ -121,7 +122,6 @@ func anyLocal(t *rapid.T, self string, epoch uint64) Local {
 	if l.Postgres.Up() && l.Postgres != cluster.PostgresStandby {
 		l.Leads = e("leads")
 	}
-	l.Restore = anyLocalRestore(t)
 	if rare("remade") {
 		l.Remade = e("remade")
 	}
@@ -172,6 +172,9 @@ func anyView() *rapid.Generator[*View] {
 				To: rapid.SampledFrom(nodes).Draw(t, "to"), AcceptDataLoss: rapid.Bool().Draw(t, "loss"), OldPrimaryOff: rapid.Bool().Draw(t, "off"), Age: anyAge().Draw(t, "age")}
 		}
 		v.Local = anyLocal(t, v.Self, term.Epoch)
+		if term.Restore != nil || rare("restored here") {
+			v.Local.Restore = anyLocalRestore(t)
+		}
 		for _, n := range nodes {
 			if n != v.Self {
 				v.Peers = append(v.Peers, anyPeer(t, n, term.Epoch))
@@ -222,11 +225,14 @@ func plausible(t *rapid.T, v *View, role string) {
 	}
 	if role == "standby" {
 		l.Postgres, l.Leads = cluster.PostgresStandby, 0
+		if rapid.IntRange(0, 3).Draw(t, "stopped") == 0 {
+			l.Postgres, l.TreeEmpty = cluster.PostgresDown, true
+		}
 		return
 	}
 	if term.Restore != nil { // it has stopped for it
 		l.Postgres, l.Leads, l.TreeEmpty, l.Restore.Done = rapid.SampledFrom([]cluster.PostgresState{cluster.PostgresDown, cluster.PostgresStandby}).Draw(t, "restoring"), 0, true, false
-		l.Restore.ID, l.Upstream, term.Leader = term.Restore.ID, "", v.Self
+		l.Restore.ID, l.Upstream, term.Leader = rapid.SampledFrom([]string{term.Restore.ID, term.Restore.ID, ""}).Draw(t, "begun"), "", v.Self
 		return
 	}
 	term.Leader, l.Postgres, l.Leads, l.Promised = v.Self, cluster.PostgresPrimary, term.Epoch, 0

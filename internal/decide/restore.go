@@ -89,7 +89,7 @@ func orderRestore(v *View, r *Request) (Decision, bool) {
 // takes over, whatever happens to the leader.
 func restoring(v *View) (Decision, bool) {
 	t := v.Store.Term
-	if t.Restore == nil {
+	if t.Restore == nil || t.Leader != v.Self && v.without(WithoutStandingAside) {
 		return Decision{}, false
 	}
 	if d, ok := answerOrder(v); ok {
@@ -184,15 +184,15 @@ func recovered(v *View) Decision {
 	switch {
 	case m.Obstacle != "":
 		return do(Action{Verb: Stop, Mode: "fast", Note: "restore"}, "restore: %s; starting again with as much as the primary had", m.Obstacle)
-	case !reached(o, m) && !live:
+	case !reached(v) && !live:
 		return wait("restore: recovering to %s along timeline %d, replayed to %s; should that never come: manada restore --herd --undo", o.To(), o.Timeline, m.Replayed)
-	case !reached(o, m) && m.Replayed < m.Tail:
+	case !reached(v) && m.Replayed < m.Tail:
 		return wait("restore: recovering to %s, replayed to %s", o.To(), m.Replayed)
-	case !reached(o, m) && o.Type == "time":
+	case !reached(v) && o.Type == "time":
 		// No commit came after that time. PostgreSQL refuses to end a recovery
 		// before its target, so it goes on without one.
 		return do(Action{Verb: RecoverToEnd}, "restore: nothing was committed after %s: recovering to the end", o.Target)
-	case !reached(o, m):
+	case !reached(v):
 		return stuck("the WAL ended at %s and %s never came: manada restore --herd --undo, then another target", m.Replayed, o.To())
 	case !l.Final:
 		return do(Action{Verb: ReadPosition}, "restore: reading where replay ended")
@@ -207,9 +207,10 @@ func recovered(v *View) Decision {
 
 // reached says whether recovery has come to where the new epoch is to begin:
 // without a target never before all that the leader had is back.
-func reached(o *cluster.Restore, m *LocalRestore) bool {
+func reached(v *View) bool {
+	o, m := v.Store.Term.Restore, &v.Local.Restore
 	if o.Everything() || m.ToEnd {
-		return m.Tail != 0 && m.Replayed >= m.Tail
+		return v.without(WithoutTail) || m.Tail != 0 && m.Replayed >= m.Tail
 	}
 	return m.Paused
 }

@@ -219,6 +219,8 @@ const (
 	WithoutSwapFirst                           // degrade swaps before it clears
 	WithoutBothValues                          // H2
 	WithoutTheRest                             // an heir by the last word fetches what it lacks
+	WithoutStandingAside                       // a restore is ordered
+	WithoutTail                                // a restore brings back everything
 )
 
 func (v *View) without(m Mutation) bool { return v.Without&m != 0 }

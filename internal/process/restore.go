@@ -153,6 +153,14 @@ func (h *hostAgent) plan(ctx context.Context, st cluster.Status, t *cluster.Term
 		WALBytes: int64(b.Segments) * int64(control.SegmentSize)}
 	p.Epoch = t.Epoch
 	p.Order = cluster.Restore{Type: q.Type, Target: q.Target, Exclusive: q.Exclusive, Timeline: q.Timeline, Set: b.Label, KeepOld: q.KeepOld}
+	p.surroundings(st, t, b)
+	p.estimate(b)
+	p.undone(t, q, h.agent.Self().WAL.LSN)
+	return p, h.checkRoom(p, b)
+}
+
+// surroundings are the others, and what is unusual.
+func (p *RestorePlan) surroundings(st cluster.Status, t *cluster.Term, b *backup.Plan) {
 	for _, n := range st.Nodes {
 		if n.Role == cluster.RoleStandby {
 			p.Standbys = append(p.Standbys, n.Name)
@@ -161,12 +169,9 @@ func (h *hostAgent) plan(ctx context.Context, st cluster.Status, t *cluster.Term
 	if b.Gap != "" {
 		p.Warnings = append(p.Warnings, "the archive lacks WAL segment "+b.Gap+": a target behind it cannot be reached")
 	}
-	if t.K == 0 && !q.KeepOld {
-		p.Warnings = append(p.Warnings, "no standby has what "+h.cfg.Node+" has (k = 0): once its data is being replaced the restore can be resumed, not undone; --keep-old makes it possible")
+	if t.K == 0 && !p.Order.KeepOld {
+		p.Warnings = append(p.Warnings, "no standby has what "+p.Node+" has (k = 0): once its data is being replaced the restore can be resumed, not undone; --keep-old makes it possible")
 	}
-	p.estimate(b)
-	p.undone(t, q, h.agent.Self().WAL.LSN)
-	return p, h.checkRoom(p, b)
 }
 
 // checkTarget refuses what lies past everything there is, where that is known.
