@@ -89,8 +89,9 @@ func (f *fake) serve(c net.Conn) {
 		f.mu.Unlock()
 		f.arrived <- struct{}{}
 		<-f.let
-		row := []byte{0, 2, 0, 0, 0, 1, 'u'}
+		row := []byte{0, 3, 0, 0, 0, 1, 'u'}
 		row = append(binary.BigEndian.AppendUint32(row, uint32(len(secret))), secret...)
+		row = append(row, 0, 0, 0, 1, 'f')
 		if _, err := c.Write(append(wire.AppendMessage(nil, wire.TypeDataRow, row), ready...)); err != nil {
 			return
 		}
