@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"manada/internal/cluster"
+	"manada/internal/proxy/hba"
 )
 
 var clusterName = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,39}$`)
@@ -21,6 +22,9 @@ func (c *Config) validate() Problems {
 	v.timing()
 	v.parameters()
 	v.hba()
+	if len(v.problems) == 0 {
+		v.proxyHBA()
+	}
 	v.join()
 	return v.problems
 }
@@ -223,6 +227,16 @@ func (v *validator) hba() {
 		case f[0] != "local" && slices.Contains(f[n-1:], "trust"):
 			v.fail("postgresql.hba", what+"would let anyone in without a password", "scram-sha-256, cert or reject", "")
 		}
+	}
+}
+
+// proxyHBA: the proxy holds the same lines against its clients.
+func (v *validator) proxyHBA() {
+	if !v.c.Has(ProxyRole) {
+		return
+	}
+	if _, err := hba.Parse(v.c.PostgreSQL.HBA); err != nil {
+		v.fail("postgresql.hba", err.Error(), "a line that the proxy of this host can hold against its clients", "on a host without the role proxy all of pg_hba.conf can be used")
 	}
 }
 

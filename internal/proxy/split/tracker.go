@@ -73,7 +73,8 @@ type Tracker struct {
 	quiet  bool // and it began so
 	broken bool
 	pinned bool
-	peeked *classify.Statement // of the query that comes next
+	peeked classify.Statement // of the query that comes next
+	peek   bool               // it was looked at
 	// refused says that nothing sensible can be done any more.
 	refused bool
 
@@ -214,12 +215,12 @@ func (t *Tracker) body(typ byte, msg []byte, quiet bool) (instead []byte) {
 		sql, good := cstring(msg[headerLen:])
 		about := classify.Statement{Kind: classify.Pin}
 		switch {
-		case t.peeked != nil:
-			about = *t.peeked
+		case t.peek:
+			about = t.peeked
 		case good && len(sql)+1 == len(msg)-headerLen:
 			about = classify.Text(sql)
 		}
-		t.peeked = nil
+		t.peek = false
 		t.forget("") // a simple query drops the unnamed statement
 		t.Wrote = true
 		t.effect(about, settingSQL(sql, about), quiet)

@@ -55,7 +55,7 @@ func (t *Tracker) query(b []byte, total int, offer, answer bool) (Step, bool) {
 	case about.Kind == classify.Read && offer:
 		return Step{Do: Offer, N: total, Unit: Unit{Simple: true, Queries: 1}}, true
 	}
-	t.peeked = &about
+	t.peeked, t.peek = about, true
 	return Step{}, false
 }
 
