@@ -22,7 +22,9 @@ func (f *fixture) reader(t testing.TB, role, more string) *pgx.Conn {
 	t.Helper()
 	for range 2 {
 		c := connect(t, f.dsn(session.ReadWrite, role, "pw", "sslmode=disable&"+more))
-		if onStandby(t, c) {
+		onStandby(t, c)
+		if poolNodes(t, c, simple)[1]["load_balance_node"] == "true" {
+			eventually(t, "the standby to be fresh", func() bool { return onStandby(t, c) })
 			return c
 		}
 	}
@@ -126,6 +128,8 @@ func TestSplitModes(t *testing.T) {
 	if _, err := c.Exec(t.Context(), "select nonsense from nowhere"); code(err) != "42P01" {
 		t.Errorf("an error of both: %v", err)
 	}
+	c.Close(t.Context())
+	eventually(t, "nobody is connected", func() bool { return f.Status().Ports["read_write"].Clients == 0 })
 	out, err := f.psql(t, session.ReadWrite, role, "pw", "sslmode=disable", "select pg_is_in_recovery()")
 	out2, err2 := f.psql(t, session.ReadWrite, role, "pw", "sslmode=disable", "select pg_is_in_recovery()")
 	if err != nil || err2 != nil || out+out2 != "t\nf\n" && out+out2 != "f\nt\n" {

@@ -36,38 +36,45 @@ type gauge struct {
 type reading struct {
 	done    chan struct{}
 	standby bool
-	lsn     cluster.LSN
+	at      Position
 	err     error
 }
 
-// Written is the end of the WAL that the primary at addr has written or is
-// about to: all that was committed before the call is before it.
-func (p *Positions) Written(ctx context.Context, addr string) (cluster.LSN, error) {
+// Position is where a primary is in its WAL.
+type Position struct {
+	// Inserted is behind everything that was written before, Flushed behind every
+	// commit that was acknowledged before, but those with synchronous_commit = off.
+	Inserted, Flushed cluster.LSN
+}
+
+// Written is where the primary at addr is.
+func (p *Positions) Written(ctx context.Context, addr string) (Position, error) {
 	return p.ask(ctx, addr, false)
 }
 
 // Replayed is what the standby at addr has replayed.
 func (p *Positions) Replayed(ctx context.Context, addr string) (cluster.LSN, error) {
-	return p.ask(ctx, addr, true)
+	at, err := p.ask(ctx, addr, true)
+	return at.Flushed, err
 }
 
-func (p *Positions) ask(ctx context.Context, addr string, standby bool) (cluster.LSN, error) {
+func (p *Positions) ask(ctx context.Context, addr string, standby bool) (Position, error) {
 	r, err := p.join(ctx, addr)
 	if err != nil {
-		return 0, err
+		return Position{}, err
 	}
 	select {
 	case <-r.done:
 	case <-ctx.Done():
-		return 0, fmt.Errorf("ask %s for its WAL: %w", addr, context.Cause(ctx))
+		return Position{}, fmt.Errorf("ask %s for its WAL: %w", addr, context.Cause(ctx))
 	}
 	switch {
 	case r.err != nil:
-		return 0, r.err
+		return Position{}, r.err
 	case r.standby != standby:
-		return 0, fmt.Errorf("ask %s for its WAL: it is in recovery: %v", addr, r.standby)
+		return Position{}, fmt.Errorf("ask %s for its WAL: it is in recovery: %v", addr, r.standby)
 	}
-	return r.lsn, nil
+	return r.at, nil
 }
 
 // join finds the query that is going to be sent next, or makes it.
@@ -136,8 +143,8 @@ func (p *Positions) read(ctx context.Context, g *gauge, r *reading) error {
 	return err
 }
 
-const positionSQL = "select r, case when r then pg_catalog.pg_last_wal_replay_lsn() else pg_catalog.pg_current_wal_insert_lsn() end " +
-	"from pg_catalog.pg_is_in_recovery() r"
+const positionSQL = "select r, case when r then pg_catalog.pg_last_wal_replay_lsn() else pg_catalog.pg_current_wal_flush_lsn() end, " +
+	"case when not r then pg_catalog.pg_current_wal_insert_lsn() end from pg_catalog.pg_is_in_recovery() r"
 
 // positionMessages run the prepared statement w.
 var positionMessages = wire.AppendMessage(wire.AppendMessage(wire.AppendMessage(nil,
@@ -148,11 +155,13 @@ func (g *gauge) query(ctx context.Context, r *reading) error {
 	if err := g.backend.Conn.SetDeadline(deadline); err != nil {
 		return err
 	}
-	return g.backend.ask(positionMessages, func(cols []string) error {
-		lsn, err := cluster.ParseLSN(cols[1])
-		r.standby, r.lsn = cols[0] == "t", lsn
+	return g.backend.ask(positionMessages, func(cols []string) (err error) {
+		r.standby = cols[0] == "t"
+		if r.at.Flushed, err = cluster.ParseLSN(cols[1]); err == nil && !r.standby {
+			r.at.Inserted, err = cluster.ParseLSN(cols[2])
+		}
 		return err
-	}, 2)
+	}, 3)
 }
 
 // Close ends the kept connections, waiting for queries under way.

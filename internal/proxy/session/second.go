@@ -24,7 +24,7 @@ type second struct {
 	chosen  bool   // the home
 	home    string // a standby; "" is the primary
 	need    cluster.LSN
-	needs   bool // need is known
+	seen    bool // the primary may have shown more than need
 	until   time.Time
 	settled uint64 // of the journal
 	stmts   map[string]*split.Stmt
@@ -103,7 +103,7 @@ func (s *session) move(usable []route.Standby) (route.Standby, bool) {
 			s.second.home = st.Name
 			s.homes.enter(st.Name)
 			s.dropSecond()
-			s.track.Wrote = true
+			s.second.seen = true
 			return st, true
 		}
 	}
@@ -114,13 +114,17 @@ func (s *session) move(usable []route.Standby) (route.Standby, bool) {
 func (s *session) fresh(st route.Standby) bool {
 	ctx, cancel := context.WithTimeout(s.life.ctx, openTimeout)
 	defer cancel()
-	if s.track.Wrote || !s.second.needs {
-		lsn, err := s.Positions.Written(ctx, s.addr)
+	if s.track.Wrote || s.second.seen {
+		at, err := s.Positions.Written(ctx, s.addr)
 		if err != nil {
 			s.Log.Debug("position of the primary unknown", "node", s.node, "error", err)
 			return false
 		}
-		s.second.need, s.second.needs, s.track.Wrote = lsn, true, false
+		s.second.need = max(s.second.need, at.Flushed)
+		if s.track.Wrote { // perhaps with synchronous_commit = off
+			s.second.need = max(s.second.need, at.Inserted)
+		}
+		s.track.Wrote, s.second.seen = false, false
 	}
 	if st.Replayed >= s.second.need {
 		return true

@@ -47,7 +47,7 @@ type Verifiers interface {
 
 // Positions says where nodes are in the WAL; *pool.Positions is the real one.
 type Positions interface {
-	Written(ctx context.Context, addr string) (cluster.LSN, error)
+	Written(ctx context.Context, addr string) (pool.Position, error)
 	Replayed(ctx context.Context, addr string) (cluster.LSN, error)
 }
 

@@ -78,9 +78,10 @@ func newSession(c *client, b *pool.Backend, d destination, l pool.Login) *sessio
 		backendPID: b.PID, backendKey: b.Key, rest: b.Rest,
 	}
 	s.owed.status.Store(int32(b.Status))
+	// detached: sessions outlive the log-in's context; relay and end end it
 	s.life.ctx, s.life.end = context.WithCancel(context.Background())
 	s.login = l
-	s.track.Wrote = true // what others wrote before it began is seen by it too
+	s.second.seen = true // what others wrote before it began
 	s.track.Balance = c.Options.Split && c.port == ReadWrite && splittable(c.startup, b)
 	return s
 }

@@ -81,7 +81,8 @@ func (s *session) take(scan *wire.ClientScan, step split.Step, b []byte) bool {
 
 // decline gives a unit to the primary that a standby might have answered.
 func (s *session) decline(scan *wire.ClientScan, b []byte) bool {
-	before := s.track.Queries
+	before, wrote := s.track.Queries, s.track.Wrote
+	defer func() { s.track.Wrote, s.second.seen = wrote, true }()
 	for len(b) > 0 {
 		step := s.track.Next(b, false, false)
 		if step.Do != split.Forward {
