@@ -99,7 +99,7 @@ func standbys(nodes map[string]Heard, term *cluster.Term, fresh time.Duration) [
 		if name == term.Leader || b.Postgres != cluster.PostgresStandby || b.Addrs.SQL == "" {
 			continue
 		}
-		s := Standby{Node: Node{name, b.Addrs.SQL}, LagBytes: -1, LagMS: -1, Replayed: b.Replay}
+		s := Standby{Node: Node{name, b.Addrs.SQL}, LagBytes: -1, LagMS: -1}
 		s.Streaming = b.Streaming && b.Rejoin == "" && b.Certified == term.Epoch && h.Age <= fresh
 		if end.LSN != 0 && b.Replay != 0 {
 			s.LagBytes = max(0, int64(end.LSN)-int64(b.Replay))

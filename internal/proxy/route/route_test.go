@@ -39,7 +39,7 @@ func heard(bs ...cluster.Beat) (out []Heard) {
 func TestFromBeats(t *testing.T) {
 	const fresh = 3 * time.Second
 	t7, t8won, t8 := term(7, "master", true), term(8, "slave", false), term(8, "slave", true)
-	slave7 := Standby{Node{"slave", "slave:5432"}, 100, -1, true, 900}
+	slave7 := Standby{Node{"slave", "slave:5432"}, 100, -1, true}
 	master := Node{"master", "master:5432"}
 	guardian := cluster.Beat{Node: "master", From: "guardian", Postgres: cluster.PostgresDown}
 	stale := func(h []Heard, i int) []Heard { h[i].Age = time.Minute; return h }
@@ -64,15 +64,15 @@ func TestFromBeats(t *testing.T) {
 			View{Known: true, Epoch: 8, Open: true}, "should lead epoch 8"},
 		{"leader's postgres is down", heard(with(down, t7, 5)), View{Known: true, Epoch: 7, Open: true}, "(down, heard 100ms ago)"},
 		{"leader unheard of", heard(with(follows("slave", 7, 900), t7, 5)),
-			View{Known: true, Epoch: 7, Open: true, Standbys: []Standby{{Node{"slave", "slave:5432"}, -1, -1, true, 900}}}, "has not been heard"},
+			View{Known: true, Epoch: 7, Open: true, Standbys: []Standby{{Node{"slave", "slave:5432"}, -1, -1, true}}}, "has not been heard"},
 		{"a silent agent is not a dead primary", stale(heard(with(leads("master", 7), t7, 5)), 0),
 			View{Known: true, Epoch: 7, Open: true, Primary: master}, ""},
 		{"unless its guardian says so", append(stale(heard(with(leads("master", 7), t7, 5)), 0), heard(guardian)...),
 			View{Known: true, Epoch: 7, Open: true}, "its PostgreSQL does not (down"},
 		{"a silent standby does not stream", stale(heard(with(leads("master", 7), t7, 5), follows("slave", 7, 900)), 1),
-			View{Known: true, Epoch: 7, Open: true, Primary: master, Standbys: []Standby{{slave7.Node, 100, -1, false, 900}}}, ""},
+			View{Known: true, Epoch: 7, Open: true, Primary: master, Standbys: []Standby{{slave7.Node, 100, -1, false}}}, ""},
 		{"a standby of an older epoch does not count as streaming", heard(with(leads("master", 9), term(9, "master", true), 9), follows("slave", 7, 900)),
-			View{Known: true, Epoch: 9, Open: true, Primary: master, Standbys: []Standby{{slave7.Node, 100, -1, false, 900}}}, ""},
+			View{Known: true, Epoch: 9, Open: true, Primary: master, Standbys: []Standby{{slave7.Node, 100, -1, false}}}, ""},
 	} {
 		got := FromBeats(c.beats, fresh)
 		if c.why == "" != (got.Why == "") || !strings.Contains(got.Why, c.why) {
@@ -90,7 +90,7 @@ func TestFromBeats(t *testing.T) {
 
 func TestPick(t *testing.T) {
 	s := func(name string, bytes, ms int64, streaming bool) Standby {
-		return Standby{Node{name, name}, bytes, ms, streaming, 0}
+		return Standby{Node{name, name}, bytes, ms, streaming}
 	}
 	v := View{Standbys: []Standby{s("a", 0, 0, true), s("b", 10, -1, true), s("late", 5000, 0, true), s("old", 0, 9000, true), s("gone", 0, 0, false)}}
 	r := Reader{Limits: Limits{LagBytes: 1000, Lag: time.Second}}

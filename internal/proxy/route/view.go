@@ -1,10 +1,6 @@
 package route
 
-import (
-	"sync"
-
-	"manada/internal/cluster"
-)
+import "sync"
 
 // Node is a database that sessions can be sent to.
 type Node struct {
@@ -22,8 +18,6 @@ type Standby struct {
 	LagMS int64
 	// Streaming says that it follows the primary of the View's epoch.
 	Streaming bool
-	// Replayed is what it has replayed at least; 0 when unknown.
-	Replayed cluster.LSN
 }
 
 // Member is a host with a database, whatever its state, for people.

@@ -24,7 +24,8 @@ type second struct {
 	chosen  bool   // the home
 	home    string // a standby; "" is the primary
 	need    cluster.LSN
-	seen    bool // the primary may have shown more than need
+	seen    bool        // the primary may have shown more than need
+	has     cluster.LSN // what the standby has replayed at least, since it was connected to
 	until   time.Time
 	settled uint64 // of the journal
 	stmts   map[string]*split.Stmt
@@ -64,7 +65,9 @@ func (s *session) offer(u split.Unit, b []byte) offered {
 	if !ok {
 		return offerDeclined
 	}
-	if !s.fresh(st) || !s.ready(st, u) {
+	// Connected first and asked second: a standby that crashes may come back with
+	// less, and takes the connection with it.
+	if s.second.backend == nil && !s.openSecond(st) || !s.fresh(st) || !s.ready(st) {
 		return offerDeclined
 	}
 	return s.read(st, u, b)
@@ -110,7 +113,8 @@ func (s *session) move(usable []route.Standby) (route.Standby, bool) {
 	return route.Standby{}, false
 }
 
-// fresh says whether a standby has replayed what the session may have seen.
+// fresh says whether a standby has replayed what the session may have seen. The
+// beats are not asked: one may be older than a crash of the standby.
 func (s *session) fresh(st route.Standby) bool {
 	ctx, cancel := context.WithTimeout(s.life.ctx, openTimeout)
 	defer cancel()
@@ -126,7 +130,7 @@ func (s *session) fresh(st route.Standby) bool {
 		}
 		s.track.Wrote, s.second.seen = false, false
 	}
-	if st.Replayed >= s.second.need {
+	if s.second.has >= s.second.need {
 		return true
 	}
 	for deadline := time.Now().Add(catchUp); ; {
@@ -137,6 +141,7 @@ func (s *session) fresh(st route.Standby) bool {
 			s.Log.Info("standby does not say what it has replayed", "node", st.Name, "error", err)
 			return false
 		case lsn >= s.second.need:
+			s.second.has = lsn
 			return true
 		case !time.Now().Before(deadline):
 			return false
@@ -154,11 +159,8 @@ func pauseFor(ctx context.Context, d time.Duration) {
 	}
 }
 
-// ready opens the connection and tells it what the session has set.
-func (s *session) ready(st route.Standby, u split.Unit) bool {
-	if s.second.backend == nil && !s.openSecond(st) {
-		return false
-	}
+// ready tells the connection what the session has set.
+func (s *session) ready(st route.Standby) bool {
 	said, now := s.track.Journal.Since(s.second.settled)
 	for _, sql := range said {
 		if err := s.say(sql); err != nil {
@@ -197,6 +199,7 @@ func (s *session) openSecond(st route.Standby) bool {
 		}
 		return false
 	}
+	s.second.has = 0
 	s.second.stmts, s.second.settled, s.second.src = map[string]*split.Stmt{}, 0, newSource(b.Conn)
 	s.second.src.preload(b.Rest)
 	s.second.src.fresh = 0
