@@ -1,6 +1,9 @@
 package classify
 
-import "sync"
+import (
+	"bytes"
+	"sync"
+)
 
 // Kind is what a text means to the one who routes it.
 type Kind uint8
@@ -40,8 +43,19 @@ type Statement struct {
 	Mute []Span
 }
 
+// hint at the very beginning keeps a read on the primary, as pgpool has it.
+const hint = "/*NO LOAD BALANCE*/"
+
 // Text classifies a query string. It may hold any bytes.
 func Text(sql []byte) Statement {
+	s := classify(sql)
+	if s.Kind == Read && bytes.HasPrefix(bytes.TrimLeft(sql, " \t\r\n"), []byte(hint)) {
+		s.Kind = Primary
+	}
+	return s
+}
+
+func classify(sql []byte) Statement {
 	buf := tokens.Get().(*[]token)
 	p := parser{src: sql, toks: (*buf)[:0]}
 	defer func() {

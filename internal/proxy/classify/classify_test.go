@@ -28,6 +28,7 @@ var cases = []struct {
 	{"select a from t where b=any($1) limit 10 offset (5)", Read}, {"select first_value(a) over w from t window w as (order by a)", Read},
 	{"select 1 /* for update */", Read}, {"select U&'d\\0061t'", Read}, {"select 'a'\n'b'", Read},
 
+	{" /*NO LOAD BALANCE*/ select 1", Primary}, {"/* NO LOAD BALANCE */ select 1", Read}, {"select /*NO LOAD BALANCE*/ 1", Read},
 	{"", Primary}, {";", Primary}, {"-- nothing", Primary}, {"select 1; select 2", Primary},
 	{"select 1 for update", Primary}, {"select 1 for no key update", Primary}, {"select * from t for key share", Primary},
 	{"select 1for share", Primary}, {"select 1 into t2", Primary}, {"select pg_backend_pid()", Primary}, {"select nextval('s')", Primary},
