@@ -1,6 +1,7 @@
 package proxy_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strconv"
@@ -13,6 +14,7 @@ import (
 	"manada/internal/proxy/session"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 const simple = pgx.QueryExecModeSimpleProtocol
@@ -21,7 +23,7 @@ const simple = pgx.QueryExecModeSimpleProtocol
 func (f *fixture) reader(t testing.TB, role, more string) *pgx.Conn {
 	t.Helper()
 	for range 2 {
-		c := connect(t, f.dsn(session.ReadWrite, role, "pw", "sslmode=disable&"+more))
+		c := connect(t, f.dsn(session.ReadWrite, role, "pw", cmp.Or(more, "sslmode=disable")))
 		onStandby(t, c)
 		if poolNodes(t, c, simple)[1]["load_balance_node"] == "true" {
 			eventually(t, "the standby to be fresh", func() bool { return onStandby(t, c) })
@@ -118,6 +120,11 @@ func TestSplitModes(t *testing.T) {
 		}
 	}
 	results.Close()
+	for _, n := range []int{100 << 10, 900 << 10} { // longer than a buffer
+		if !query[bool](t, c, "select pg_is_in_recovery() and length('"+strings.Repeat("x", n)+"') = "+strconv.Itoa(n), simple) {
+			t.Errorf("a text of %d bytes: not on the standby", n)
+		}
+	}
 	big := query[string](t, c, "select repeat('y', 5000000) || pg_is_in_recovery()")
 	if len(big) != 5000004 {
 		t.Errorf("%d bytes, ends with %q", len(big), big[max(0, len(big)-5):])
@@ -134,6 +141,49 @@ func TestSplitModes(t *testing.T) {
 	out2, err2 := f.psql(t, session.ReadWrite, role, "pw", "sslmode=disable", "select pg_is_in_recovery()")
 	if err != nil || err2 != nil || out+out2 != "t\nf\n" && out+out2 != "f\nt\n" {
 		t.Errorf("two sessions of psql: %q %q %v %v", out, out2, err, err2)
+	}
+}
+
+// A pipeline of reads and writes keeps its order, over TLS too.
+func TestSplitPipeline(t *testing.T) {
+	f := start(t, nil)
+	role := f.role(t, "login password 'pw'")
+	f.table(t, role, "piped", "i int")
+	for _, mode := range []string{"disable", "require"} {
+		c := f.reader(t, role, "sslmode="+mode)
+		first := query[int](t, c, "select count(*) from piped")
+		p := c.PgConn().StartPipeline(t.Context())
+		for i := range 100 {
+			if i%2 == 0 {
+				p.SendQueryParams("insert into piped values (1)", nil, nil, nil, nil)
+			} else {
+				p.SendQueryParams("select count(*) from piped", nil, nil, nil, nil)
+			}
+			if err := p.Sync(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := p.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		for i := 0; i < 100; {
+			r, err := p.GetResults()
+			if err != nil {
+				t.Fatal(err)
+			}
+			res, ok := r.(*pgconn.ResultReader)
+			if !ok {
+				continue // a Sync
+			}
+			got := res.Read()
+			if i%2 == 1 && (got.Err != nil || string(got.Rows[0][0]) != strconv.Itoa(first+i/2+1)) {
+				t.Errorf("item %d: %s, %v", i, got.Rows, got.Err)
+			}
+			i++
+		}
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
