@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -155,6 +156,16 @@ func clients(t *testing.T) {
 	}
 	if v := sql(uri, "/*NO LOAD BALANCE*/ select pg_is_in_recovery()"); v != "f" {
 		t.Errorf("%s goes to a standby", uri)
+	}
+	if v := sql(uri, "show pool_nodes"); strings.Count(v, "|up|up|0.500000|") != 2 || !strings.Contains(v, "|streaming|quorum|") {
+		t.Errorf("show pool_nodes:\n%s", v)
+	}
+	var homes []string
+	for range 2 {
+		homes = append(homes, sql(uri, "select pg_is_in_recovery()"))
+	}
+	if slices.Sort(homes); !slices.Equal(homes, []string{"f", "t"}) {
+		t.Errorf("two sessions read at %v", homes)
 	}
 	sql(uri, "drop role if exists e2e_app; create role e2e_app login password 'a pass%word'")
 	e.eventually(10*time.Second, "role on both nodes", func() string {
