@@ -239,7 +239,7 @@ func (r *reply) pass(n int) {
 // it may write, has no conflicts with replay, or knows of what was not replayed.
 func repeatable(e *wire.Error) bool {
 	switch e.Class() {
-	case "08", "0A", "25", "28", "3D", "3F", "40", "42", "53", "55", "57", "58", "XX":
+	case "08", "0A", "25", "26", "28", "3D", "3F", "40", "42", "53", "55", "57", "58", "XX":
 		return e.Code != "57014" // cancelled, or out of time
 	}
 	return false
