@@ -26,8 +26,9 @@ type second struct {
 	need    cluster.LSN
 	seen    bool        // the primary may have shown more than need
 	has     cluster.LSN // what the standby has replayed at least, since it was connected to
-	until   time.Time
-	settled uint64 // of the journal
+	until   time.Time   // no standby is used before
+	behind  time.Time   // when the standby was last seen to be
+	settled uint64      // of the journal
 	stmts   map[string]*split.Stmt
 	src     *source
 
@@ -45,9 +46,11 @@ const (
 	// avoidFor keeps reads away from a standby that has failed.
 	avoidFor = 2 * time.Second
 	// catchUp is how long a read waits for its standby to replay what the session
-	// wrote, before the primary answers. A synchronous standby has it already.
-	catchUp   = 3 * time.Millisecond
+	// wrote, before the primary answers. A synchronous standby has it already. When
+	// that was in vain, the primary answers for behindFor without a wait.
+	catchUp   = 10 * time.Millisecond
 	replayGap = 500 * time.Microsecond
+	behindFor = 100 * time.Millisecond
 )
 
 // offered is what has become of an offer.
@@ -116,6 +119,9 @@ func (s *session) move(usable []route.Standby) (route.Standby, bool) {
 // fresh says whether a standby has replayed what the session may have seen. The
 // beats are not asked: one may be older than a crash of the standby.
 func (s *session) fresh(st route.Standby) bool {
+	if time.Since(s.second.behind) < behindFor {
+		return false
+	}
 	ctx, cancel := context.WithTimeout(s.life.ctx, openTimeout)
 	defer cancel()
 	if s.track.Wrote || s.second.seen {
@@ -144,6 +150,7 @@ func (s *session) fresh(st route.Standby) bool {
 			s.second.has = lsn
 			return true
 		case !time.Now().Before(deadline):
+			s.second.behind = time.Now()
 			return false
 		}
 		pauseFor(ctx, replayGap)
