@@ -94,7 +94,9 @@ func (s *session) lost(st route.Standby, r *reply, err error) offered {
 		s.torn = s.torn || r.big > 0
 		return offerOver // down says why
 	}
-	s.homes.avoid(st.Name)
+	if !r.fatal { // else it said good-bye to this session, and perhaps only to it
+		s.homes.avoid(st.Name)
+	}
 	s.Log.Info("standby lost while it answered", "node", st.Name, "user", s.user, "error", err)
 	switch {
 	case !r.passed:
