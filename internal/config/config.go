@@ -92,6 +92,8 @@ type Proxy struct {
 	MaxClients     int           `key:"max_clients" min:"1" max:"1000000"`
 	WaitForPrimary time.Duration `key:"wait_for_primary" min:"0s" max:"1h"`
 	ConnectTimeout time.Duration `key:"connect_timeout" min:"10ms" max:"5m"`
+	// Split lets standbys answer reads that came to ports.sql.
+	Split string `key:"split" enum:"on,off"`
 }
 
 // Backup says how the repository is written; used on every host of the herd.

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"manada/internal/cluster"
+	"manada/internal/proxy/hba"
 )
 
 var clusterName = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,39}$`)
@@ -24,6 +25,9 @@ func (c *Config) validate() Problems {
 	v.events()
 	v.schedule()
 	v.compression()
+	if len(v.problems) == 0 {
+		v.proxyHBA()
+	}
 	v.join()
 	return v.problems
 }
@@ -245,6 +249,16 @@ func (v *validator) events() {
 	}
 	if _, err := ParseCommand(v.c.Events.Command); err != nil {
 		v.fail("events.command", err.Error(), `a program and its arguments, such as  /usr/local/bin/tell %n %e %s "%t" "%d"`, "")
+	}
+}
+
+// proxyHBA: the proxy holds the same lines against its clients.
+func (v *validator) proxyHBA() {
+	if !v.c.Has(ProxyRole) {
+		return
+	}
+	if _, err := hba.Parse(v.c.PostgreSQL.HBA); err != nil {
+		v.fail("postgresql.hba", err.Error(), "a line that the proxy of this host can hold against its clients", "on a host without the role proxy all of pg_hba.conf can be used")
 	}
 }
 

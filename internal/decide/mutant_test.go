@@ -10,7 +10,7 @@ func TestPropertiesNoticeMutants(t *testing.T) {
 	open := map[Mutation]string{
 		WithoutCertificate: "C1", WithoutNarrowingFlush: "C2", WithoutOpening: "C3", WithoutReceiverGone: "C4",
 		WithoutWALEpoch: "C7", WithoutSwapFirst: "degrading", WithoutBothValues: "H2",
-		WithoutTheRest: "last word",
+		WithoutTheRest:       "last word",
 		WithoutStandingAside: "a takeover during a restore", WithoutTail: "a restore that loses commits",
 	}
 	seen := map[Verb]int{}

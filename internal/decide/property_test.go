@@ -180,11 +180,14 @@ func anyView() *rapid.Generator[*View] {
 				v.Peers = append(v.Peers, anyPeer(t, n, term.Epoch))
 			}
 		}
-		switch role := rapid.SampledFrom([]string{"any", "any", "leader", "leader", "standby", "standby", "former", "leaving", "heir"}).Draw(t, "role"); role {
+		switch role := rapid.SampledFrom([]string{"any", "any", "leader", "leader", "standby", "standby", "former", "opening", "leaving", "heir"}).Draw(t, "role"); role {
 		case "any":
 		case "leaving":
 			plausible(t, v, "leader")
 			leaving(t, v)
+		case "opening":
+			plausible(t, v, "leader")
+			v.Store.Term.Open, v.Local.Written, v.Local.Sync = false, false, Sync{Setting: cluster.HoldCommits(), Proved: true}
 		case "former":
 			plausible(t, v, "standby")
 			v.Local.Former, v.Local.Postgres, v.Local.TreeEmpty, v.Local.Upstream = true, cluster.PostgresDown, true, ""

@@ -190,7 +190,7 @@ func (w *Writer) Lost(ctx context.Context, dsn string) ([]int64, error) {
 		return nil, fmt.Errorf("look for lost commits: %w", err)
 	}
 	defer c.Close(ctx)
-	res, err := c.Exec(ctx, "select id from "+Table).ReadAll()
+	res, err := c.Exec(ctx, "/*NO LOAD BALANCE*/ select id from "+Table).ReadAll()
 	if err != nil {
 		return nil, fmt.Errorf("look for lost commits: %w", err)
 	}
