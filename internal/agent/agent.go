@@ -34,7 +34,10 @@ type Config struct {
 	Addrs                   cluster.Addresses
 	StateDir, IdentityDir   string
 	Peers                   map[string]string // known addresses, node to host:port
-	NoFailover              bool
+	ID                      int               // 0: the first free one
+	Manual                  bool              // it leads only by order
+	Failover                string            // "automatic" or "manual"
+	Priority                int
 }
 
 // Parts are what an agent is made of. Database is nil on a witness.
@@ -52,6 +55,8 @@ type Parts struct {
 	RemoveVoter func(ctx context.Context, node string) error
 	// CertNotAfter is when this host's certificate expires; may be nil.
 	CertNotAfter func() time.Time
+	// Notify is told of this node's events and may not wait; may be nil.
+	Notify func(store.Event)
 	// EnsureGuardian starts a guardian where none answers.
 	EnsureGuardian func(ctx context.Context) error
 }
@@ -103,6 +108,7 @@ type Agent struct {
 	putBack      string
 	putBackAt    time.Time
 	archiveErr   string
+	restoreErr   string // why the last step of a restore failed
 	backupStatus *health.Backup
 
 	// Only touched by the loop.
@@ -172,6 +178,7 @@ type memory struct {
 	progressAt   time.Time
 	fork         cluster.LSN
 	archived     cluster.LSN // all WAL of the newest final position is archived up to here
+	recoverFrom  cluster.LSN // where the recovery of a restore was first seen
 }
 
 // decidePosition is where the WAL ended when it was last read with no receiver.

@@ -22,6 +22,9 @@ type Repository interface {
 	Push(ctx context.Context, path string) error
 	// Get fetches one into dest; os.ErrNotExist when it is not there.
 	Get(ctx context.Context, name, dest string) error
+	// Restore makes a data directory out of a backup. What is there already and
+	// the same is kept, all else replaced; it may be repeated.
+	Restore(ctx context.Context, label, dir string, progress func(done, total int64)) error
 }
 
 // ArchiveCall is what archive_command and restore_command ask of the agent on
@@ -138,7 +141,7 @@ func (a *Agent) backfillLoop(ctx context.Context) {
 		case <-a.opened:
 		case <-time.After(pause):
 		}
-		t := a.term()
+		t := a.Term()
 		if t == nil || !t.Open || t.Epoch == done || a.mayArchive() != nil {
 			pause = a.cfg.Spec.SuspectAfter
 			continue

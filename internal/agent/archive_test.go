@@ -64,3 +64,7 @@ func TestT11_BackfillIsTriedUntilItSucceeds(t *testing.T) {
 		t.Errorf("archived %v, want %v", repo.have, want)
 	}
 }
+
+func (r *flakyRepo) Restore(context.Context, string, string, func(done, total int64)) error {
+	return errors.New("not asked for")
+}

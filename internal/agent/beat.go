@@ -3,6 +3,7 @@ package agent
 import (
 	"manada/internal/cluster"
 	"manada/internal/decide"
+	"manada/internal/health"
 )
 
 // publish tells the others what this node is and has decided.
@@ -19,10 +20,16 @@ func (a *Agent) publish(v *decide.View, d decide.Decision) {
 	if a.db != nil {
 		a.localBeat(&b, v)
 	}
+	if b.Op == "" {
+		b.Op = a.recoveryOp(v)
+	}
 	if foreign(v) {
 		b.Rejoin = "" // it neither is rewound nor cloned
 	}
 	b.Conditions = a.conditions(v)
+	if d.Stuck != "" {
+		b.Conditions = append(b.Conditions, health.Say(health.RestoreFails, a.cfg.Node, "why", d.Stuck))
+	}
 	a.mu.Lock()
 	a.beat = b
 	a.mu.Unlock()
@@ -36,6 +43,7 @@ func (a *Agent) localBeat(b *cluster.Beat, v *decide.View) {
 	b.Instance, b.Postgres, b.Timeline = l.Instance, l.Postgres, l.Timeline
 	b.WAL, b.Leads, b.Upstream = l.WAL, l.Leads, l.Upstream
 	b.ControlNonce, b.MayLead, b.Senders = l.ControlNonce, l.MayLead, l.Senders
+	b.Manual, b.Priority = l.Manual, l.Priority
 	if l.Promised != 0 {
 		b.Frozen = l.Promised
 	}

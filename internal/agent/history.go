@@ -19,6 +19,9 @@ func (a *Agent) event(kind string, epoch uint64, text string, details ...string)
 		}
 	}
 	a.log.Info("event", "event", kind, "epoch", epoch, "text", text)
+	if a.parts.Notify != nil {
+		a.parts.Notify(e)
+	}
 	select {
 	case a.events <- e:
 	default: // the store has been away for 64 events: the log has them
@@ -48,7 +51,13 @@ func (a *Agent) eventLoop(ctx context.Context) {
 func (a *Agent) swapped(v *decide.View, act decide.Action, n *cluster.Term) {
 	old := v.Store.Term
 	switch act.Note {
+	case "restore_started", "restore_undone":
+		a.event(act.Note, n.Epoch, n.Reason)
 	case "won":
+		if n.Current().Restored != "" {
+			a.event("restored", n.Epoch, n.Reason, "fork_lsn", n.Current().ForkLSN.String())
+			return
+		}
 		a.event("takeover_started", n.Epoch, n.Reason, "from", old.Leader, "fork_lsn", n.Current().ForkLSN.String())
 	case "open":
 		if n.Epoch > 1 && n.Leader != previousLeader(n) && isSwitchover(n.Reason) {
@@ -91,6 +100,14 @@ func previousLeader(n *cluster.Term) string {
 }
 
 func isSwitchover(reason string) bool { return len(reason) > 10 && reason[:10] == "switchover" }
+
+// BySwitchover says whether the present epoch began with a switchover.
+func (a *Agent) BySwitchover() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	t := a.rec.snap.Term
+	return t != nil && isSwitchover(t.Reason)
+}
 
 // remember notes when this node begins or ends to suspect the leader.
 func (a *Agent) remember(d decide.Decision) {

@@ -38,7 +38,7 @@ func (a *Agent) leave(ctx context.Context) {
 	defer cancel()
 	t, paused := a.recordNow()
 	switch {
-	case t == nil || paused:
+	case t == nil || paused || t.Restore != nil: // a restore goes on when this host is back
 	case t.Leader == a.cfg.Node && t.Open && len(t.Sync) > 0:
 		a.giveUpLead(ctx)
 	case t.Leader == a.cfg.Node && t.Open && t.K == 0:
@@ -70,6 +70,10 @@ func inSync(t *cluster.Term, node string) bool {
 func (a *Agent) giveUpLead(ctx context.Context) {
 	st := a.Status()
 	to := bestSuccessor(st)
+	if n, ok := st.Node(to); ok && n.Failover == "manual" {
+		a.log.Warn("this host is stopped without a switchover: "+to+" leads only by order", "hint", "manada switchover "+to)
+		return
+	}
 	if err := checkRequest(st, store.RequestSwitchover, RequestVerb{To: to}); err != nil {
 		a.log.Warn("this host is stopped without a switchover", "why", err.Error())
 		return

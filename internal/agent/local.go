@@ -21,7 +21,7 @@ func (a *Agent) localView(now time.Time, t *cluster.Term) decide.Local {
 		HandoverTo: m.handoverTo, Upstream: o.upstream, Receiver: o.receiver,
 		SilentFor: o.silentFor, StuckFor: now.Sub(m.progressAt),
 		ControlNonce: o.controlNonce, Senders: o.senders,
-		MayLead: !a.cfg.NoFailover && !a.stopping.Load(),
+		MayLead: !a.stopping.Load(), Manual: a.cfg.Manual, Priority: a.cfg.Priority,
 	}
 	if a.ending.Load() {
 		l.Busy = "the stop of PostgreSQL, as this host's manada is being stopped,"
@@ -42,6 +42,7 @@ func (a *Agent) localView(now time.Time, t *cluster.Term) decide.Local {
 	}
 	l.Remade = o.remade
 	l.Leaving, l.Archived = a.leaving.Load(), m.archived
+	l.Restore = o.restore
 	l.Sync = decide.Sync{
 		Setting: o.sync, Proved: o.postmaster != 0 && m.provedPID == o.postmaster,
 		Since: m.syncSince, Old: stillThere(m.oldSenders, o.senders),

@@ -45,13 +45,53 @@ func (a *Agent) membersLoop(ctx context.Context) {
 }
 
 func (a *Agent) register(ctx context.Context) error {
-	return a.store.PutNode(ctx, store.Node{
+	nodes, err := a.store.Nodes(ctx)
+	if err != nil {
+		return err
+	}
+	n := store.Node{
 		Name: a.cfg.Node, Kind: a.cfg.Kind, Location: a.cfg.Location,
 		Addrs: a.cfg.Addrs, Version: a.cfg.Version, Joined: time.Now().UTC(),
-	})
+	}
+	for _, old := range nodes {
+		if old.Name == a.cfg.Node {
+			n.ID, n.Joined = old.ID, old.Joined
+		}
+	}
+	if a.db != nil {
+		n.ID, n.Failover, n.Priority = nodeID(a.cfg.ID, n, nodes), a.cfg.Failover, &a.cfg.Priority
+	}
+	return a.store.PutNode(ctx, n)
 }
 
-// learnPeers says whether this host is still among the registered ones, as far
+// nodeID is the number that a node with a database bears: what its file says,
+// else what it has, else the first free one. Of two that took the same number
+// at once the later one, by its time of joining, takes another.
+func nodeID(wanted int, self store.Node, nodes []store.Node) int {
+	taken := map[int]bool{}
+	for _, n := range nodes {
+		if n.Name != self.Name && n.ID != 0 && (n.ID != self.ID || olderNode(n, self)) {
+			taken[n.ID] = true
+		}
+	}
+	if wanted != 0 {
+		return wanted
+	}
+	if self.ID != 0 && !taken[self.ID] {
+		return self.ID
+	}
+	id := 1
+	for taken[id] {
+		id++
+	}
+	return id
+}
+
+func olderNode(a, b store.Node) bool {
+	return a.Joined.Before(b.Joined) || a.Joined.Equal(b.Joined) && a.Name < b.Name
+}
+
+// learnPeers says whether this host is still registered as it should be, as far
 // as is known.
 func (a *Agent) learnPeers(ctx context.Context) (member bool) {
 	nodes, err := a.store.Nodes(ctx)
@@ -60,7 +100,9 @@ func (a *Agent) learnPeers(ctx context.Context) (member bool) {
 	}
 	peers := map[string]string{}
 	for _, n := range nodes {
-		member = member || n.Name == a.cfg.Node
+		if n.Name == a.cfg.Node {
+			member = a.db == nil || n.ID == nodeID(a.cfg.ID, n, nodes)
+		}
 		if n.Addrs.Peer != "" && n.Kind != "proxy" {
 			peers[n.Name] = n.Addrs.Peer
 		}
@@ -113,7 +155,7 @@ func (a *Agent) source(node string) (postgres.Source, error) {
 	if err != nil {
 		return postgres.Source{}, err
 	}
-	t := a.term()
+	t := a.Term()
 	if t == nil {
 		return postgres.Source{}, errors.New("no term is known")
 	}

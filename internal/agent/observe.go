@@ -40,6 +40,7 @@ type observed struct {
 	waiting        time.Duration
 	pendingRestart []string
 	lostSlots      []string
+	restore        decide.LocalRestore
 }
 
 // streams says whether a receiver streams, also one that has nothing to receive.
@@ -108,6 +109,7 @@ func translate(o postgres.Observation) observed {
 			s.timeline = c.Timeline
 		}
 	}
+	s.restore = restoreView(o)
 	if o.Promise != nil {
 		s.promised = o.Promise.Epoch
 	}

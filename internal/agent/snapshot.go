@@ -83,11 +83,11 @@ func (a *Agent) take(s store.Snapshot) {
 	a.rec.firstSeen = seen
 }
 
-// term is the record as this agent last saw it; nil when there is none yet.
-func (a *Agent) term() *cluster.Term {
+// Term is the record as this agent last saw it; nil when there is none yet.
+func (a *Agent) Term() *cluster.Term {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.rec.snap.Term
+	return a.rec.snap.Term.Clone()
 }
 
 // noteOpen keeps since when the epoch is known to be open. Called with mu held,

@@ -30,7 +30,9 @@ func (a *Agent) Status() cluster.Status {
 	in.Term, in.TermRev = a.rec.snap.Term.Clone(), a.rec.snap.TermRev
 	in.Paused = a.rec.snap.Pause != nil
 	for _, n := range a.nodes {
-		in.Expected = append(in.Expected, health.Expected{Name: n.Name, Kind: n.Kind})
+		in.Expected = append(in.Expected, health.Expected{
+			Name: n.Name, Kind: n.Kind, ID: n.ID, Location: n.Location, Address: n.Addrs.SQL, Failover: n.Failover, Priority: n.Priority,
+		})
 	}
 	in.Store = a.storeStatus()
 	in.Backup = a.backupStatus
@@ -70,6 +72,9 @@ func (a *Agent) conditions(v *decide.View) []cluster.Condition {
 	}
 	cs = append(cs, a.careful...)
 	cs = append(cs, a.stepFails...)
+	if a.restoreErr != "" && v.Store.Term != nil && v.Store.Term.Restore != nil {
+		cs = append(cs, health.Say(health.RestoreFails, a.cfg.Node, "why", a.restoreErr))
+	}
 	if a.archiveErr != "" {
 		cs = append(cs, health.Say(health.ArchiveFailing, a.cfg.Node, "why", a.archiveErr))
 	}

@@ -14,36 +14,17 @@ import (
 // segSize is that of the WAL segments of a herd (initdb's default).
 const segSize = 16 << 20
 
-// archiveTail puts what is not in the archive yet of this stopped leader's WAL
-// there, also the last, partial segment, under its full name. That name is free:
-// any start as primary is on a new timeline, so nobody ever writes another
-// segment of this number on this one.
-func (a *Agent) archiveTail(ctx context.Context, end cluster.LSN) error {
+// archiveEnd puts what is not in the archive yet of this stopped leader's WAL
+// there, also the last, partial segment.
+func (a *Agent) archiveEnd(ctx context.Context) error {
 	if a.repo == nil {
-		return errors.New("archive the end of the WAL: no repository")
+		return errors.New("archive the last WAL: no repository")
 	}
-	a.mu.Lock()
-	tl := a.mem.position.timeline
-	a.mu.Unlock()
-	names, err := a.segments(tl)
-	if err != nil {
-		return fmt.Errorf("archive the end of the WAL: %w", err)
+	w, err := a.db.ArchiveEnd(ctx, a.repo.Push)
+	if err == nil {
+		a.remembered(func(m *memory) { m.archived = w.End })
 	}
-	last := tl.Segment(end-1, segSize)
-	for _, path := range names {
-		name := filepath.Base(path)
-		if _, err := os.Stat(filepath.Join(a.wal, "archive_status", name+".done")); err == nil || name > last {
-			continue
-		}
-		one, cancel := context.WithTimeout(ctx, time.Minute)
-		err := a.repo.Push(one, path)
-		cancel()
-		if err != nil {
-			return fmt.Errorf("archive the end of the WAL: %s: %w", name, err)
-		}
-	}
-	a.remembered(func(m *memory) { m.archived = end })
-	return nil
+	return err
 }
 
 // segments are the WAL segments of a timeline in pg_wal, in order.

@@ -35,6 +35,8 @@ func (a *Agent) Mount(s *peer.Server) {
 	s.Handle("POST /v1/switchover", a.asks(store.RequestSwitchover))
 	s.Handle("POST /v1/failover", a.asks(store.RequestFailover))
 	s.Handle("POST /v1/reinit", a.asks(store.RequestReinit))
+	s.Handle("POST /v1/restore", http.HandlerFunc(a.serveRestore))
+	s.Handle("POST /v1/restore/undo", http.HandlerFunc(a.serveUndo))
 	s.Handle("GET /v1/request/{id}", http.HandlerFunc(a.serveRequestResult))
 	s.Handle("POST /v1/pause", http.HandlerFunc(a.servePause))
 	s.Handle("POST /v1/resume", http.HandlerFunc(a.serveResume))
@@ -48,6 +50,10 @@ func (a *Agent) asks(kind string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var q RequestVerb
 		if err := peer.ReadJSON(r, &q); err != nil {
+			peer.WriteError(w, err)
+			return
+		}
+		if err := a.notRestoring(); err != nil {
 			peer.WriteError(w, err)
 			return
 		}
@@ -66,11 +72,7 @@ func (a *Agent) asks(kind string) http.Handler {
 		if q.OldPrimaryOff {
 			req.Options["old_primary_is_off"] = "true"
 		}
-		if err := a.file(r.Context(), req); err != nil {
-			peer.WriteError(w, storeDown(err))
-			return
-		}
-		peer.WriteJSON(w, Ticket{ID: req.ID, To: q.To})
+		a.ticket(w, r, req)
 	})
 }
 
@@ -105,20 +107,33 @@ func storeDown(err error) error {
 	return peer.Refuse(http.StatusServiceUnavailable, peer.CodeUnavailable, "look at `manada status`: a majority of the store's voters must be up", "the store does not take the request: %v", err)
 }
 
-// bestSuccessor is a synchronous standby that streams, else any standby.
+// bestSuccessor is a synchronous standby that streams, else any standby; of
+// several one that would also lead by itself, with the highest priority.
 func bestSuccessor(st cluster.Status) string {
-	other := ""
+	best, rank := "", -1
 	for _, n := range st.Nodes {
-		if n.Role != cluster.RoleStandby {
+		if n.Role != cluster.RoleStandby || neverLeads(n) {
 			continue
 		}
-		if n.Sync == cluster.SyncMember && n.State == cluster.StateStreaming {
-			return n.Name
+		r := 0
+		if n.Priority != nil {
+			r = *n.Priority
 		}
-		other = n.Name
+		if n.Failover != "manual" {
+			r += 1 << 30
+		}
+		if n.Sync == cluster.SyncMember && n.State == cluster.StateStreaming {
+			r += 1 << 31
+		}
+		if r > rank {
+			best, rank = n.Name, r
+		}
 	}
-	return other
+	return best
 }
+
+// neverLeads: priority 0 never leads.
+func neverLeads(n cluster.NodeStatus) bool { return n.Priority != nil && *n.Priority == 0 }
 
 func checkRequest(st cluster.Status, kind string, q RequestVerb) error {
 	bad := func(code, hint, format string, args ...any) error {
@@ -142,6 +157,8 @@ func checkRequest(st cluster.Status, kind string, q RequestVerb) error {
 		return bad("is_primary", "manada switchover first", "%s is the primary", q.To)
 	case kind == store.RequestReinit:
 		return nil
+	case neverLeads(*to):
+		return bad("never_leads", "another priority than 0 in its file, and a restart of its agent, change that", "%s has priority 0: it never leads", q.To)
 	case st.Primary == q.To:
 		return bad("already_primary", "nothing to do; manada status shows it", "%s is already the primary", q.To)
 	case kind == store.RequestSwitchover && st.Primary == "":

@@ -82,16 +82,25 @@ func (a *Agent) storeView(now time.Time) decide.Store {
 func (a *Agent) storeStale() time.Duration { return max(2*time.Second, 2*a.cfg.Spec.SuspectAfter) }
 
 func decidable(kind string) bool {
-	return kind == store.RequestSwitchover || kind == store.RequestFailover || kind == store.RequestReinit
+	switch kind {
+	case store.RequestSwitchover, store.RequestFailover, store.RequestReinit, store.RequestRestore, store.RequestUndoRestore:
+		return true
+	}
+	return false
 }
 
 func (a *Agent) requestView(now time.Time, q store.Request) *decide.Request {
+	order, epoch := orderOf(q)
+	age := now.Sub(a.rec.firstSeen[q.ID])
+	if q.Kind == store.RequestRestore { // this agent may not have been there when it was given
+		age = max(age, now.Sub(q.At))
+	}
 	return &decide.Request{
-		ID: q.ID, Kind: q.Kind, To: q.To,
+		ID: q.ID, Kind: q.Kind, To: q.To, By: q.By, Restore: order, Epoch: epoch, Order: q.Options["order"],
 		AcceptDataLoss: q.Options["accept_data_loss"] == "true",
 		OldPrimaryOff:  q.Options["old_primary_is_off"] == "true",
 		Tried:          q.Options["tried"] == "true",
-		Age:            now.Sub(a.rec.firstSeen[q.ID]),
+		Age:            age,
 	}
 }
 

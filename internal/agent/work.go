@@ -25,15 +25,22 @@ func (a *Agent) long(v *decide.View, act decide.Action) (func(context.Context) e
 	case decide.StartFounding:
 		return func(ctx context.Context) error { return a.start(ctx, a.db.StartFounding) }, true
 	case decide.Stop:
-		return func(ctx context.Context) error { return a.stop(ctx, act.Mode) }, true
+		return func(ctx context.Context) error {
+			if act.Note == "restore" {
+				a.checkpointFirst(ctx)
+			}
+			return a.stop(ctx, act.Mode)
+		}, true
+	case decide.ArchiveTail, decide.RestoreData, decide.RecoverToEnd, decide.UndoRestore:
+		return func(ctx context.Context) error { return a.restoreStep(ctx, v, act) }, true
 	case decide.HandOver:
 		return func(ctx context.Context) error { return a.handOver(ctx, act) }, true
 	case decide.Promote:
 		return func(ctx context.Context) error { return a.promote(ctx, act) }, true
 	case decide.Rewind:
 		return func(ctx context.Context) error { return a.rewind(ctx, act) }, true
-	case decide.ArchiveTail:
-		return func(ctx context.Context) error { return a.archiveTail(ctx, act.LSN) }, true
+	case decide.ArchiveEnd:
+		return a.archiveEnd, true
 	case decide.FetchWAL:
 		return func(ctx context.Context) error { return a.fetchWAL(ctx, act.LSN) }, true
 	case decide.Clone:
@@ -44,13 +51,14 @@ func (a *Agent) long(v *decide.View, act decide.Action) (func(context.Context) e
 
 // begin runs a long operation beside the loop; one at a time.
 func (a *Agent) begin(ctx context.Context, act decide.Action, op func(context.Context) error) {
-	a.setBusy(act.String())
+	a.setBusy(inWords(act))
 	go func() {
 		began := time.Now()
 		err := op(ctx)
 		a.observe(ctx)
 		a.setBusy("")
 		took := time.Since(began).Milliseconds()
+		a.noteRestoring(err)
 		if err != nil && ctx.Err() == nil {
 			a.log.Error("operation failed", "action", act.String(), "took_ms", took, "error", err.Error())
 			a.failed(act, err)
@@ -202,7 +210,7 @@ func (a *Agent) rewind(ctx context.Context, act decide.Action) error {
 		return err
 	}
 	a.unread()
-	if err := a.db.Rewind(ctx, src, a.term(), a.progress("pg_rewind from "+act.To)); err != nil {
+	if err := a.db.Rewind(ctx, src, a.Term(), a.progress("pg_rewind from "+act.To)); err != nil {
 		return err
 	}
 	a.event("rewound", act.Epoch, a.cfg.Node+" was rewound from "+act.To)

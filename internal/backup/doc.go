@@ -6,7 +6,7 @@
 // It runs on the host that has the data directory, and reads and writes it
 // directly; the repository may be anywhere that a [blob.Storage] reaches.
 // Commands are functions: [StanzaCreate], [ArchivePush], [ArchiveGet], [Backup],
-// [Expire], [GetInfo], [Verify], [Restore]. Errors carry pgBackRest's codes
+// [Expire], [GetInfo], [Verify], [Restore], [Export]. Errors carry pgBackRest's codes
 // ([Error]) so that the command line that scripts know can keep its exit codes.
 //
 // Order is what makes it crash-safe. A backup is valid from the moment that its

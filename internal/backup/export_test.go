@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"manada/internal/blob"
 	"manada/internal/repo"
@@ -44,7 +46,13 @@ func TestExport(t *testing.T) {
 	if _, err := Export(b.ctx, ExportOptions{Storage: b.store, Stanza: b.stanza, Set: incr.Label, Dir: dir}); Code(err) != CodePathNotEmpty {
 		t.Errorf("over an export that is there: %v", err)
 	}
-	if newest, err := Export(b.ctx, ExportOptions{Storage: b.store, Stanza: b.stanza, Dir: dir}); err != nil || len(newest.Backups) != 1 || newest.Label <= incr.Label {
+	srv := httptest.NewTLSServer(blob.Handler(b.store))
+	defer srv.Close()
+	far, err := blob.NewRemote(srv.URL, srv.Client()) // as from another host
+	if err != nil {
+		t.Fatal(err)
+	}
+	if newest, err := Export(b.ctx, ExportOptions{Storage: far, Stanza: b.stanza, Dir: dir}); err != nil || len(newest.Backups) != 1 || newest.Label <= incr.Label {
 		t.Errorf("the newest: %+v, %v", newest, err)
 	}
 	c.stop()
@@ -127,5 +135,55 @@ func TestExportInterrupted(t *testing.T) {
 	o.Dir = filepath.Join(b.dir, "out2")
 	if _, err := Export(b.ctx, o); Code(err) != CodeFileMissing || !strings.Contains(err.Error(), res.WALStop) {
 		t.Errorf("without %s: %v", res.WALStop, err)
+	}
+}
+
+// What is not there is told as pgbackrest tells it.
+func TestInfoOfNothing(t *testing.T) {
+	b := newBench(t)
+	j := b.judge(b.at("pg"), "")
+	if err := os.MkdirAll(b.store.Root(), 0o750); err != nil {
+		t.Fatal(err)
+	}
+	check := func(stanza string) {
+		t.Helper()
+		args := []string{"--config=" + j.conf, "info"}
+		if stanza != "" {
+			args = append(args, "--stanza="+stanza)
+		}
+		i, err := GetInfo(b.ctx, InfoOptions{Storage: b.store, Stanza: stanza})
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := i.JSON()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if theirs, ours := j.run(pgbackrest, args...), i.Text(time.UTC); theirs != ours {
+			t.Errorf("%q: %q, pgbackrest %q", stanza, ours, theirs)
+		}
+		if theirs := j.run(pgbackrest, append(args, "--output=json")...); theirs != string(text) {
+			t.Errorf("%q: %s\npgbackrest %s", stanza, text, theirs)
+		}
+	}
+	check("")
+	check("demo")
+	if err := StanzaCreate(b.ctx, b.store, "demo", Cluster{Version: "15", SystemID: 7, Catalog: 202209061, Control: 1300}, nil); err != nil {
+		t.Fatal(err)
+	}
+	check("")
+	check("other")
+	if err := b.store.DeleteAll(b.ctx, repo.ArchivePath("demo", "15-1")); err != nil {
+		t.Fatal(err)
+	}
+	check("demo")
+}
+
+// An export that does not fit is refused with what it takes, before anything is
+// written.
+func TestExportRoom(t *testing.T) {
+	x := &export{ExportOptions: ExportOptions{Dir: t.TempDir()}, bytes: 1 << 55}
+	if err := x.room(); Code(err) != CodeFileWrite || !strings.Contains(err.Error(), "left, and the export takes 34") {
+		t.Error(err)
 	}
 }

@@ -58,6 +58,7 @@ type RestoreOptions struct {
 	RestoreCommand  string            // for restore_command; required when there will be recovery
 	RecoveryOptions map[string]string // further recovery settings
 	ArchiveOff      bool              // archive_mode = off in the restored cluster
+	Locked          bool              // the caller's own lock keeps everybody else out of Dir
 
 	Workers  int // files restored at once; 0 means 2
 	Progress func(Progress)
@@ -160,11 +161,13 @@ func (r *restore) run(ctx context.Context) error {
 	if err := r.checkDirs(); err != nil {
 		return err
 	}
-	unlock, err := r.claim()
-	if err != nil {
-		return err
+	if !r.Locked {
+		unlock, err := r.claim()
+		if err != nil {
+			return err
+		}
+		defer unlock()
 	}
-	defer unlock()
 	r.owners = newOwners(r.Dir)
 	if err := r.prepareDirs(); err != nil {
 		return err

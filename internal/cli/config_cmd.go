@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,13 +15,13 @@ import (
 func (a *app) configCmd() *cobra.Command {
 	c := &cobra.Command{
 		Use:     "config",
-		Short:   "Check or show the configuration",
-		Long:    "Check or show the configuration of a host." + exits(exitFailed, exitUsage),
-		Example: "  manada config check\n  manada config show -c /etc/manada/manada.yaml",
+		Short:   "Check, show or change the configuration",
+		Long:    "Check or show the configuration of a host; set parameters of PostgreSQL for the\nwhole cluster." + exits(exitFailed, exitUsage),
+		Example: "  manada config check\n  manada config show -c /etc/manada/manada.yaml\n  manada config set work_mem 16MB",
 		Args:    noArgs,
 		RunE:    func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(a.configCheckCmd(), a.configShowCmd())
+	c.AddCommand(a.configCheckCmd(), a.configShowCmd(), a.configSetCmd(), a.configUnsetCmd())
 	return c
 }
 
@@ -98,16 +99,18 @@ func (a *app) configShowCmd() *cobra.Command {
 		Use:   "show",
 		Short: "Print every value and where it came from",
 		Long: `Print every value that this host would run with and where it came from: a
-line of the file, an environment variable, or the default.` + exits(exitFailed, exitUsage),
+line of the file, an environment variable, or the default. Where its agent
+answers, the parameters follow with which its PostgreSQL is configured: of the
+cluster, of this host, defaults, and those that are Manada's own.` + exits(exitFailed, exitUsage),
 		Example: "  manada config show\n  MANADA_TIMING_BEAT=200ms manada config show -o json",
 		Args:    noArgs,
-		RunE:    func(*cobra.Command, []string) error { return a.configShow() },
+		RunE:    func(c *cobra.Command, _ []string) error { return a.configShow(c.Context()) },
 	}
 	a.outputFlag(c)
 	return c
 }
 
-func (a *app) configShow() error {
+func (a *app) configShow(ctx context.Context) error {
 	place, err := a.find()
 	if err != nil {
 		return err
@@ -117,8 +120,9 @@ func (a *app) configShow() error {
 		if err != nil {
 			return err
 		}
+		params := a.parametersHere(ctx, c)
 		if a.output == "json" {
-			if err := json.NewEncoder(a.out).Encode(map[string]any{"schema": 1, "file": f, "settings": c.Settings()}); err != nil {
+			if err := json.NewEncoder(a.out).Encode(map[string]any{"schema": 1, "file": f, "settings": c.Settings(), "parameters": params}); err != nil {
 				return err
 			}
 			continue
@@ -132,6 +136,9 @@ func (a *app) configShow() error {
 			fmt.Fprintf(w, "%s\t%s\t%s\n", s.Key, orDash(s.Value), s.Origin)
 		}
 		if err := w.Flush(); err != nil {
+			return err
+		}
+		if err := a.printParameters(c, params); err != nil {
 			return err
 		}
 	}

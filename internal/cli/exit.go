@@ -79,6 +79,7 @@ var refusals = map[string]int{
 	"data_loss":          exitRefused,
 	"would_lose_data":    exitRefused,
 	"not_synchronous":    exitRefused,
+	"no_room":            exitRefused,
 	"unknown_node":       exitUsage,
 	"no_database":        exitUsage,
 	"outcome_unknown":    exitUnknown,

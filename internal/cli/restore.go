@@ -21,31 +21,58 @@ import (
 )
 
 type restoreFlags struct {
-	to, set, kind, target, action string
-	delta                         bool
+	to, set, action string
+	at              targetFlags
+	delta           bool
+	on              herdFlags
 }
 
 func (a *app) restoreCmd() *cobra.Command {
 	var f restoreFlags
 	c := &cobra.Command{
-		Use:   "restore --to DIR",
-		Short: "Restore a backup into a new directory",
-		Long: `Restore the newest backup (or --set) into a new data directory on this machine
-and set it up to recover from the archive: to its end, or to a time, LSN,
-transaction or restore point. The herd is not touched: what is restored is a
-copy of its own, which archives nothing and waits for no standby. Start it with
-pg_ctl; it is reached through its unix socket.` + exits(exitFailed, exitUsage, exitRefused),
-		Example: `  manada restore --to /srv/restored
-  manada restore --to /srv/restored --type time --target '2026-11-22 14:30Z'
+		Use:   "restore --herd | --to DIR",
+		Short: "Restore the running herd, or a backup into a new directory",
+		Long: `With --herd: restore the running herd, from any host of it. The plan is shown
+first. Without a target everything that was acknowledged comes back and nothing
+is asked; with one the herd goes back to it, which wants the name of the cluster
+typed, or --yes. All nodes stop, the primary's data is replaced by the backup's
+and recovered, a new epoch begins there, and the standbys follow or are rewound.
+Killed at any moment it goes on by itself; --resume watches it, --undo ends it
+as long as the new epoch has not begun.
+
+With --to DIR: restore the newest backup (or --set) into a new data directory on
+this machine and set it up to recover from the archive. The herd is not touched:
+what is restored is a copy of its own, which archives nothing and waits for no
+standby. Start it with pg_ctl; it is reached through its unix socket.` + exits(exitFailed, exitUsage, exitNoPrimary, exitRefused, exitUnknown),
+		Example: `  manada restore --herd
+  manada restore --herd --target-time '2026-11-22 14:30:00+01' --dry-run
+  manada restore --herd --type=time --target='2026-11-22 14:30:00+01' --yes
+  manada restore --herd --undo
+  manada restore --to /srv/restored --target-time '2026-11-22 14:30Z'
   manada restore --to /srv/restored --set 20261122-030000F`,
 		Args: noArgs,
-		RunE: func(c *cobra.Command, _ []string) error { return a.restore(c.Context(), f) },
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := checkHerdFlags(f); err != nil {
+				return err
+			}
+			if f.on.herd {
+				return a.restoreHerd(c.Context(), f)
+			}
+			return a.restore(c.Context(), f)
+		},
 	}
 	fl := c.Flags()
+	fl.BoolVar(&f.on.herd, "herd", false, "restore the running herd")
+	fl.BoolVar(&f.on.keepOld, "keep-old", false, "keep the replaced data beside until the herd is synchronous again")
+	fl.BoolVar(&f.on.yes, "yes", false, "do not ask")
+	fl.BoolVar(&f.on.dryRun, "dry-run", false, "show the plan only")
+	fl.BoolVar(&f.on.resume, "resume", false, "watch the restore that is under way")
+	fl.BoolVar(&f.on.undo, "undo", false, "end the restore that is under way: back to the data that was there")
+	fl.Uint32Var(&f.on.timeline, "target-timeline", 0, "`NUMBER` of the timeline to recover along; default: the herd's")
+	fl.DurationVar(&f.on.timeout, "timeout", 0, "how long to watch; default: until it is done")
 	fl.StringVar(&f.to, "to", "", "the new data directory `DIR`")
 	fl.StringVar(&f.set, "set", "", "`LABEL` of the backup; default: the newest that reaches the target")
-	fl.StringVar(&f.kind, "type", "default", "`TYPE`: default (end of the archive), immediate, time, lsn, xid, name")
-	fl.StringVar(&f.target, "target", "", "the time, LSN, transaction or restore point at which recovery ends")
+	f.at.add(fl)
 	fl.StringVar(&f.action, "target-action", "promote", "what follows at the target: promote, pause or shutdown")
 	fl.BoolVar(&f.delta, "delta", false, "use what is in DIR already and remove what is not in the backup")
 	a.outputFlag(c)
@@ -54,7 +81,7 @@ pg_ctl; it is reached through its unix socket.` + exits(exitFailed, exitUsage, e
 
 func (a *app) restore(ctx context.Context, f restoreFlags) error {
 	if f.to == "" {
-		return usage("manada restore --to /srv/restored", "--to is missing: the directory to restore into")
+		return usage("manada restore --herd  or  manada restore --to /srv/restored", "restore what: the running herd (--herd), or a copy into a new directory (--to DIR)?")
 	}
 	dir, err := filepath.Abs(f.to)
 	if err != nil {
@@ -133,14 +160,21 @@ func (a *app) restoreCommand(c *caller, account config.Account) (string, error) 
 }
 
 func (a *app) doRestore(ctx context.Context, r *repository, dir, command string, f restoreFlags) error {
+	kind, target, err := f.at.resolve()
+	if err != nil {
+		return err
+	}
 	p := a.newProgress("restore")
 	o := backup.RestoreOptions{
-		Storage: r.storage, Stanza: r.cfg.Backup.Stanza, Dir: dir, Set: f.set, Type: backup.RestoreType(f.kind), Target: f.target,
+		Storage: r.storage, Stanza: r.cfg.Backup.Stanza, Dir: dir, Set: f.set, Type: backup.RestoreType(kind), Target: target, TargetExclusive: f.at.exclusive,
 		Delta: f.delta, RestoreCommand: command, ArchiveOff: true, Workers: r.cfg.Backup.Processes,
 		Progress: func(x backup.Progress) { p.show(string(x.Phase), x.BytesDone, x.BytesTotal) },
 	}
-	if f.target != "" || f.kind == string(backup.RestoreImmediate) {
+	if target != "" || kind == string(backup.RestoreImmediate) {
 		o.TargetAction = f.action
+	}
+	if f.on.timeline != 0 {
+		o.TargetTimeline = strconv.FormatUint(uint64(f.on.timeline), 10)
 	}
 	res, err := backup.Restore(ctx, o)
 	p.end()

@@ -2,9 +2,11 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"os/user"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -148,26 +150,52 @@ func (a *app) failback(ctx context.Context, to string, timeout time.Duration) er
 		return err
 	}
 	began := time.Now()
+	left := func() time.Duration { return max(timeout-time.Since(began), time.Second) }
 	if to == "" {
-		if to, err = c.formerLeader(ctx); err != nil {
+		if to, err = c.formerLeader(ctx, timeout); err != nil {
 			return err
 		}
 	}
-	if err := a.awaitSync(ctx, c, to, timeout); err != nil {
-		return err
+	for {
+		if err := a.awaitSync(ctx, c, to, left()); err != nil {
+			return err
+		}
+		err := a.changeRole(ctx, "switchover", roleRequest{To: to}, left())
+		if !notYet(err) || time.Since(began) > timeout {
+			return err
+		}
 	}
-	return a.changeRole(ctx, "switchover", roleRequest{To: to}, max(timeout-time.Since(began), time.Second))
 }
 
-// formerLeader is who led before the present primary.
-func (c *caller) formerLeader(ctx context.Context) (string, error) {
-	rows, _, err := read[[]peer.Row](ctx, c, "/v1/view", time.Second)
-	if err != nil {
-		return "", err
-	}
-	t, _ := peer.NewestTerm(rows)
-	if t == nil {
-		return "", fail(exitFailed, "manada status", "the herd's record is not known yet")
+// notYet: a host that was just started was asked and does not know yet what the
+// others know.
+func notYet(err error) bool {
+	p, ok := errors.AsType[*peer.Error](err)
+	return ok && slices.Contains([]string{"not_synchronous", "no_primary", "unknown_node", peer.CodeUnavailable}, p.Code)
+}
+
+// formerLeader is who led before the present primary. A host that was just
+// started answers before it knows the record.
+func (c *caller) formerLeader(ctx context.Context, timeout time.Duration) (string, error) {
+	wait, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	var t *cluster.Term
+	for t == nil {
+		rows, _, err := read[[]peer.Row](wait, c, "/v1/view", time.Second)
+		if err == nil {
+			t, _ = peer.NewestTerm(rows)
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-wait.Done():
+			switch {
+			case ctx.Err() != nil:
+				return "", ctx.Err()
+			case err != nil:
+				return "", err
+			}
+			return "", fail(exitFailed, "manada status", "the herd's record was not known within %s", timeout)
+		}
 	}
 	for i := len(t.History) - 1; i >= 0; i-- {
 		if l := t.History[i].Leader; l != t.Leader {
@@ -188,6 +216,7 @@ func (a *app) awaitSync(ctx context.Context, c *caller, node string, timeout tim
 		if err == nil {
 			n, known := s.Node(node)
 			switch {
+			case !known && s.Primary == "": // it was just started and has heard nobody yet
 			case !known:
 				return fail(exitUsage, "manada status  lists the nodes", "there is no node %s in this herd", node)
 			case s.Primary == node:

@@ -55,8 +55,12 @@ type Beat struct {
 	Certified    uint64 `json:"certified"`
 	ControlNonce string `json:"control_nonce,omitempty"`
 	// Frozen is the epoch whose end it has promised, 0 if none.
-	Frozen   uint64 `json:"frozen"`
-	MayLead  bool   `json:"may_lead"`
+	Frozen  uint64 `json:"frozen"`
+	MayLead bool   `json:"may_lead"`
+	// Manual: it leads only when an operator orders it. Among equals the one
+	// with the higher Priority leads.
+	Manual   bool   `json:"manual,omitempty"`
+	Priority int    `json:"priority,omitempty"`
 	Rejoin   string `json:"rejoin,omitempty"` // "rewind" or "clone" when it must be made anew first
 	Suspects string `json:"suspects,omitempty"`
 	// CannotCommit is why a leader's agent believes that nothing can be

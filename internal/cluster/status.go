@@ -2,6 +2,8 @@ package cluster
 
 import (
 	"encoding/json"
+	"fmt"
+	"strings"
 	"time"
 )
 
@@ -94,6 +96,29 @@ type NodeStatus struct {
 	Sync   string `json:"sync"`    // SyncMember, AsyncNode, or empty: the question does not arise
 	SeenMS *int64 `json:"seen_ms"` // age of its newest beat (agent's or guardian's)
 	Op     string `json:"op"`      // long work under way, for people
+
+	// ID is the node's number, Address where its PostgreSQL listens, Failover
+	// "automatic" or "manual": as it registered, for nodes with a database.
+	ID       int    `json:"id"`
+	Location string `json:"location"`
+	Address  string `json:"address"`
+	Failover string `json:"failover"`
+	Priority *int   `json:"priority"`
+	// Postgres is what its PostgreSQL does.
+	Postgres PostgresState `json:"postgres"`
+	// Former: it led before the present primary and has not followed since.
+	Former bool `json:"former_primary"`
+}
+
+// Conninfo is how to reach the node's PostgreSQL, without a password; "" while
+// its address is not known.
+func (n NodeStatus) Conninfo() string {
+	i := strings.LastIndexByte(n.Address, ':')
+	if i < 0 {
+		return ""
+	}
+	host := strings.Trim(n.Address[:i], "[]")
+	return fmt.Sprintf("host=%s port=%s user=%s dbname=%s connect_timeout=2", host, n.Address[i+1:], RoleSuperuser, Database)
 }
 
 // StoreStatus counts the voters of the store.
@@ -200,7 +225,16 @@ func (n NodeStatus) MarshalJSON() ([]byte, error) {
 		Sync     *string   `json:"sync"`
 		SeenMS   *int64    `json:"seen_ms"`
 		Op       *string   `json:"op"`
-	}{n.Name, orNull(n.Role), n.State, orNull(n.Timeline), n.LSN, n.LagBytes, n.LagMS, orNull(n.Sync), n.SeenMS, orNull(n.Op)})
+
+		ID       *int           `json:"id"`
+		Location *string        `json:"location"`
+		Address  *string        `json:"address"`
+		Failover *string        `json:"failover"`
+		Priority *int           `json:"priority"`
+		Postgres *PostgresState `json:"postgres"`
+		Former   bool           `json:"former_primary"`
+	}{n.Name, orNull(n.Role), n.State, orNull(n.Timeline), n.LSN, n.LagBytes, n.LagMS, orNull(n.Sync), n.SeenMS, orNull(n.Op),
+		orNull(n.ID), orNull(n.Location), orNull(n.Address), orNull(n.Failover), n.Priority, orNull(n.Postgres), n.Former})
 }
 
 func orNull[T comparable](v T) *T {

@@ -54,6 +54,8 @@ type Branch struct {
 	Timeline Timeline `json:"timeline"`
 	ForkLSN  LSN      `json:"fork_lsn"`
 	Nonce    string   `json:"nonce"`
+	// Restored is the id of the order of a restore that began the epoch.
+	Restored string `json:"restored,omitempty"`
 }
 
 // Lost says that an operator accepted the loss of acknowledged commits: WAL of
@@ -84,7 +86,8 @@ type Term struct {
 	History        []Branch   `json:"history"`
 	LastOpenLeader Member     `json:"last_open_leader"`
 	Lost           *Lost      `json:"lost"`
-	Since          string     `json:"since"` // RFC 3339 UTC; for people, never compared
+	Restore        *Restore   `json:"restore,omitempty"` // the herd is being restored
+	Since          string     `json:"since"`             // RFC 3339 UTC; for people, never compared
 	Reason         string     `json:"reason"`
 }
 
@@ -100,6 +103,10 @@ func (t *Term) Clone() *Term {
 	if t.Lost != nil {
 		l := *t.Lost
 		c.Lost = &l
+	}
+	if t.Restore != nil {
+		r := *t.Restore
+		c.Restore = &r
 	}
 	return &c
 }

@@ -23,6 +23,7 @@ func sampleTerm() *Term {
 		},
 		LastOpenLeader: Member{"c", "ic"},
 		Lost:           &Lost{Node: "a", From: 0x300},
+		Restore:        &Restore{ID: "r1", Type: "time", Target: "2026-11-22 14:30:00+00", Timeline: 4, Set: "20261122-030000F"},
 	}
 }
 
@@ -33,6 +34,7 @@ func TestCloneSharesNothing(t *testing.T) {
 		t.Fatalf("a clone differs:\n%s", d)
 	}
 	b.Sync[0].Name, b.Promises[0].Node, b.History[0].Leader, b.Lost.Node = "x", "x", "x", "x"
+	b.Restore.Touched = true
 	if d := cmp.Diff(sampleTerm(), a); d != "" {
 		t.Fatalf("changing the clone changed the original:\n%s", d)
 	}
@@ -188,4 +190,36 @@ func TestPrefixAgainstLogs(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestLine(t *testing.T) {
+	a := sampleTerm()
+	// e3 was won and never promoted: it is on nobody's line but its own.
+	want := []Stretch{{Timeline: 4}, {Timeline: 2, End: 0x200}, {Timeline: 1, End: 0x100}}
+	if d := cmp.Diff(want, a.Line(4)); d != "" {
+		t.Errorf("the line of timeline 4:\n%s", d)
+	}
+	if a.Line(9) != nil {
+		t.Error("timeline 9 was never allocated")
+	}
+}
+
+func TestRestoreOrders(t *testing.T) {
+	r := sampleTerm().Restore
+	o := *r
+	o.ID, o.By, o.Touched = "r2", "somebody", true
+	if !r.Same(&o) {
+		t.Error("the same wish, typed again, is another")
+	}
+	if o.Target = "2026-11-22 14:31:00+00"; r.Same(&o) {
+		t.Error("another time is the same wish")
+	}
+	a := sampleTerm()
+	a.History[1].Restored = "r1"
+	if b, ok := a.RestoredBy("r1"); !ok || b.Epoch != 2 {
+		t.Errorf("r1 began %+v", b)
+	}
+	if _, ok := a.RestoredBy(""); ok {
+		t.Error("no order began an epoch")
+	}
 }

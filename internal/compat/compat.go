@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 
 	"manada/internal/compat/pgbackrest"
+	"manada/internal/compat/repmgr"
 )
 
 // Main runs a face: args are those behind the program's name, the result is the
@@ -13,6 +14,7 @@ type Main func(args []string, in io.Reader, out, err io.Writer) int
 
 // faces by the name under which the program is called.
 var faces = map[string]Main{
+	"repmgr":     repmgr.Main,
 	"pgbackrest": pgbackrest.Main,
 }
 

@@ -20,6 +20,7 @@ func (c *Config) Check() error {
 	v.folders(account)
 	v.program(account)
 	v.joinFiles(account)
+	v.eventsCommand(account)
 	v.address()
 	return v.problems.orNil()
 }
@@ -64,6 +65,21 @@ func (v *validator) program(a Account) {
 		}
 		v.fail("postgresql.bin_dir", err.Error(), "the folder that holds "+p, "on Debian it is /usr/lib/postgresql/15/bin")
 		return
+	}
+}
+
+func (v *validator) eventsCommand(a Account) {
+	c, err := ParseCommand(v.c.Events.Command)
+	if err != nil {
+		return // not given, or told by validate
+	}
+	program := c.Program()
+	if !filepath.IsAbs(program) {
+		v.fail("events.command", fmt.Sprintf("%q is no full path of a program", program), "a path from the root on", "")
+		return
+	}
+	if err := a.CanExecute(program); err != nil {
+		v.fail("events.command", err.Error(), "a program that user "+a.Name+" can run", "")
 	}
 }
 

@@ -26,7 +26,10 @@ const (
 type Config struct {
 	Cluster    string             `key:"cluster" required:"yes"`
 	Node       string             `key:"node" required:"yes"`
+	NodeID     int                `key:"node_id" min:"0" max:"1000000000"` // 0: given when the host registers
 	Location   string             `key:"location"`
+	Failover   string             `key:"failover" enum:"automatic,manual"`
+	Priority   int                `key:"priority" min:"0" max:"1000000"`
 	Roles      []string           `key:"roles" enum:"database,store,proxy,repository"`
 	User       string             `key:"user"`
 	DataDir    string             `key:"data_dir" path:"yes"`
@@ -40,6 +43,7 @@ type Config struct {
 	PostgreSQL PostgreSQL         `key:"postgresql"`
 	Proxy      Proxy              `key:"proxy"`
 	Backup     Backup             `key:"backup"`
+	Events     Events             `key:"events"`
 	Join       Join               `key:"join"`
 	Log        Log                `key:"log"`
 
@@ -88,6 +92,8 @@ type Proxy struct {
 	MaxClients     int           `key:"max_clients" min:"1" max:"1000000"`
 	WaitForPrimary time.Duration `key:"wait_for_primary" min:"0s" max:"1h"`
 	ConnectTimeout time.Duration `key:"connect_timeout" min:"10ms" max:"5m"`
+	// Split lets standbys answer reads that came to ports.sql.
+	Split string `key:"split" enum:"on,off"`
 }
 
 // Backup says how the repository is written; used on every host of the herd.
@@ -104,6 +110,19 @@ type Backup struct {
 	StartFast        bool              `key:"start_fast"`                           // do not wait for the next checkpoint
 	Schedule         map[string]string `key:"schedule"`                             // type of backup to cron
 }
+
+// Events says which command is told of the herd's events on this node. Only are
+// the kinds that are told; empty: all.
+type Events struct {
+	Command string   `key:"command"`
+	Only    []string `key:"only"`
+}
+
+// Values of Config.Failover.
+const (
+	FailoverAutomatic = "automatic"
+	FailoverManual    = "manual"
+)
 
 // Join says how a new host becomes a member: the address of any member and a
 // one-time token or a long-lived shared secret, each in a file.

@@ -20,13 +20,15 @@ func defaults() *Config {
 		Listen:  "127.0.0.1",
 		Ports: Ports{PostgreSQL: 5432, SQL: 5431, ReadOnly: 5430, StoreCli: 2379, StorePeer: 2380,
 			Peer: 7400, HTTP: 8008, ProxyHTTP: 8010, Backup: 8432},
+		Failover:   FailoverAutomatic,
+		Priority:   100,
 		Durability: cluster.Quorum,
 		WantK:      1,
 		Timing: Timing{Beat: 100 * time.Millisecond, SuspectAfter: time.Second,
 			DegradeAfter: time.Second, OpenAfter: time.Second},
 		PostgreSQL: PostgreSQL{MaxSlotWALKeep: 4 << 30},
 
-		Proxy:  Proxy{MaxClients: 1000, WaitForPrimary: 30 * time.Second, ConnectTimeout: 5 * time.Second},
+		Proxy:  Proxy{MaxClients: 1000, WaitForPrimary: 30 * time.Second, ConnectTimeout: 5 * time.Second, Split: "on"},
 		Backup: Backup{RetentionFull: 2, Compress: "zst", Processes: 2, StartFast: true},
 		Log:    Log{Level: "info", Format: "text", MaxSize: 64 << 20, Keep: 3},
 	}

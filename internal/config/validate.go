@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"manada/internal/cluster"
+	"manada/internal/proxy/hba"
 )
 
 var clusterName = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,39}$`)
@@ -21,8 +22,12 @@ func (c *Config) validate() Problems {
 	v.timing()
 	v.parameters()
 	v.hba()
+	v.events()
 	v.schedule()
 	v.compression()
+	if len(v.problems) == 0 {
+		v.proxyHBA()
+	}
 	v.join()
 	return v.problems
 }
@@ -189,20 +194,30 @@ func (v *validator) parameters() {
 	}
 	slices.Sort(names)
 	for _, n := range names {
-		key, value := parametersKey+"."+n, v.c.PostgreSQL.Parameters[n]
-		if !parameterName.MatchString(n) {
-			v.fail(key, "is no name of a parameter", "", "")
-		}
-		if strings.ContainsAny(value, "\n\x00") {
-			v.fail(key, "holds a line break", "one line", "")
-		}
-		if why := OwnedParameter(n); why != "" {
-			v.fail(key, "cannot be set here: "+why, "", "remove the line")
-		}
-		if strings.EqualFold(n, "wal_level") && value != "replica" && value != "logical" {
-			v.fail(key, fmt.Sprintf("%q does not allow replication", value), "replica or logical", "")
+		for _, p := range CheckParameter(n, v.c.PostgreSQL.Parameters[n]) {
+			v.fail(parametersKey+"."+n, p.What, p.Want, p.Hint)
 		}
 	}
+}
+
+// CheckParameter says what is wrong with a parameter of PostgreSQL, of a host or
+// of the cluster. Whether PostgreSQL takes the value only PostgreSQL knows.
+func CheckParameter(name, value string) Problems {
+	var ps Problems
+	bad := func(what, want, hint string) { ps = append(ps, Problem{Key: name, What: what, Want: want, Hint: hint}) }
+	if !parameterName.MatchString(name) {
+		bad("is no name of a parameter", "", "")
+	}
+	if strings.ContainsAny(value, "\n\r\x00") {
+		bad("holds a line break", "one line", "")
+	}
+	if why := OwnedParameter(name); why != "" {
+		bad("cannot be set here: "+why, "", "remove the line")
+	}
+	if strings.EqualFold(name, "wal_level") && value != "replica" && value != "logical" {
+		bad(fmt.Sprintf("%q does not allow replication", value), "replica or logical", "")
+	}
+	return ps
 }
 
 var hbaTypes = []string{"local", "host", "hostssl", "hostnossl", "hostgssenc", "hostnogssenc"}
@@ -225,6 +240,25 @@ func (v *validator) hba() {
 		case f[0] != "local" && slices.Contains(f[n-1:], "trust"):
 			v.fail("postgresql.hba", what+"would let anyone in without a password", "scram-sha-256, cert or reject", "")
 		}
+	}
+}
+
+func (v *validator) events() {
+	if v.c.Events.Command == "" {
+		return
+	}
+	if _, err := ParseCommand(v.c.Events.Command); err != nil {
+		v.fail("events.command", err.Error(), `a program and its arguments, such as  /usr/local/bin/tell %n %e %s "%t" "%d"`, "")
+	}
+}
+
+// proxyHBA: the proxy holds the same lines against its clients.
+func (v *validator) proxyHBA() {
+	if !v.c.Has(ProxyRole) {
+		return
+	}
+	if _, err := hba.Parse(v.c.PostgreSQL.HBA); err != nil {
+		v.fail("postgresql.hba", err.Error(), "a line that the proxy of this host can hold against its clients", "on a host without the role proxy all of pg_hba.conf can be used")
 	}
 }
 

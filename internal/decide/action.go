@@ -35,9 +35,13 @@ const (
 	Follow        Verb = "follow"         // stream from To under the name of Epoch
 	Rewind        Verb = "rewind"         // long: from To
 	Clone         Verb = "clone"          // long: stop if it runs, copy from To
-	ArchiveTail   Verb = "archive-tail"   // long: archive all WAL up to LSN, its end
+	ArchiveEnd    Verb = "archive-end"    // long: archive all WAL up to LSN, its end
 	FetchWAL      Verb = "fetch-wal"      // long: WAL out of the archive up to LSN, and replay it
 	Answer        Verb = "answer"         // close the request with Note
+	ArchiveTail   Verb = "archive-tail"   // long: archive all WAL up to its end, remember it
+	RestoreData   Verb = "restore-data"   // long: replace the data directory by a backup
+	RecoverToEnd  Verb = "recover-to-end" // long: stop, and recover without a target
+	UndoRestore   Verb = "undo-restore"   // long: put back what is left of the old data
 )
 
 // Action is one step. Only the fields that its verb needs are set.
@@ -107,6 +111,12 @@ func Describe(t *cluster.Term) string {
 		state = "won"
 	}
 	s := fmt.Sprintf("e%d %s %s sync=[%s] k=%d", t.Epoch, t.Leader, state, strings.Join(names, ","), t.K)
+	if r := t.Restore; r != nil {
+		s += " restore=" + r.ID
+		if r.Touched {
+			s += "(touched)"
+		}
+	}
 	for _, p := range t.Promises {
 		s += fmt.Sprintf(" promise=%s@%d:%s", p.Node, p.WALEpoch, p.LSN)
 		if p.For != "" {
@@ -129,6 +139,8 @@ type Decision struct {
 	Suspects string
 	// Rejoin is "rewind" or "clone" while the directory must be made anew.
 	Rejoin string
+	// Stuck is why a restore does not go on without an operator.
+	Stuck string
 	// Certified is the epoch for which this node presents its certificate.
 	Certified uint64
 }

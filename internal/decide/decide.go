@@ -1,6 +1,7 @@
 package decide
 
 import (
+	"strconv"
 	"strings"
 
 	"manada/internal/cluster"
@@ -13,9 +14,11 @@ type rule struct {
 }
 
 // rules in order: the first that applies decides. The first group keeps a node
-// from acting on what it does not know; then come a leader's rules and then
+// from acting on what it does not know, or from acting at all while the herd is
+// being restored; then come a leader's rules and then
 // those of everybody else.
 var rules = []rule{
+	{"undo", undo},
 	{"busy", busy},
 	{"witness", witness},
 	{"rolled-back", rolledBack},
@@ -25,6 +28,8 @@ var rules = []rule{
 	{"founding", founding},
 	{"other-herd", otherHerd},
 	{"stale-promise", stalePromise},
+	{"abandoned", abandoned},
+	{"restoring", restoring},
 	{"lead", lead},
 	{"open", openEpoch},
 	{"promote", promote},
@@ -69,6 +74,8 @@ func annotate(v *View, d Decision) Decision {
 	}
 	return d
 }
+
+func itoa(n uint64) string { return strconv.FormatUint(n, 10) }
 
 func busy(v *View) (Decision, bool) {
 	if v.Local.Busy == "" {

@@ -20,6 +20,7 @@
 //	lastword.go    a lone leader that is stopped in order leaves the epoch to others
 //	fallen.go      a leader whose PostgreSQL stopped: hand over or succeed itself
 //	follow.go      a standby: certificate, follow, rewind, clone
+//	restore.go     the herd is restored by order: nobody takes over, and back
 //	transition.go  every change of the term record, as pure functions
 //
 // # The protocol in one paragraph

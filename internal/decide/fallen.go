@@ -42,7 +42,7 @@ func fallen(v *View) (Decision, bool) {
 // heir is a synchronous standby that answers and could take over.
 func heir(v *View) string {
 	for _, m := range v.Store.Term.Sync {
-		if p, ok := v.peer(m.Name); ok && v.fresh(p) && p.Instance == m.Instance && p.MayLead && p.StoreOK {
+		if p, ok := v.peer(m.Name); ok && v.fresh(p) && p.Instance == m.Instance && p.MayLead && !p.Manual && p.StoreOK {
 			return m.Name
 		}
 	}

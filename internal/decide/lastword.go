@@ -27,7 +27,7 @@ func leaveWord(v *View) (Decision, bool) {
 	case !l.Final:
 		return do(Action{Verb: ReadPosition}, "stopped in order: reading where the WAL ends"), true
 	case l.Archived < l.WAL.LSN:
-		return do(Action{Verb: ArchiveTail, LSN: l.WAL.LSN}, "stopped in order: archiving the WAL up to its end at %s", l.WAL.LSN), true
+		return do(Action{Verb: ArchiveEnd, LSN: l.WAL.LSN}, "stopped in order: archiving the WAL up to its end at %s", l.WAL.LSN), true
 	}
 	if _, said := t.LastWord(); !said {
 		return do(Action{Verb: Swap, Term: promised(t, myPromise(v, "")), Note: "promise"},
@@ -39,7 +39,8 @@ func leaveWord(v *View) (Decision, bool) {
 // lastWord is what a leader that does not come back has left to others.
 func lastWord(v *View) (cluster.Promise, bool) {
 	p, said := v.Store.Term.LastWord()
-	return p, said && p.Node != v.Self && v.Local.AgentFor >= lastWordAfter*v.Spec.SuspectAfter
+	manual := v.Local.Manual && !wanted(v)
+	return p, said && p.Node != v.Self && !manual && v.Local.AgentFor >= lastWordAfter*v.Spec.SuspectAfter
 }
 
 // fetch gets what the archive has of the leader's WAL and this node does not.

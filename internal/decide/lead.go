@@ -39,7 +39,10 @@ func serveRequest(v *View) (Decision, bool) {
 	refuse := func(why string) (Decision, bool) {
 		return do(Action{Verb: Answer, Request: r.ID, Note: why}, "request %s refused: %s", r.Kind, why), true
 	}
-	if r.To == v.Self && r.Kind != "reinit" {
+	if r.Kind == "restore" {
+		return orderRestore(v, r)
+	}
+	if r.To == v.Self && r.Kind != "reinit" && r.Kind != "undo-restore" {
 		if d, ok := syncSet(v); ok && len(d.Actions) > 0 {
 			return d, true // clients first, then who asked for the switchover
 		}
@@ -63,16 +66,21 @@ func serveRequest(v *View) (Decision, bool) {
 }
 
 // successor checks that a node can take the epoch over at once; with no name
-// given it picks the member of sync that is furthest.
+// given it picks the member of sync with the highest priority, of equal ones the
+// furthest; never one that leads only by order.
 func successor(v *View, name string) (string, string) {
 	t := v.Store.Term
-	best, at := "", cluster.LSN(0)
+	best, at, prio := "", cluster.LSN(0), -1
 	for _, p := range eligible(v) {
 		if _, ok := t.SyncNamed(p.Name); !ok || (name != "" && p.Name != name) {
 			continue
 		}
-		if s, ok := v.sender(p.Name, t.Epoch); ok && s.Flush >= at {
-			best, at = p.Name, s.Flush
+		peer, _ := v.peer(p.Name)
+		if name == "" && peer.Manual || peer.Priority < prio {
+			continue
+		}
+		if s, ok := v.sender(p.Name, t.Epoch); ok && (s.Flush >= at || peer.Priority > prio) {
+			best, at, prio = p.Name, s.Flush, peer.Priority
 		}
 	}
 	switch {

@@ -10,10 +10,11 @@ func TestPropertiesNoticeMutants(t *testing.T) {
 	open := map[Mutation]string{
 		WithoutCertificate: "C1", WithoutNarrowingFlush: "C2", WithoutOpening: "C3", WithoutReceiverGone: "C4",
 		WithoutWALEpoch: "C7", WithoutSwapFirst: "degrading", WithoutBothValues: "H2",
-		WithoutTheRest: "last word",
+		WithoutTheRest:       "last word",
+		WithoutStandingAside: "a takeover during a restore", WithoutTail: "a restore that loses commits",
 	}
 	seen := map[Verb]int{}
-	for i := 0; i < views && (len(open) > 0 || i < 30000); i++ {
+	for i := 0; i < views; i++ {
 		v := gen.Example(i)
 		for _, a := range Decide(v).Actions {
 			seen[a.Verb]++
@@ -33,7 +34,8 @@ func TestPropertiesNoticeMutants(t *testing.T) {
 	}
 	t.Log(seen)
 	for _, verb := range []Verb{ReadStore, Settle, Swap, Withdraw, Promise, DropPromise, CutUpstream, EndReceiver, ReadPosition, StartStandby,
-		StartFounding, Stop, HandOver, Promote, WriteControl, SetSync, Probe, EndSenders, Follow, Rewind, Clone, Answer, ArchiveTail, FetchWAL} {
+		StartFounding, Stop, HandOver, Promote, WriteControl, SetSync, Probe, EndSenders, Follow, Rewind, Clone, Answer,
+		ArchiveEnd, FetchWAL, ArchiveTail, RestoreData, RecoverToEnd, UndoRestore} {
 		if seen[verb] == 0 {
 			t.Errorf("%s is never asked for: the views are too narrow", verb)
 		}

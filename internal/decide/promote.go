@@ -33,6 +33,9 @@ func promote(v *View) (Decision, bool) {
 		return do(Action{Verb: StartStandby}, "starting PostgreSQL, to promote it"), true
 	case l.Postgres != cluster.PostgresStandby:
 		return wait("PostgreSQL is %s; it is promoted as soon as it answers", l.Postgres), true
+	case l.Restore.ID != "" && l.Restore.ID == b.Restored && !l.Restore.Done && l.Restore.Replayed < b.ForkLSN:
+		// Started again since it won: what it recovers to lies there still.
+		return wait("recovering to %s again, before promoting", b.ForkLSN), true
 	case !l.Final:
 		return do(Action{Verb: ReadPosition}, "reading where the WAL ends, before promoting"), true
 	case l.WAL.Epoch == t.Epoch:

@@ -50,11 +50,37 @@ func anyTerm(t *rapid.T) *cluster.Term {
 		}
 	}
 	n.K = min(len(n.Sync), rapid.IntRange(0, 2).Draw(t, "k"))
+	if rapid.IntRange(0, 7).Draw(t, "restore") == 0 {
+		n.Restore = anyRestore(t)
+		if rapid.Bool().Draw(t, "live") {
+			n.Restore.Timeline = n.Current().Timeline
+		}
+	}
+	if rapid.IntRange(0, 7).Draw(t, "restored") == 0 {
+		n.History[len(n.History)-1].Restored = "o1"
+	}
 	n.LastOpenLeader = anyMember(t, rapid.SampledFrom(nodes).Draw(t, "last"))
 	if n.Open {
 		n.LastOpenLeader.Name = n.Leader
 	}
 	return n
+}
+
+func anyRestore(t *rapid.T) *cluster.Restore {
+	r := &cluster.Restore{ID: rapid.SampledFrom([]string{"o1", "o1", "o2"}).Draw(t, "order"), Timeline: 1, Set: "F1",
+		Type: rapid.SampledFrom([]string{"default", "time", "xid"}).Draw(t, "type"), Touched: rapid.IntRange(0, 3).Draw(t, "touched") > 0, KeepOld: rapid.Bool().Draw(t, "keep")}
+	if r.Type != "default" {
+		r.Target = "x"
+	}
+	return r
+}
+
+func anyLocalRestore(t *rapid.T) LocalRestore {
+	b := func(what string) bool { return rapid.Bool().Draw(t, what) }
+	rare := func(what string) bool { return rapid.IntRange(0, 3).Draw(t, what) == 0 }
+	return LocalRestore{ID: rapid.SampledFrom([]string{"", "o1", "o1", "o2"}).Draw(t, "begun"), Tail: cluster.LSN(rapid.SampledFrom([]int{0x100, 0x300}).Draw(t, "tail")),
+		Touched: b("touched here"), Restored: !rare("data missing"), Done: rare("done"), ToEnd: rare("to end"),
+		Replayed: cluster.LSN(rapid.SampledFrom([]int{0, 0x200, 0x300}).Draw(t, "replayed")), Paused: rare("paused")}
 }
 
 func anyMember(t *rapid.T, name string) cluster.Member {
@@ -141,20 +167,27 @@ func anyView() *rapid.Generator[*View] {
 		v.Store = Store{Reachable: !rare("away"), ReadAge: anyAge().Draw(t, "read"), Term: term, Rev: 5, Unsettled: rare("unsettled"),
 			RolledBack: rare("rolled back"), Paused: rare("paused"), Lease: Lease{Unchanged: anyAge().Draw(t, "lease")}}
 		if rare("request") {
-			v.Store.Request = &Request{ID: "r", Kind: rapid.SampledFrom([]string{"switchover", "failover", "reinit"}).Draw(t, "kind"),
+			v.Store.Request = &Request{ID: "r", Kind: rapid.SampledFrom([]string{"switchover", "failover", "reinit", "restore", "undo-restore"}).Draw(t, "kind"),
+				Epoch: term.Epoch, Restore: anyRestore(t), By: "somebody", Order: rapid.SampledFrom([]string{"o1", "o2"}).Draw(t, "which"),
 				To: rapid.SampledFrom(nodes).Draw(t, "to"), AcceptDataLoss: rapid.Bool().Draw(t, "loss"), OldPrimaryOff: rapid.Bool().Draw(t, "off"), Age: anyAge().Draw(t, "age")}
 		}
 		v.Local = anyLocal(t, v.Self, term.Epoch)
+		if term.Restore != nil || rare("restored here") {
+			v.Local.Restore = anyLocalRestore(t)
+		}
 		for _, n := range nodes {
 			if n != v.Self {
 				v.Peers = append(v.Peers, anyPeer(t, n, term.Epoch))
 			}
 		}
-		switch role := rapid.SampledFrom([]string{"any", "any", "leader", "leader", "standby", "standby", "former", "leaving", "heir"}).Draw(t, "role"); role {
+		switch role := rapid.SampledFrom([]string{"any", "any", "leader", "leader", "standby", "standby", "former", "opening", "leaving", "heir"}).Draw(t, "role"); role {
 		case "any":
 		case "leaving":
 			plausible(t, v, "leader")
 			leaving(t, v)
+		case "opening":
+			plausible(t, v, "leader")
+			v.Store.Term.Open, v.Local.Written, v.Local.Sync = false, false, Sync{Setting: cluster.HoldCommits(), Proved: true}
 		case "former":
 			plausible(t, v, "standby")
 			v.Local.Former, v.Local.Postgres, v.Local.TreeEmpty, v.Local.Upstream = true, cluster.PostgresDown, true, ""
@@ -163,6 +196,10 @@ func anyView() *rapid.Generator[*View] {
 			heirTo(t, v)
 		default:
 			plausible(t, v, role)
+		}
+		v.Local.Manual, v.Local.Priority = rare("manual"), rapid.IntRange(0, 2).Draw(t, "priority")
+		for i := range v.Peers {
+			v.Peers[i].Manual, v.Peers[i].Priority = rare("manual"), rapid.IntRange(0, 2).Draw(t, "priority")
 		}
 		return v
 	})
@@ -191,6 +228,14 @@ func plausible(t *rapid.T, v *View, role string) {
 	}
 	if role == "standby" {
 		l.Postgres, l.Leads = cluster.PostgresStandby, 0
+		if rapid.IntRange(0, 3).Draw(t, "stopped") == 0 {
+			l.Postgres, l.TreeEmpty = cluster.PostgresDown, true
+		}
+		return
+	}
+	if term.Restore != nil { // it has stopped for it
+		l.Postgres, l.Leads, l.TreeEmpty, l.Restore.Done = rapid.SampledFrom([]cluster.PostgresState{cluster.PostgresDown, cluster.PostgresStandby}).Draw(t, "restoring"), 0, true, false
+		l.Restore.ID, l.Upstream, term.Leader = rapid.SampledFrom([]string{term.Restore.ID, term.Restore.ID, ""}).Draw(t, "begun"), "", v.Self
 		return
 	}
 	term.Leader, l.Postgres, l.Leads, l.Promised = v.Self, cluster.PostgresPrimary, term.Epoch, 0
@@ -231,6 +276,10 @@ func heirTo(t *rapid.T, v *View) {
 func copied(v *View) *View {
 	c := *v
 	c.Store.Term = v.Store.Term.Clone()
+	if r := v.Store.Request; r != nil {
+		q := *r
+		c.Store.Request = &q
+	}
 	c.Local.Senders, c.Peers = slices.Clone(v.Local.Senders), slices.Clone(v.Peers)
 	c.Local.Sync.Setting.Names, c.Local.Sync.Old = slices.Clone(v.Local.Sync.Setting.Names), slices.Clone(v.Local.Sync.Old)
 	return &c
@@ -281,6 +330,9 @@ func unsafe(v *View, a Action) string {
 	if v.Store.Unsettled && a.Verb != Settle && a.Verb != Stop {
 		return "an outcome is unknown (H2)"
 	}
+	if why := unsafeWhileRestoring(v, a); why != "" {
+		return why
+	}
 	switch a.Verb {
 	case Swap, Create, Withdraw:
 		return unsafeTerm(v, a.Term)
@@ -316,7 +368,7 @@ func unsafe(v *View, a Action) string {
 		if l.Upstream != "" || l.Receiver || !l.Final || l.Promised != t.Epoch {
 			return "two sources of WAL at once (C4)"
 		}
-	case ArchiveTail:
+	case ArchiveEnd:
 		if t.Leader != v.Self || l.Postgres != cluster.PostgresDown || !l.Final || l.Promised != t.Epoch {
 			return "WAL that may still grow, or is not the epoch's (T11)"
 		}
@@ -324,6 +376,90 @@ func unsafe(v *View, a Action) string {
 		if !leads {
 			return "it does not lead"
 		}
+	}
+	return ""
+}
+
+// unsafeWhileRestoring: an order stands, so nobody but the leader does anything
+// to the way back, and the leader nothing before it is written.
+func unsafeWhileRestoring(v *View, a Action) string {
+	l, t := &v.Local, v.Store.Term
+	mine := t.Restore != nil && t.Leader == v.Self && l.Restore.ID == t.Restore.ID
+	switch a.Verb {
+	case RestoreData:
+		if !mine || !t.Restore.Touched || l.Postgres.Up() || l.Restore.Tail == 0 {
+			return "data is replaced without an order that everybody knows of"
+		}
+	case RecoverToEnd:
+		if !mine || t.Restore.Everything() || l.Restore.Replayed < l.Restore.Tail || t.Restore.Timeline != t.Current().Timeline {
+			return "the target is given up before all was replayed"
+		}
+	case ArchiveTail:
+		if t.Restore == nil || t.Leader != v.Self || l.Postgres.Up() || !l.TreeEmpty {
+			return "its WAL still grows, or nobody wants it"
+		}
+	case UndoRestore:
+		if mine || l.Restore.Touched && l.Postgres.Up() {
+			return "the order stands, or PostgreSQL runs on what is removed"
+		}
+	}
+	if t.Restore == nil {
+		return ""
+	}
+	switch a.Verb {
+	case Settle, Swap, Answer, Stop, CutUpstream, EndReceiver, DropPromise, ArchiveTail, RestoreData, RecoverToEnd, UndoRestore:
+		return ""
+	case StartStandby, ReadPosition:
+		if mine && l.Restore.Restored {
+			return ""
+		}
+	}
+	return "the herd is being restored"
+}
+
+func unsafeOrder(v *View, n *cluster.Term) string {
+	t, l, r := v.Store.Term, &v.Local, v.Store.Request
+	switch {
+	case !slices.Equal(n.Sync, t.Sync) || n.K != t.K || n.Open != t.Open || n.LastOpenLeader != t.LastOpenLeader || !slices.Equal(n.Promises, t.Promises):
+		return "an order changes nothing else"
+	case t.Restore == nil: // given
+		if !t.Open || t.Leader != v.Self || l.Leads != t.Epoch || r == nil || r.Kind != "restore" || n.Restore.Touched {
+			return "nobody asked the leader for it"
+		}
+	case n.Restore == nil: // withdrawn
+		if r == nil || r.Kind != "undo-restore" || r.Order != t.Restore.ID {
+			return "nobody asked to undo it"
+		}
+		have := 0
+		for _, m := range t.Sync {
+			if p, ok := v.peer(m.Name); m == v.me() || ok && p.Age < v.Spec.SuspectAfter && p.Instance == m.Instance {
+				have++
+			}
+		}
+		if t.Restore.Touched && !t.Restore.KeepOld && (t.K == 0 || have < t.Needed()) {
+			return "nobody has what was acknowledged"
+		}
+	case t.Leader != v.Self || l.Restore.ID != t.Restore.ID || l.Restore.Tail == 0 || !n.Restore.Same(t.Restore) || n.Restore.ID != t.Restore.ID:
+		return "the order is altered, or the end of the WAL is not archived"
+	}
+	return ""
+}
+
+// unsafeRestored: the epoch that a restore begins.
+func unsafeRestored(v *View, n *cluster.Term) string {
+	t, l := v.Store.Term, &v.Local
+	b, m := n.Current(), &l.Restore
+	switch {
+	case t.Leader != v.Self || m.ID != t.Restore.ID || !m.Restored || l.Postgres != cluster.PostgresStandby || l.Poisoned:
+		return "nothing was restored here"
+	case (t.Restore.Everything() || m.ToEnd) && m.Replayed < m.Tail:
+		return "acknowledged commits are missing"
+	case !t.Restore.Everything() && !m.ToEnd && !m.Paused:
+		return "the target was not reached"
+	case n.Restore != nil || b.Restored != t.Restore.ID || len(n.Sync) != 0 || n.K != 0 || n.LastOpenLeader != v.me() || n.Open:
+		return "somebody counts who may have diverged"
+	case b.Parent != l.WAL.Epoch || b.ForkLSN != l.WAL.LSN || b.Timeline != t.NextTimeline() || !l.Final || b.Parent == 0:
+		return "the branch is not where replay ended"
 	}
 	return ""
 }
@@ -370,10 +506,14 @@ func unsafeTerm(v *View, n *cluster.Term) string {
 		return "epochs go up one by one"
 	case n.Epoch == t.Epoch && len(n.History) != len(t.History):
 		return "the history of an epoch was rewritten"
+	case n.Epoch == t.Epoch+1 && t.Restore != nil:
+		return unsafeRestored(v, n)
 	case n.Epoch == t.Epoch+1:
 		return unsafeWin(v, n)
 	case n.Leader != t.Leader:
 		return "a new leader is a new epoch"
+	case n.Restore != t.Restore && (n.Restore == nil || t.Restore == nil || *n.Restore != *t.Restore):
+		return unsafeOrder(v, n)
 	}
 	same := slices.Equal(n.Sync, t.Sync) && n.K == t.K && n.Open == t.Open
 	if same {
@@ -464,6 +604,9 @@ func unsafeWin(v *View, n *cluster.Term) string {
 		if p.For == v.Self && p.Node == t.LastOpenLeader.Name && p.Instance == t.LastOpenLeader.Instance && !l.WAL.Less(p.Position()) {
 			return ""
 		}
+	}
+	if l.Manual && t.Leader != v.Self && !wanted(v) {
+		return "nobody ordered that it takes over"
 	}
 	have := 0
 	for _, m := range t.Sync {

@@ -62,7 +62,7 @@ func newScenario() *scenario {
 	s := &scenario{}
 	s.v.Spec, s.v.Nonce = testSpec(), "fresh"
 	s.v.Store = Store{Reachable: true, Rev: 10}
-	s.v.Local = Local{SystemID: "1", AgentFor: time.Hour, MayLead: true, TreeEmpty: true, Postgres: cluster.PostgresDown,
+	s.v.Local = Local{SystemID: "1", AgentFor: time.Hour, MayLead: true, Priority: 100, TreeEmpty: true, Postgres: cluster.PostgresDown,
 		SilentFor: time.Hour, WithdrawnAgo: time.Hour}
 	return s
 }
@@ -231,8 +231,19 @@ func (s *scenario) requestWord(k, val string) error {
 	switch k {
 	case "none":
 		s.v.Store.Request = nil
-	case "switchover", "failover", "reinit":
+	case "switchover", "failover", "reinit", "undo-restore":
 		r.Kind = k
+	case "restore": // of everything, planned in the epoch of the term
+		r.Kind, r.Restore = k, &cluster.Restore{Type: "default", Set: "F1", Timeline: s.v.Store.Term.Current().Timeline}
+		r.Epoch = s.v.Store.Term.Epoch
+	case "time":
+		r.Restore.Type, r.Restore.Target = k, val
+	case "epoch":
+		r.Epoch = uint64(num(val))
+	case "order":
+		r.Order = val
+	case "id":
+		r.ID = val
 	case "to":
 		r.To = val
 	case "accept-data-loss":
@@ -283,6 +294,19 @@ func (s *scenario) termWord(k, val string) error {
 		t.LastOpenLeader = member(val)
 	case "promises":
 		return s.promises(t, val)
+	case "restore": // restore=r1 of everything, restore=none
+		t.Restore = &cluster.Restore{ID: val, Type: "default", Set: "F1", Timeline: t.Current().Timeline}
+		if val == "none" {
+			t.Restore = nil
+		}
+	case "time", "name":
+		t.Restore.Type, t.Restore.Target = k, val
+	case "touched":
+		t.Restore.Touched = true
+	case "keep-old":
+		t.Restore.KeepOld = true
+	case "restored": // the order that began the epoch
+		t.History[len(t.History)-1].Restored = val
 	case "lost":
 		n, l, _ := strings.Cut(val, ":")
 		t.Lost = &cluster.Lost{Node: n, From: lsn(l)}

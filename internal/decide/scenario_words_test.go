@@ -67,6 +67,8 @@ func (s *scenario) localWord(k, val string) error {
 		l.MayLead = yes
 	case "leaving":
 		l.Leaving = yes
+	case "manual":
+		l.Manual = yes
 	case "instance":
 		l.Instance = val
 	case "system":
@@ -108,10 +110,43 @@ func (s *scenario) localValue(k, val string) error {
 		l.Remade = uint64(num(val))
 	case "withdrawals":
 		l.Withdrawals = num(val)
+	case "priority":
+		l.Priority = num(val)
 	default:
+		if ok := s.restoreWord(k, val); ok {
+			return nil
+		}
 		return s.localAge(k, val)
 	}
 	return nil
+}
+
+// restoreWord is how far a restore has come here.
+func (s *scenario) restoreWord(k, val string) bool {
+	m := &s.v.Local.Restore
+	switch k {
+	case "order":
+		m.ID = strings.TrimPrefix(val, "none")
+	case "tail":
+		m.Tail = lsn(val)
+	case "touched":
+		m.Touched = val == "true"
+	case "restored":
+		m.Restored = val == "true"
+	case "done":
+		m.Done = val == "true"
+	case "to-end":
+		m.ToEnd = val == "true"
+	case "replayed":
+		m.Replayed = lsn(val)
+	case "paused":
+		m.Paused = val == "true"
+	case "obstacle":
+		m.Obstacle = val
+	default:
+		return false
+	}
+	return true
 }
 
 func (s *scenario) localAge(k, val string) error {
@@ -134,7 +169,7 @@ func (s *scenario) peerWords(name string, words []string) error {
 	if i < 0 {
 		p := Peer{GuardianAge: time.Hour}
 		p.Node, p.Kind, p.Instance, p.MayLead, p.StoreOK = name, "data", "i-"+name, true, true
-		p.Postgres = cluster.PostgresStandby
+		p.Postgres, p.Priority = cluster.PostgresStandby, 100
 		s.v.Peers = append(s.v.Peers, p)
 		slices.SortFunc(s.v.Peers, func(a, b Peer) int { return strings.Compare(a.Node, b.Node) })
 		i = slices.IndexFunc(s.v.Peers, func(p Peer) bool { return p.Node == name })
@@ -181,6 +216,10 @@ func peerWord(p *Peer, k, val string) error {
 		p.Frozen = uint64(num(val))
 	case "may-lead":
 		p.MayLead = val == "true"
+	case "manual":
+		p.Manual = val == "true"
+	case "priority":
+		p.Priority = num(val)
 	case "rejoin":
 		p.Rejoin = val
 	case "cannot":

@@ -39,6 +39,8 @@ func freezeIfUseful(v *View, why string) Decision {
 	switch {
 	case !mayClaim(v):
 		return wait("%s; this node cannot take over: %s", why, noClaim(v))
+	case waitsForOrder(v):
+		return wait("%s; %s", why, onlyByOrder(v))
 	case l.Withdrawals > 0 && l.WithdrawnAgo < backOff(v):
 		return wait("%s; an earlier promise was of no use, waiting before the next", why)
 	case !enoughLikely(v):

@@ -95,6 +95,9 @@ func freeze(v *View) Decision {
 		return d
 	}
 	if why, ok := mayWin(v); ok {
+		if who := yieldsTo(v); who != "" {
+			return wait("could take over; %s has as much and a higher priority", who)
+		}
 		n := won(v, position(v), why)
 		return do(Action{Verb: Swap, Term: n, Note: "won"}, "taking over: %s", why)
 	}
@@ -156,7 +159,8 @@ func memberPromise(t *cluster.Term, m cluster.Member) bool {
 // WAL from a greater member that may not lead belongs here, see M4.)
 func mayWin(v *View) (string, bool) {
 	t, at := v.Store.Term, position(v)
-	if !v.Local.MayLead && t.Leader != v.Self { // the leader that stopped may always come back
+	back := t.Leader == v.Self // the leader that stopped may always come back
+	if !v.Local.MayLead && !back {
 		return "", false
 	}
 	for _, p := range t.Promises {
@@ -164,6 +168,9 @@ func mayWin(v *View) (string, bool) {
 			p.Instance == t.LastOpenLeader.Instance && !at.Less(p.Position()) {
 			return "switchover from " + p.Node, true
 		}
+	}
+	if v.Local.Manual && !back && !wanted(v) {
+		return "", false
 	}
 	if p, heard := lastWord(v); heard && (!at.Less(p.Position()) || v.without(WithoutTheRest)) {
 		return "takeover from " + p.Node + ", which was stopped in order", true
@@ -178,6 +185,51 @@ func mayWin(v *View) (string, bool) {
 		return "", false
 	}
 	return "takeover from " + t.Leader, true
+}
+
+// wanted: an operator has ordered that this node leads.
+func wanted(v *View) bool {
+	r := v.Store.Request
+	return r != nil && r.To == v.Self && (r.Kind == "failover" || r.Kind == "switchover")
+}
+
+// waitsForOrder says why a node whose failover is manual does not even promise:
+// nobody else who could take over by himself would have a use for it.
+func waitsForOrder(v *View) bool {
+	if !v.Local.Manual || wanted(v) {
+		return false
+	}
+	for _, m := range v.Store.Term.Sync {
+		if p, ok := v.peer(m.Name); ok && m.Name != v.Self && alive(v, m) && p.MayLead && !p.Manual {
+			return false
+		}
+	}
+	return true
+}
+
+func onlyByOrder(v *View) string {
+	if v.Local.Priority == 0 {
+		return "this node has priority 0 and never leads"
+	}
+	return "failover is manual here: manada failover " + v.Self + " lets it take over"
+}
+
+// yieldsTo names a member that is as good, is preferred, and has promised too:
+// it is given a moment to win.
+func yieldsTo(v *View) string {
+	t, at := v.Store.Term, position(v)
+	if wanted(v) || t.Leader == v.Self || v.Local.PromisedFor > v.Spec.WithdrawAfter/4 {
+		return ""
+	}
+	for _, m := range t.Sync {
+		p, ok := v.peer(m.Name)
+		promise, _ := t.PromiseOf(m.Name)
+		if ok && m.Name != v.Self && alive(v, m) && p.MayLead && !p.Manual && p.Priority > v.Local.Priority &&
+			memberPromise(t, m) && !promise.Position().Less(at) {
+			return m.Name
+		}
+	}
+	return ""
 }
 
 // greatest says whether this node has at least as much as each of enough

@@ -57,7 +57,7 @@ func won(v *View, at cluster.Position, reason string) *cluster.Term {
 	t := v.Store.Term
 	n := t.Clone()
 	n.Epoch, n.Leader, n.Open = t.Epoch+1, v.Self, false
-	n.Promises = nil
+	n.Promises, n.Restore = nil, nil
 	n.Reason = reason
 	if n.Lost != nil && n.Lost.Node == v.Self {
 		n.Lost = nil // it was made anew since, or could not win
@@ -100,5 +100,28 @@ func resynced(t *cluster.Term, members []cluster.Member, k int, reason string) *
 	slices.SortFunc(n.Sync, func(a, b cluster.Member) int { return cmp(a.Name, b.Name) })
 	n.K = min(k, len(members))
 	n.Reason = reason
+	return n
+}
+
+// restored is the epoch that begins where the recovery of a restore ended. Who
+// was waited for has WAL that may lie past that point, and the leader's directory
+// is another one: nobody counts before he is certified.
+func restored(v *View) *cluster.Term {
+	t := v.Store.Term
+	n := won(v, v.Local.WAL, "restored to "+t.Restore.To()+" from backup "+t.Restore.Set)
+	n.Sync, n.K, n.LastOpenLeader = nil, 0, v.me()
+	n.History[len(n.History)-1].Restored = t.Restore.ID
+	return n
+}
+
+// unordered withdraws the order of a restore; all else stays, and the ordinary
+// rules decide who leads on.
+func unordered(t *cluster.Term, by string) *cluster.Term {
+	n := t.Clone()
+	n.Restore = nil
+	n.Reason = "the restore was undone"
+	if by != "" {
+		n.Reason += " by " + by
+	}
 	return n
 }

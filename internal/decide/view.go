@@ -70,8 +70,12 @@ type Lease struct {
 // Request is an operator's wish.
 type Request struct {
 	ID             string
-	Kind           string // "switchover", "failover" or "reinit"
+	Kind           string // "switchover", "failover", "reinit", "restore" or "undo-restore"
 	To             string
+	By             string
+	Epoch          uint64           // of a restore: the one in which its plan was made
+	Restore        *cluster.Restore // what is to be restored
+	Order          string           // of undo-restore: which order
 	AcceptDataLoss bool
 	OldPrimaryOff  bool
 	// Tried: a leader has stopped for it once.
@@ -144,11 +148,35 @@ type Local struct {
 	StuckFor     time.Duration
 	ControlNonce string
 
+	Restore LocalRestore
 	Sync    Sync
 	Senders []cluster.Sender
 	// Stalled is why nothing can be committed here ("" when it can).
 	Stalled string
 	MayLead bool
+	// Manual: it takes over only when an operator orders it. Priority decides
+	// among equals.
+	Manual   bool
+	Priority int
+}
+
+// LocalRestore is how far this node has come with the order of a restore.
+type LocalRestore struct {
+	ID string // of the order that was begun here, "" if none
+	// Tail is where the WAL ended that the leader had; all of it is archived.
+	Tail cluster.LSN
+	// Touched: the data directory has been altered or moved aside. Restored: the
+	// backup's data is in place. Done: it was promoted since, nothing of the
+	// recovery is left.
+	Touched, Restored, Done bool
+	// ToEnd: the time that was asked for lies after the last commit.
+	ToEnd bool
+	// Replayed is how far recovery has come, Paused that it stopped at its target.
+	Replayed cluster.LSN
+	Paused   bool
+	// Obstacle is the setting at which replay stopped without being there: it is
+	// lower than the primary's was. A start takes what pg_control asks for.
+	Obstacle string
 }
 
 // Sync is the setting of synchronous_standby_names as rendered here.
@@ -191,6 +219,8 @@ const (
 	WithoutSwapFirst                           // degrade swaps before it clears
 	WithoutBothValues                          // H2
 	WithoutTheRest                             // an heir by the last word fetches what it lacks
+	WithoutStandingAside                       // a restore is ordered
+	WithoutTail                                // a restore brings back everything
 )
 
 func (v *View) without(m Mutation) bool { return v.Without&m != 0 }

@@ -21,6 +21,12 @@ type Seen struct {
 type Expected struct {
 	Name string
 	Kind string // as Beat.Kind
+	// What it was registered with, for the status.
+	ID       int
+	Location string
+	Address  string
+	Failover string
+	Priority *int
 }
 
 // Store is what is known of the voters.

@@ -129,6 +129,7 @@ func TestBuildConditions(t *testing.T) {
 		{"archive", func(in *Input) { in.Backup.ArchiveErr, in.Backup.WaitingSegments = "x", ptr[int64](9) }, "degraded", 3, "master", []string{"M-B01", "M-B02"}},
 		{"backupd gone", func(in *Input) { in.Backup.Unreachable = "x" }, "degraded", 3, "master", []string{"M-B07 backup"}},
 		{"failed jobs", func(in *Input) { in.Backup.BackupErr, in.Backup.TestErr = "x", "y" }, "degraded", 3, "master", []string{"M-B05", "M-B06"}},
+		{"missed", func(in *Input) { in.Backup.Missed = "full backup of 2026-11-22 01:00Z: no primary" }, "degraded", 3, "master", []string{"M-B09"}},
 		{"said by a node", func(in *Input) {
 			in.Nodes["slave"].Beat.Conditions = []cluster.Condition{Say(SlotLostWAL, "slave", "lsn", "0/3000000"), Say(SlotLostWAL, "slave", "lsn", "0/3000000")}
 		}, "degraded", 3, "master", []string{"M-R12 slave"}},
@@ -358,5 +359,27 @@ func TestEveryConstantIsInTheCatalogue(t *testing.T) {
 	}
 	if reflect.ValueOf(byCode).Len() != n {
 		t.Errorf("codes repeat")
+	}
+}
+
+// A herd that is being restored is down, says how far it is, and does not call
+// a fault what was stopped for it.
+func TestRestoring(t *testing.T) {
+	in := herd()
+	in.Term.Restore = &cluster.Restore{ID: "r1", Type: "time", Target: "2026-11-22 04:00:00+00", Set: "20261122-030000F"}
+	in.Term.K, in.Term.Sync = 0, nil
+	m, s := in.Nodes["master"].Beat, in.Nodes["slave"].Beat
+	m.Postgres, m.Leads, m.CannotCommit, m.Op = cluster.PostgresDown, 0, "the herd is being restored", "restoring 20261122-030000F 43%"
+	s.Postgres, s.Streaming, s.Upstream = cluster.PostgresDown, false, ""
+	st := Build(in)
+	if st.Health != cluster.HealthDown || st.Primary != "" || len(st.Conditions) != 1 || st.Conditions[0].Code != string(Restoring) {
+		t.Fatalf("%s, primary %q: %v", st.Health, st.Primary, st.Conditions)
+	}
+	if c := st.Conditions[0]; !strings.Contains(c.Text, "to time 2026-11-22 04:00:00+00 by master: restoring 20261122-030000F 43%") || !strings.Contains(c.Hint, "--undo") {
+		t.Errorf("it says %+v", c)
+	}
+	stale(in, "master", time.Minute)
+	if c := Build(in).Conditions[0]; !strings.Contains(c.Text, "it goes on when it is back") {
+		t.Errorf("the restoring host is silent: %+v", c)
 	}
 }

@@ -39,7 +39,7 @@ var backupEntries = []Entry{
 	{
 		Code: BackupOld, Severity: cluster.Warning, Title: "The last backup is too old",
 		Text: "the last backup ended {age}",
-		Hint: "take one now:  manada backup ; then see the schedule of backupd",
+		Hint: "take one now:  manada backup ; backup.schedule makes them by themselves",
 		Args: []string{"age"},
 		Doc:  "No backup was completed for more than 8 days. Restores replay more and more WAL.",
 	},

@@ -24,6 +24,8 @@ const (
 	NobodyAnswers       Code = "M-R18"
 	LeaderSuspected     Code = "M-R19"
 	ForeignDirectory    Code = "M-R20"
+	Restoring           Code = "M-R21"
+	RestoreFails        Code = "M-R22"
 )
 
 var roleEntries = []Entry{
@@ -177,5 +179,22 @@ var roleEntries = []Entry{
 		Args: []string{"found", "herd"},
 		Doc: "What stands in the place of the node's data was made by another initdb: a wrong disk, a wrong data_dir, or another " +
 			"herd's. PostgreSQL is not started there, and nothing is rewound, cloned over or removed.",
+	},
+	{
+		Code: Restoring, Severity: cluster.Fatal, Title: "The herd is being restored",
+		Text: "the herd is being restored to {target} by {node}: {phase}",
+		Hint: "it goes on by itself; watch it:  manada restore --herd --resume ; or end it:  manada restore --herd --undo",
+		Args: []string{"target", "phase"},
+		Doc: "An operator ordered it. Nobody takes over meanwhile and no client is served: the primary has stopped, its data is " +
+			"replaced by a backup's and recovered; the other nodes keep theirs, which is the way back, until the next epoch begins. " +
+			"Whoever is killed goes on when it is back.",
+	},
+	{
+		Code: RestoreFails, Severity: cluster.Fatal, Title: "A step of the restore fails",
+		Text: "restoring fails on {node}: {why}",
+		Hint: "mend it, and it goes on by itself; or  manada restore --herd --undo",
+		Args: []string{"why"},
+		Doc: "The step is tried again every second. A target that recovery cannot reach fails for ever: undo the restore and choose " +
+			"another.",
 	},
 }

@@ -47,6 +47,8 @@ func (b *builder) leadership() []cluster.Condition {
 	switch {
 	case t == nil:
 		cs = append(cs, Say(NoPrimary, "", "why", "no term record is known"))
+	case t.Restore != nil:
+		cs = append(cs, Say(Restoring, t.Leader, "target", t.Restore.To(), "phase", b.restorePhase()))
 	case !t.Open && b.node(t.Leader).beat == nil:
 		cs = append(cs, Say(NoPrimary, t.Leader, "why",
 			fmt.Sprintf("%s won epoch %d, did not open it and is unreachable", t.Leader, t.Epoch)))
@@ -64,6 +66,18 @@ func (b *builder) leadership() []cluster.Condition {
 		cs = append(cs, b.notLeading(b.node(t.Leader)))
 	}
 	return append(cs, b.rivals()...)
+}
+
+// restorePhase is what the leader does for the restore.
+func (b *builder) restorePhase() string {
+	n := b.node(b.term.Leader)
+	switch {
+	case n.beat == nil:
+		return n.name + " is unreachable, " + lastHeard(n.heard, n.age) + "; it goes on when it is back"
+	case n.beat.Op != "":
+		return n.beat.Op
+	}
+	return strings.TrimPrefix(n.beat.Reason, "restore: ")
 }
 
 // notLeading says what the leader of an open epoch does instead of leading.
@@ -119,6 +133,9 @@ func (b *builder) aboutNode(n *node) []cluster.Condition {
 		return []cluster.Condition{Say(AgentDown, n.name)}
 	}
 	var cs []cluster.Condition
+	if b.term != nil && b.term.Restore != nil && n.kind == "data" {
+		return nil // it is stopped on purpose
+	}
 	switch n.state {
 	case cluster.StateDown:
 		cs = append(cs, Say(PostgresDown, n.name, "state", postgresWord(n.beat.Postgres)))
@@ -177,7 +194,7 @@ func (b *builder) behind(n *node) string {
 // durability: does a commit wait for as many as it should?
 func (b *builder) durability() []cluster.Condition {
 	t := b.term
-	if t == nil || !t.Open || t.Durability == cluster.Async {
+	if t == nil || !t.Open || t.Restore != nil || t.Durability == cluster.Async {
 		return nil
 	}
 	data := 0

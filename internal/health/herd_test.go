@@ -38,7 +38,7 @@ func herd() Input {
 			"slave":  {Beat: slave, Age: 0},
 			"backup": {Beat: backup, Age: 520 * time.Millisecond},
 		},
-		Expected: []Expected{{"master", "data"}, {"slave", "data"}, {"backup", "witness"}},
+		Expected: []Expected{{Name: "master", Kind: "data"}, {Name: "slave", Kind: "data"}, {Name: "backup", Kind: "witness"}},
 		Store:    &Store{StoreStatus: cluster.StoreStatus{Voters: 3, Up: 3, Leader: "slave"}},
 		Backup: &Backup{Host: "backup", BackupStatus: cluster.BackupStatus{
 			Last:           &cluster.BackupLabel{Label: "20261122-030000F", Type: "full", Stop: now.Add(-2*time.Hour - 5*time.Minute)},

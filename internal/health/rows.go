@@ -8,6 +8,12 @@ import (
 func (b *builder) row(n *node) cluster.NodeStatus {
 	n.state = b.state(n)
 	r := cluster.NodeStatus{Name: n.name, Role: b.role(n), State: n.state, Sync: b.sync(n)}
+	for _, e := range b.in.Expected {
+		if e.Name == n.name {
+			r.ID, r.Location, r.Address, r.Failover, r.Priority = e.ID, e.Location, e.Address, e.Failover, e.Priority
+		}
+	}
+	r.Former = b.former(n, r.Sync)
 	if n.heard {
 		ms := n.age.Milliseconds()
 		r.SeenMS = &ms
@@ -15,7 +21,7 @@ func (b *builder) row(n *node) cluster.NodeStatus {
 	if n.beat == nil || n.kind != "data" {
 		return r
 	}
-	r.Timeline, r.LSN, r.Op = n.beat.Timeline, n.beat.WAL.LSN, n.beat.Op
+	r.Timeline, r.LSN, r.Op, r.Postgres = n.beat.Timeline, n.beat.WAL.LSN, n.beat.Op, n.beat.Postgres
 	if r.Role == cluster.RoleStandby {
 		r.LagBytes = b.lag(n)
 		n.lagged = r.LagBytes
@@ -108,6 +114,24 @@ func (b *builder) quarantined(n *node) bool {
 		return false
 	}
 	return !(n.beat.Streaming && n.beat.Certified == b.term.Epoch)
+}
+
+// former says whether the node led before the present leader and, as far as is
+// known, has not followed since: the last word of it counts, however old.
+func (b *builder) former(n *node, sync string) bool {
+	t := b.term
+	if t == nil || n.kind != "data" || t.Leader == n.name || sync == cluster.SyncMember {
+		return false
+	}
+	if beat := b.in.Nodes[n.name].Beat; beat != nil && beat.Certified == t.Epoch {
+		return false
+	}
+	for i := len(t.History) - 1; i >= 0; i-- {
+		if l := t.History[i].Leader; l != t.Leader {
+			return l == n.name
+		}
+	}
+	return false
 }
 
 // sync answers whether commits wait for the node. A fresh beat must show the

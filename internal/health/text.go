@@ -138,6 +138,8 @@ func Failover(s cluster.Status) string {
 		return "not safe: no standby holds the newest commits"
 	case s.Paused:
 		return "not automatic: the herd is paused"
+	case has(s, Restoring):
+		return "none: the herd is being restored"
 	case has(s, StoreNoQuorum):
 		return "not possible: the store has no quorum"
 	case has(s, StoreRolledBack):
@@ -148,19 +150,47 @@ func Failover(s cluster.Status) string {
 	if len(able) < need {
 		return fmt.Sprintf("not possible now: it takes %d of %s, %s", need, strings.Join(s.Sync, ", "), countAble(len(able)))
 	}
+	able, why := byItself(s, able)
+	if len(able) == 0 {
+		return "not automatic: " + why
+	}
 	return fmt.Sprintf("safe: %s can take over without losing a commit", strings.Join(able, " or "))
 }
 
 // needs says who must be there for a takeover while there is no primary.
 func needs(s cluster.Status) string {
-	if has(s, EpochNotOpen) {
+	switch {
+	case has(s, EpochNotOpen):
 		return "in progress"
+	case has(s, Restoring):
+		return "none: the herd is being restored"
 	}
 	if len(s.Sync) == 0 {
 		return "by the last leader alone, or forced by an operator"
 	}
 	need := max(1, len(s.Sync)-s.K+1)
-	return fmt.Sprintf("takes %d of %s, %s", need, strings.Join(s.Sync, ", "), countAble(len(ableToPromise(s))))
+	able := ableToPromise(s)
+	if auto, why := byItself(s, able); len(able) >= need && len(auto) == 0 {
+		return "waits for an order: " + why
+	}
+	return fmt.Sprintf("takes %d of %s, %s", need, strings.Join(s.Sync, ", "), countAble(len(able)))
+}
+
+// byItself are those of the nodes that take over without an order; why says what
+// is with the others.
+func byItself(s cluster.Status, able []string) (auto []string, why string) {
+	for _, name := range able {
+		n, _ := s.Node(name)
+		switch {
+		case n.Priority != nil && *n.Priority == 0:
+			why = name + " has priority 0 and never leads"
+		case n.Failover == "manual":
+			why = "failover is manual on " + name + ":  manada failover " + name
+		default:
+			auto = append(auto, name)
+		}
+	}
+	return auto, why
 }
 
 func countAble(n int) string {

@@ -72,6 +72,9 @@ func (i *Instance) clone(ctx context.Context, s Source, progress Progress) error
 			return err
 		}
 	}
+	if err := removeFile(i.restoreMarkPath()); err != nil { // it speaks of the directory that was
+		return err
+	}
 	i.log.Info("cloned", "from", s.Node, "ms", time.Since(begun).Milliseconds())
 	return i.clearPoison()
 }

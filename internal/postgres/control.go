@@ -62,6 +62,8 @@ type Control struct {
 	WALBlockSize     uint32
 	SegmentSize      uint64
 	ChecksumsEnabled bool
+	// Wants are the settings of the primary below which a standby's replay stops.
+	Wants map[string]int
 }
 
 // controlLayouts gives the offset of the checksum by pg_control version; what
@@ -120,5 +122,10 @@ func parseControl(b []byte) (Control, error) {
 		BackupStart: cluster.LSN(le.Uint64(b[152:])), BackupEndWanted: b[168] != 0,
 		WALBlockSize: le.Uint32(b[224:]), SegmentSize: uint64(le.Uint32(b[228:])),
 		ChecksumsEnabled: le.Uint32(b[252:]) != 0,
+		Wants: map[string]int{
+			"max_connections": int(le.Uint32(b[180:])), "max_worker_processes": int(le.Uint32(b[184:])),
+			"max_wal_senders": int(le.Uint32(b[188:])), "max_prepared_transactions": int(le.Uint32(b[192:])),
+			"max_locks_per_transaction": int(le.Uint32(b[196:])),
+		},
 	}, nil
 }

@@ -28,6 +28,8 @@ type Observation struct {
 	Remade        uint64 // epoch from whose leader it was rewound or cloned, until it is consistent
 	Promise       *cluster.Promise
 	Poison        *Poison
+	Restore       *RestoreMark // how far an ordered restore has come here
+	RestoreDone   bool         // and that its recovery is over
 
 	// While it answers.
 	Recovering bool // pg_is_in_recovery
@@ -38,6 +40,7 @@ type Observation struct {
 	Inserted   cluster.LSN // a primary's
 	LagMS      *int64      // age of the last replayed commit while behind, else 0
 	Paused     bool        // replay is paused
+	Unfit      string      // replay is paused because of a setting that is too low: which
 
 	Receivers  []int  // pids, from the process table
 	Upstream   string // application_name in the rendered primary_conninfo, "" if none

@@ -51,6 +51,9 @@ func (i *Instance) observeDisk(o *Observation) {
 	note(err)
 	o.Promise, err = i.Promise()
 	note(err)
+	o.Restore, err = i.RestoreMark()
+	note(err)
+	o.RestoreDone = o.Restore != nil && i.restoreDone(o.Restore)
 	m, err := i.readMarks()
 	note(err)
 	o.LedEpoch, o.FormerPrimary, o.Remade = m.LedEpoch, m.FormerPrimary, m.Remade
@@ -89,6 +92,9 @@ func (i *Instance) observeLive(ctx context.Context, o *Observation, st guardian.
 	}
 	i.readMain(o, res)
 	i.readLists(o, res)
+	if o.Paused && o.Restore != nil && o.Control != nil {
+		o.Unfit = i.unfit(ctx, o.Control)
+	}
 	if r, err := i.query(ctx, controlRowSQL); err == nil {
 		o.ControlRow = readControlRow(r[0])
 	} else if code(err) == "" {

@@ -48,6 +48,9 @@ func (i *Instance) promote(ctx context.Context, epoch uint64, timeline cluster.T
 		if err := i.fillTimelines(timeline); err != nil {
 			return 0, err
 		}
+		if err := i.aboutToPromote(timeline); err != nil {
+			return 0, err
+		}
 		if _, err := i.value(ctx, "select pg_promote(false)"); err != nil {
 			return 0, err
 		}

@@ -86,6 +86,9 @@ func (i *Instance) rewind(ctx context.Context, s Source, t *cluster.Term, progre
 	if err := i.finishRemake(i.cfg.DataDir, s.Epoch); err != nil {
 		return err
 	}
+	if err := removeFile(i.restoreMarkPath()); err != nil { // it speaks of the directory that was
+		return err
+	}
 	i.log.Info("rewound", "from", s.Node, "ms", time.Since(begun).Milliseconds())
 	i.log.Debug("pg_rewind said", "text", said)
 	return i.clearPoison()

@@ -122,6 +122,9 @@ func (i *Instance) prepare() error {
 			return err
 		}
 	}
+	if err := i.renderRecovery(); err != nil {
+		return err
+	}
 	i.removeStaleSocket()
 	return nil
 }

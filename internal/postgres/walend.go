@@ -50,6 +50,11 @@ func (i *Instance) walTail(ctx context.Context) (WALTail, error) {
 	if !st.Running && !st.TreeEmpty {
 		return w, errors.New("processes of PostgreSQL still live")
 	}
+	if m, err := i.recovering(); err != nil {
+		return w, err
+	} else if m != nil && st.Running {
+		return i.replayedTail(ctx, m)
+	}
 	if st.Running {
 		pids, err := i.receivers(st.PID)
 		if err != nil {

@@ -19,6 +19,7 @@ import (
 	"manada/internal/config"
 	"manada/internal/decide"
 	"manada/internal/guardian"
+	"manada/internal/notify"
 	"manada/internal/peer"
 	"manada/internal/pki"
 	"manada/internal/postgres"
@@ -63,8 +64,15 @@ func Agent(ctx context.Context, c *config.Config, version string, log *slog.Logg
 		defer parts.Database.Close()
 		parts.Repo = repo
 	}
+	var told *notify.Notifier
+	if c.Events.Command != "" {
+		parts.Notify = func(e store.Event) { told.Tell(e) }
+	}
 	a := agent.New(agentConfig(c, facts, version), parts)
-	h := &hostAgent{cfg: c, id: id, store: st, hub: hub, agent: a, db: parts.Database, guard: parts.Guardian, repo: repo, log: log, facts: facts}
+	if told, err = notifier(c, a, log); err != nil {
+		return err
+	}
+	h := &hostAgent{cfg: c, id: id, store: st, hub: hub, agent: a, db: parts.Database, guard: parts.Guardian, repo: repo, log: log, facts: facts, told: told}
 	return h.run(ctx, stop)
 }
 
@@ -86,7 +94,9 @@ func agentConfig(c *config.Config, f Facts, version string) agent.Config {
 	t := c.Timing
 	return agent.Config{
 		Cluster: c.Cluster, Node: c.Node, Location: c.Location, Version: version, Kind: c.Kind(), Founder: f.Founder,
-		Beat: t.Beat, RenewEvery: max(t.SuspectAfter/4, 100*time.Millisecond), StopTimeout: 20 * time.Second,
+		ID: c.NodeID, Failover: c.Failover, Priority: c.Priority,
+		Manual: c.Failover == config.FailoverManual || c.Priority == 0,
+		Beat:   t.Beat, RenewEvery: max(t.SuspectAfter/4, 100*time.Millisecond), StopTimeout: 20 * time.Second,
 		Addrs: c.Addresses(), StateDir: c.StateDir(), IdentityDir: c.IdentityDir(), Peers: f.Peers,
 		Spec: decide.Spec{
 			Durability: c.Durability, WantK: c.WantK,
@@ -111,6 +121,11 @@ func addDatabase(ctx context.Context, c *config.Config, id *pki.Identity, versio
 	if err != nil {
 		return err
 	}
+	shared, err := cachedParameters(c)
+	if err != nil {
+		log.Error("starting without the cluster's parameters", "error", err.Error())
+	}
+	pcfg.Params = mergeParameters(shared, c.PostgreSQL.Parameters)
 	db, err := postgres.New(pcfg, g)
 	if err != nil {
 		return err
@@ -156,13 +171,15 @@ type hostAgent struct {
 	repo  *repository
 	db    *postgres.Instance // nil on a witness
 	guard *guardian.Client   // nil on a witness
+	told  *notify.Notifier   // nil: no command is told of events
 	log   *slog.Logger
 	jobs  jobs
 	life  context.Context // of the process, for work that outlives a request
 
 	mu      sync.Mutex // guards what follows
 	facts   Facts
-	removed []string // hosts that are not heard any more
+	removed []string          // hosts that are not heard any more
+	shared  map[string]string // parameters of the cluster, as they are applied here
 }
 
 func (h *hostAgent) known() Facts {
@@ -194,8 +211,11 @@ func (h *hostAgent) run(ctx context.Context, stop func() bool) error {
 	g.Go(func() error { h.keepAuthority(ctx); return nil })
 	g.Go(func() error { h.keepCertificate(ctx); return nil })
 	g.Go(func() error { h.watchBackups(ctx); return nil })
+	g.Go(func() error { h.keepParameters(ctx); return nil })
+	if h.told != nil {
+		g.Go(func() error { h.told.Run(ctx); return nil })
+	}
 	g.Go(func() error { return h.keepSchedule(ctx) })
-	g.Go(func() error { h.reconfigure(ctx); return nil })
 	if h.cfg.Has(config.Database) {
 		g.Go(func() error { return h.agent.ServeLocal(ctx, filepath.Join(h.cfg.RunDir, agent.SocketName)) })
 	}
@@ -204,22 +224,6 @@ func (h *hostAgent) run(ctx context.Context, stop func() bool) error {
 		return nil
 	}
 	return err
-}
-
-// reconfigure gives a PostgreSQL that was adopted the configuration of this
-// agent, which may be newer than the one with which it was started.
-func (h *hostAgent) reconfigure(ctx context.Context) {
-	if h.db == nil {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	if st, err := h.guard.Status(ctx); err != nil || !st.Running {
-		return // whoever starts it renders
-	}
-	if err := h.db.Reconfigure(ctx, h.cfg.PostgreSQL.Parameters, h.cfg.PostgreSQL.HBA); err != nil && ctx.Err() == nil {
-		h.log.Error("configuration of PostgreSQL not renewed", "error", err.Error())
-	}
 }
 
 // awaitEnd stops PostgreSQL, when that is wanted, before the agent falls silent.

@@ -25,6 +25,19 @@ func (h *hostAgent) serveHTTP(ctx context.Context) error {
 	return api.Serve(ctx, l, a.Handler(api.ReadOnly), h.publicTLS(), h.log, time.Second)
 }
 
+// getPostgres tells of this host's own PostgreSQL.
+func (h *hostAgent) getPostgres(w http.ResponseWriter, r *http.Request) {
+	if h.refusedHere(w) {
+		return
+	}
+	f, err := h.db.Facts(r.Context())
+	if err != nil {
+		peer.WriteError(w, peer.Refuse(http.StatusServiceUnavailable, peer.CodeUnavailable, "manada status", "%v", err))
+		return
+	}
+	peer.WriteJSON(w, f)
+}
+
 func (h *hostAgent) publicTLS() *tls.Config {
 	if h.cfg.Loopback() {
 		return nil
@@ -42,7 +55,11 @@ func (h *hostAgent) mount(s *peer.Server, authority *pki.Authority) {
 		}
 		peer.WriteJSON(w, f)
 	}))
+	s.Handle("GET /v1/postgres", http.HandlerFunc(h.getPostgres))
+	s.Handle("GET /v1/config", http.HandlerFunc(h.getConfig))
+	s.Handle("POST /v1/config", http.HandlerFunc(h.postConfig))
 	s.Handle("GET /v1/renew", authority.RenewHandler())
+	s.Handle("POST /v1/restore/plan", http.HandlerFunc(h.postPlan))
 	s.Handle("POST /v1/backup", http.HandlerFunc(h.postBackup))
 	s.Handle("POST /v1/stanza", http.HandlerFunc(h.postStanza))
 	s.Handle("POST /v1/archive-check", http.HandlerFunc(h.postArchiveCheck))

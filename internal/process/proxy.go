@@ -48,7 +48,8 @@ func Proxy(ctx context.Context, c *config.Config, log *slog.Logger) error {
 	cfg.Topology, cfg.Log = topo, log
 	cfg.ClientTLS, cfg.ServerTLS = id.PublicTLS(), id.ClientTLSAny()
 	cfg.PlainLocal = false
-	cfg.RequireTLS = !c.Loopback()
+	cfg.Split, cfg.HBA = c.Proxy.Split == "on", c.PostgreSQL.HBA
+	cfg.RequireTLS = !c.Loopback() && len(cfg.HBA) == 0 // else the lines say so, as for the nodes
 	cfg.LookupPassword = secrets[cluster.RoleProxy]
 	cfg.MaxClientConn = c.Proxy.MaxClients
 	cfg.ConnectWait, cfg.ConnectTimeout = c.Proxy.WaitForPrimary, min(c.Proxy.ConnectTimeout, time.Minute)

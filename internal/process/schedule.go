@@ -71,7 +71,11 @@ func (h *hostAgent) keepSchedule(ctx context.Context) error {
 }
 
 // scheduledBackup makes one backup on the primary and waits for its end.
-func (h *hostAgent) scheduledBackup(ctx context.Context, kind string) error {
+func (h *hostAgent) scheduledBackup(ctx context.Context, t schedule.Tick) error {
+	if made, err := h.madeSince(ctx, t); err != nil || made {
+		return err
+	}
+	kind := t.Kind
 	j, err := h.askBackup(ctx, BackupRequest{Type: kind})
 	if err != nil {
 		h.log.Warn("a scheduled backup has to wait", "type", kind, "error", err.Error())
@@ -97,6 +101,29 @@ func (h *hostAgent) scheduledBackup(ctx context.Context, kind string) error {
 		return fmt.Errorf("failed on %s: %s", j.Node, j.Error)
 	}
 	return nil
+}
+
+// madeSince says whether there is a backup already, as when this process was
+// restarted while it waited for its end.
+func (h *hostAgent) madeSince(ctx context.Context, t schedule.Tick) (bool, error) {
+	s, err := h.repo.open()
+	if err != nil {
+		return false, err
+	}
+	info, err := backup.GetInfo(ctx, backup.InfoOptions{Storage: s, Stanza: h.cfg.Backup.Stanza})
+	return err == nil && covered(info, t), err
+}
+
+// covered looks for a backup that was begun at a time or later.
+func covered(info backup.Info, t schedule.Tick) bool {
+	for i := range info {
+		for _, x := range info[i].Backup {
+			if schedule.Covers(string(x.Type), t.Kind) && x.Timestamp.Start >= t.At.Unix() {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // jobOn is the backup that runs or ran last on a host.
@@ -129,15 +156,7 @@ func (r *repository) addSchedule(ctx context.Context, s blob.Storage, info backu
 	if rec.Next != nil {
 		b.Next = &cluster.NextBackup{Type: rec.Next.Kind, At: rec.Next.At.UTC()}
 	}
-	if rec.Missed == nil {
-		return
+	if rec.Missed != nil && !covered(info, rec.Missed.Tick) {
+		b.Missed = rec.Missed.Text()
 	}
-	for i := range info {
-		for _, x := range info[i].Backup {
-			if schedule.Covers(string(x.Type), rec.Missed.Kind) && time.Unix(x.Timestamp.Start, 0).After(rec.Missed.At.Add(-time.Second)) {
-				return
-			}
-		}
-	}
-	b.Missed = rec.Missed.Text()
 }

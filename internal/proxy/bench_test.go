@@ -82,7 +82,7 @@ func BenchmarkBulk(b *testing.B) {
 //
 //	go test ./internal/proxy -run xxx -bench Pgbench -benchtime 50000x
 func BenchmarkPgbench(b *testing.B) {
-	f := start(b, nil)
+	f, whole := start(b, nil), start(b, unsplit)
 	env := func(addr string) []string {
 		host, port, _ := net.SplitHostPort(addr)
 		return []string{"PGHOST=" + host, "PGPORT=" + port, "PGUSER=postgres", "PGPASSWORD=postgres", "PGDATABASE=postgres", "PGSSLMODE=disable"}
@@ -97,7 +97,7 @@ func BenchmarkPgbench(b *testing.B) {
 	for _, mode := range []string{"simple", "prepared"} {
 		for _, clients := range []int{1, 16} {
 			for name, addr := range map[string]string{
-				"direct": f.primary.addr(), "proxy": f.Addr(session.ReadWrite).String(), "copy": copier(b, f.primary.addr()),
+				"direct": f.primary.addr(), "proxy": f.Addr(session.ReadWrite).String(), "unsplit": whole.Addr(session.ReadWrite).String(), "copy": copier(b, f.primary.addr()),
 			} {
 				b.Run(fmt.Sprintf("%s-%d-%s", mode, clients, name), func(b *testing.B) {
 					n := max(1, b.N/clients)

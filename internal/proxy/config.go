@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"manada/internal/cluster"
+	"manada/internal/proxy/hba"
 	"manada/internal/proxy/route"
 )
 
@@ -59,6 +60,13 @@ type Config struct {
 	// when the proxy stops.
 	DrainTimeout time.Duration
 
+	// Split lets standbys answer what certainly only reads on the read-write port.
+	Split bool
+	// HBA are lines as in pg_hba.conf that say who may log in from where, behind
+	// Manada's own. With none everybody may who has a password; with some,
+	// RequireTLS is theirs to say.
+	HBA []string
+
 	// ReadOnlyFallback lets the read-only port use the primary when no standby
 	// can be read from; otherwise clients are refused.
 	ReadOnlyFallback bool
@@ -86,6 +94,7 @@ func DefaultConfig() Config {
 		MaxServerLogins:    32,
 		DeadAfter:          5 * time.Second,
 		DrainTimeout:       10 * time.Second,
+		Split:              true,
 		ReadOnlyFallback:   true,
 		MaxReadLagBytes:    64 << 20,
 		MaxReadLag:         10 * time.Second,
@@ -143,6 +152,9 @@ func (c *Config) Validate() error {
 		if d.value < d.min || d.value > d.max {
 			bad("%s %s: want %s to %s", d.name, d.value, d.min, d.max)
 		}
+	}
+	if _, err := hba.Parse(c.HBA); err != nil {
+		bad("hba: %w", err)
 	}
 	if c.MaxReadLagBytes < 0 {
 		bad("max_read_lag_bytes %d: want 0 or more", c.MaxReadLagBytes)

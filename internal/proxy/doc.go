@@ -8,10 +8,15 @@
 // no primary, new connections wait. When the primary changes, the sessions of
 // the old one end with an error that says so.
 //
+// Port 5431 also lets standbys answer what certainly only reads, once they have
+// replayed what the session may have seen.
+//
 // It decides nothing about who is primary, and in this version every client has
-// one backend from log-in to the end. The work is in the sub-packages, whose
-// arrows point inward: session uses route (where to), pool (backends) and scram
-// (log-in); these use wire (the protocol). This package holds what runs them:
+// one backend on the primary from log-in to the end, and one on a standby from
+// its first read there. The work is in the sub-packages, whose arrows point
+// inward: session uses route (where to), pool (backends), split (which unit may
+// leave the primary), scram and hba (log-in); these use classify (what an SQL
+// text does) and wire (the protocol). This package holds what runs them:
 // configuration, listeners, limits, HTTP and metrics.
 //
 // Start reading at Run (proxy.go), then session.Server.Serve.

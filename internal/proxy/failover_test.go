@@ -291,11 +291,13 @@ func TestReadOnlyPortWithoutFallback(t *testing.T) {
 }
 
 // A commit that PostgreSQL lets through without its standbys is never passed on
-// as success, whatever the client asks for at log-in (trap T7, finding H9).
+// as success, whatever the client asks for at log-in or later, and whatever its
+// role has by default (trap T7, finding H9).
 func TestUnreplicatedCommit(t *testing.T) {
 	f := start(t, nil)
 	role := f.role(t, "login password 'pw'")
 	f.admin(t, "create table t7(i int); grant all on t7 to "+role)
+	f.admin(t, "alter role "+role+" set client_min_messages = error") // and whatever the role's default is
 	f.admin(t, "alter system set synchronous_standby_names='ANY 1 (nobody)'")
 	f.admin(t, "select pg_reload_conf()")
 	reset := sync.OnceFunc(func() {
@@ -314,25 +316,47 @@ func TestUnreplicatedCommit(t *testing.T) {
 	eventually(t, "the setting", func() bool {
 		return strings.Contains(query[string](t, admin, "show synchronous_standby_names"), "nobody")
 	})
+	const set = "set client_min_messages = error"
 	for i, options := range []string{"", "&client_min_messages=error", "&options=-c%20client_min_messages%3Derror"} {
-		for _, mode := range []pgx.QueryExecMode{pgx.QueryExecModeSimpleProtocol, pgx.QueryExecModeExec} {
-			c := connect(t, f.dsn(session.ReadWrite, role, "pw", "sslmode=disable"+options))
-			done := make(chan error, 1)
-			go func() {
-				_, err := c.Exec(t.Context(), "insert into t7 values ($1)", mode, i)
-				done <- err
-			}()
-			eventually(t, "waiting for a standby", func() bool {
-				return query[int](t, admin, "select count(*) from pg_stat_activity where wait_event='SyncRep' and pid=$1", c.PgConn().PID()) == 1
-			})
-			query[bool](t, admin, "select pg_cancel_backend($1)", c.PgConn().PID())
-			if err := <-done; code(err) != "08007" {
-				t.Errorf("%q: %v, want transaction_resolution_unknown", options, err)
+		for _, mode := range []pgx.QueryExecMode{pgx.QueryExecModeSimpleProtocol, pgx.QueryExecModeExec, pgx.QueryExecModeCacheStatement} {
+			for _, later := range []string{"", set, "begin; set local client_min_messages to 'fatal'; commit; " + set,
+				"select set_config('client_min_messages', 'panic', false)", "reset client_min_messages", "discard all"} {
+				c := connect(t, f.dsn(session.ReadWrite, role, "pw", "sslmode=disable"+options))
+				if later != "" {
+					how := mode
+					if strings.Contains(later, ";") {
+						how = pgx.QueryExecModeSimpleProtocol
+					}
+					if _, err := c.Exec(t.Context(), later, how); err != nil {
+						t.Fatalf("%s: %v", later, err)
+					}
+				}
+				unreplicated(t, c, admin, mode, i, options+" "+later)
 			}
 		}
 	}
 	reset()
 	f.admin(t, "drop table t7")
+}
+
+// unreplicated cancels the wait of an insert.
+func unreplicated(t *testing.T, c, admin *pgx.Conn, mode pgx.QueryExecMode, i int, what string) {
+	t.Helper()
+	if mode == pgx.QueryExecModeCacheStatement {
+		mode = pgx.QueryExecModeExec // DISCARD ALL has dropped what pgx remembers
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, err := c.Exec(t.Context(), "insert into t7 values ($1)", mode, i)
+		done <- err
+	}()
+	eventually(t, "waiting for a standby", func() bool {
+		return query[int](t, admin, "select count(*) from pg_stat_activity where wait_event='SyncRep' and pid=$1", c.PgConn().PID()) == 1
+	})
+	query[bool](t, admin, "select pg_cancel_backend($1)", c.PgConn().PID())
+	if err := <-done; code(err) != "08007" {
+		t.Errorf("%q: %v, want transaction_resolution_unknown", what, err)
+	}
 }
 
 // Stopping ends idle sessions at once, lets a transaction finish, and does not

@@ -26,7 +26,7 @@ func newMetrics(p *Proxy) *metrics {
 		Help:    "How long new connections waited for a node that was not there at once.",
 		Buckets: []float64{.05, .1, .25, .5, 1, 2, 3, 5, 10, 20, 30, 60},
 	})
-	m.registry.MustRegister(m.wait, collectors.NewGoCollector(), &backendCollector{p.sessions},
+	m.registry.MustRegister(m.wait, collectors.NewGoCollector(), &backendCollector{p.sessions}, &readsCollector{&p.sessions.Stats},
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	st := &p.sessions.Stats
 	for _, c := range []struct {
@@ -58,6 +58,7 @@ func newMetrics(p *Proxy) *metrics {
 		{"deposed_sessions_total", "Sessions ended because the primary changed.", &st.Deposed},
 		{"lost_backends_total", "Sessions whose node went away.", &st.Lost},
 		{"unreplicated_commits_total", "Commits without a standby that were not passed on as success.", &st.Unreplicated},
+		{"repeated_reads_total", "Reads that the primary answered because a standby could not.", &st.Repeated},
 		{"unknown_results_total", "Sessions ended while an answer was owed.", &st.UnknownResult},
 	} {
 		m.register("manada_proxy_"+c.name, c.help, nil, false, func() float64 { return float64(c.v.Load()) })
@@ -87,12 +88,25 @@ func (m *metrics) register(name, help string, l prometheus.Labels, gauge bool, f
 // backendCollector counts the sessions of each node when asked.
 type backendCollector struct{ sessions *session.Server }
 
-var backendDesc = prometheus.NewDesc("manada_proxy_backend_connections", "Sessions of each node.", []string{"node"}, nil)
+var backendDesc = prometheus.NewDesc("manada_proxy_backend_connections", "Connections to each node.", []string{"node"}, nil)
 
 func (b *backendCollector) Describe(ch chan<- *prometheus.Desc) { ch <- backendDesc }
 
 func (b *backendCollector) Collect(ch chan<- prometheus.Metric) {
 	for node, n := range b.sessions.Backends() {
 		ch <- prometheus.MustNewConstMetric(backendDesc, prometheus.GaugeValue, float64(n), node)
+	}
+}
+
+// readsCollector tells the queries of each node when asked.
+type readsCollector struct{ stats *session.Stats }
+
+var readsDesc = prometheus.NewDesc("manada_proxy_queries_total", "Queries (SELECT and the like) that each node was given by the read-write port.", []string{"node"}, nil)
+
+func (r *readsCollector) Describe(ch chan<- *prometheus.Desc) { ch <- readsDesc }
+
+func (r *readsCollector) Collect(ch chan<- prometheus.Metric) {
+	for node, n := range r.stats.ReadsByNode() {
+		ch <- prometheus.MustNewConstMetric(readsDesc, prometheus.CounterValue, float64(n), node)
 	}
 }

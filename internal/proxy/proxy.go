@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"manada/internal/proxy/hba"
 	"manada/internal/proxy/pool"
 	"manada/internal/proxy/route"
 	"manada/internal/proxy/session"
@@ -21,6 +22,7 @@ type Proxy struct {
 	cfg       Config
 	sessions  *session.Server
 	verifiers *pool.Verifiers
+	positions *pool.Positions
 	metrics   *metrics
 	started   time.Time
 
@@ -56,6 +58,12 @@ func New(cfg Config) (*Proxy, error) {
 		ConnectTimeout: cfg.ConnectTimeout, LoginTimeout: cfg.ServerLoginTimeout}
 	p.verifiers = &pool.Verifiers{Dialer: lookup, User: cfg.LookupUser, Password: cfg.LookupPassword,
 		Database: cfg.LookupDatabase, TTL: cfg.AuthCacheTTL, Timeout: cfg.ServerLoginTimeout}
+	p.positions = &pool.Positions{Dialer: lookup, User: cfg.LookupUser, Password: cfg.LookupPassword,
+		Database: cfg.LookupDatabase, Timeout: min(cfg.ServerLoginTimeout, time.Second)}
+	rules, err := hba.WithOwn(cfg.HBA)
+	if err != nil {
+		return nil, err
+	}
 	secret := make([]byte, 32)
 	rand.Read(secret) // never fails (crypto/rand)
 	p.sessions = &session.Server{
@@ -63,11 +71,13 @@ func New(cfg Config) (*Proxy, error) {
 			ClientTLS: cfg.ClientTLS, RequireTLS: cfg.RequireTLS, MaxClients: cfg.MaxClientConn,
 			LoginTimeout: cfg.LoginTimeout, ConnectWait: cfg.ConnectWait,
 			ReadOnlyFallback: cfg.ReadOnlyFallback, MockSecret: secret,
+			Split: cfg.Split, HBA: rules,
 		},
 		Topology:  cfg.Topology,
 		Reader:    &route.Reader{Limits: route.Limits{LagBytes: cfg.MaxReadLagBytes, Lag: cfg.MaxReadLag}},
 		Dialer:    dialer,
 		Verifiers: p.verifiers,
+		Positions: p.positions,
 		Log:       cfg.Log,
 	}
 	p.metrics = newMetrics(p)
@@ -142,6 +152,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 	p.drain()
 	own.Wait()
 	p.verifiers.Close()
+	p.positions.Close()
 	p.cfg.Log.Info("proxy stopped")
 	return err
 }
@@ -197,6 +208,7 @@ func (p *Proxy) follow(ctx context.Context) {
 			p.cfg.Log.Info("topology changed", "epoch", v.Epoch, "open", v.Open, "primary", v.Primary.Name, "why", v.Why)
 		}
 		last = v
+		p.sessions.Statuses.Note(v.Members)
 		p.sessions.Sweep(v)
 		select {
 		case <-changed:

@@ -29,7 +29,9 @@ type fixture struct {
 // view is the herd in good order.
 func (h *herd) view(epoch uint64) route.View {
 	return route.View{Known: true, Epoch: epoch, Open: true, Primary: route.Node{Name: "master", Addr: h.primary.addr()},
-		Standbys: []route.Standby{{Node: route.Node{Name: "slave", Addr: h.standby.addr()}, Streaming: true}}}
+		Standbys: []route.Standby{{Node: route.Node{Name: "slave", Addr: h.standby.addr()}, Streaming: true}},
+		Members: []route.Member{{Node: route.Node{Name: "master", Addr: h.primary.addr()}, Up: true, Primary: true, LagBytes: -1},
+			{Node: route.Node{Name: "slave", Addr: h.standby.addr()}, Up: true, State: "streaming", Sync: "quorum"}}}
 }
 
 func start(t testing.TB, change func(*proxy.Config)) *fixture {
@@ -102,7 +104,7 @@ func query[T any](t testing.TB, c *pgx.Conn, sql string, args ...any) (v T) {
 // A role made with CREATE ROLE logs in at once, with TLS and without, on both
 // ports, with PostgreSQL's own client and another.
 func TestLogIn(t *testing.T) {
-	f := start(t, nil)
+	f := start(t, unsplit)
 	role := f.role(t, "login password 'pw1'")
 	for _, mode := range []string{"disable", "require"} {
 		for port, standby := range map[session.Port]bool{session.ReadWrite: false, session.ReadOnly: true} {
@@ -206,3 +208,5 @@ func TestUntrustedServerFailsAtOnce(t *testing.T) {
 		t.Errorf("after %s: %v", time.Since(begin), err)
 	}
 }
+
+func unsplit(c *proxy.Config) { c.Split = false }

@@ -235,7 +235,13 @@ func TestHalfClose(t *testing.T) {
 
 // The server's answer does not pile up in the proxy when the client does not read.
 func TestBackpressure(t *testing.T) {
-	f := start(t, nil)
+	for _, split := range []bool{false, true} { // the primary's answer, and a standby's
+		t.Run(fmt.Sprintf("split %v", split), func(t *testing.T) { backpressure(t, split) })
+	}
+}
+
+func backpressure(t *testing.T, split bool) {
+	f := start(t, func(c *proxy.Config) { c.Split = split })
 	role := f.role(t, "login password 'pw'")
 	pc, err := connect(t, f.dsn(session.ReadWrite, role, "pw", "sslmode=disable")).PgConn().Hijack()
 	if err != nil {
@@ -243,9 +249,13 @@ func TestBackpressure(t *testing.T) {
 	}
 	defer pc.Conn.Close()
 	pc.Conn.Write(wire.AppendMessage(nil, wire.TypeQuery, []byte("select repeat('z', 1000) from generate_series(1, 100000)\x00")))
-	admin := connect(t, superuser(f.primary.addr()))
+	node := f.primary.addr()
+	if split {
+		node = f.standby.addr()
+	}
+	admin := connect(t, superuser(node))
 	eventually(t, "the backend waits for its client", func() bool {
-		return query[int](t, admin, "select count(*) from pg_stat_activity where pid=$1 and wait_event='ClientWrite'", pc.PID) == 1
+		return query[int](t, admin, "select count(*) from pg_stat_activity where usename=$1 and wait_event='ClientWrite'", role) == 1
 	})
 	n, zs := 0, 0
 	buf := make([]byte, 1<<20)

@@ -31,8 +31,9 @@ type Runner struct {
 	// Load and Save keep the record; a record that was never kept is zero.
 	Load func(context.Context) (Record, error)
 	Save func(context.Context, Record) error
-	// Back makes a backup and returns when it is there.
-	Back func(ctx context.Context, kind string) error
+	// Back makes the backup and returns when it is there, at once when one that
+	// covers it has been made since its time.
+	Back func(ctx context.Context, t Tick) error
 	// Tell hears of errors of the runner's own.
 	Tell func(string, error)
 
@@ -73,7 +74,7 @@ func (r *Runner) Step(ctx context.Context) time.Duration {
 		}
 		return r.until(next, now)
 	}
-	err = r.Back(ctx, due.Kind)
+	err = r.Back(ctx, *due)
 	if ctx.Err() != nil {
 		return 0
 	}

@@ -36,7 +36,8 @@ func newWeek(t *testing.T, texts map[string]string, start string) *week {
 	w.r = &Runner{Plan: p, Retry: 30 * time.Second,
 		Load: func(context.Context) (Record, error) { return w.rec, nil },
 		Save: func(_ context.Context, r Record) error { w.rec = r; return nil },
-		Back: func(_ context.Context, kind string) error {
+		Back: func(_ context.Context, tick Tick) error {
+			kind := tick.Kind
 			err := w.fail(kind)
 			if err == nil {
 				w.made = append(w.made, w.now.Format("Mon 15:04 ")+kind)

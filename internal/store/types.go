@@ -53,6 +53,10 @@ const (
 	RequestFailover   = "failover"
 	RequestReinit     = "reinit"
 	RequestRestart    = "restart"
+	// RequestRestore orders a restore of the herd (To: the primary),
+	// RequestUndoRestore withdraws the order (To: whoever was asked).
+	RequestRestore     = "restore"
+	RequestUndoRestore = "undo-restore"
 )
 
 // Request is something an operator wants done by whoever can do it.
@@ -90,8 +94,11 @@ type Event struct {
 // Node is a host's registration.
 type Node struct {
 	Name     string            `json:"name"`
-	Kind     string            `json:"kind"` // "data", "witness" or "proxy"
+	Kind     string            `json:"kind"`         // "data", "witness" or "proxy"
+	ID       int               `json:"id,omitempty"` // number of a node with a database, for tools that want one
 	Location string            `json:"location,omitempty"`
+	Failover string            `json:"failover,omitempty"` // "automatic" or "manual"
+	Priority *int              `json:"priority,omitempty"`
 	Addrs    cluster.Addresses `json:"addrs"`
 	Version  string            `json:"version,omitempty"`
 	Joined   time.Time         `json:"joined"`

@@ -207,9 +207,20 @@ func clients(t *testing.T) {
 	sql := func(uri, q string) string {
 		return strings.TrimSpace(e.ok(e.run(exec.CommandContext(e.ctx, "psql", "-XAtqc", q, uri))).out)
 	}
-	if v := sql(uri, "select pg_is_in_recovery()"); v != "f" {
+	if v := sql(uri, "/*NO LOAD BALANCE*/ select pg_is_in_recovery()"); v != "f" {
 		t.Errorf("%s goes to a standby", uri)
 	}
+	if v := sql(uri, "show pool_nodes"); strings.Count(v, "|up|up|0.500000|") != 2 || !strings.Contains(v, "|streaming|quorum|") {
+		t.Errorf("show pool_nodes:\n%s", v)
+	}
+	homes := map[string]bool{}
+	e.eventually(10*time.Second, "sessions that read on both nodes", func() string {
+		homes[sql(uri, "select pg_is_in_recovery()")] = true
+		if !homes["t"] || !homes["f"] {
+			return fmt.Sprint(homes)
+		}
+		return ""
+	})
 	sql(uri, "drop role if exists e2e_app; create role e2e_app login password 'a pass%word'")
 	e.eventually(10*time.Second, "role on both nodes", func() string {
 		for want, dsn := range map[string]string{"f": e.DSN(), "t": e.ReadOnlyDSN()} {
@@ -222,7 +233,7 @@ func clients(t *testing.T) {
 			if err != nil {
 				return err.Error()
 			}
-			res := conn.ExecParams(e.ctx, "select pg_is_in_recovery()::text || current_user", nil, nil, nil, nil).Read()
+			res := conn.ExecParams(e.ctx, "/*NO LOAD BALANCE*/ select pg_is_in_recovery()::text || current_user", nil, nil, nil, nil).Read()
 			conn.Close(e.ctx)
 			if res.Err != nil || string(res.Rows[0][0]) != map[string]string{"f": "false", "t": "true"}[want]+"e2e_app" {
 				return fmt.Sprintf("%s: %v %s", dsn, res.Err, res.Rows)

@@ -202,7 +202,7 @@ func Missing(ctx context.Context, dsn string, ids []int64) ([]int64, error) {
 		return nil, fmt.Errorf("look for lost commits: %w", err)
 	}
 	defer c.Close(ctx)
-	res, err := c.Exec(ctx, "select id from "+Table).ReadAll()
+	res, err := c.Exec(ctx, "/*NO LOAD BALANCE*/ select id from "+Table).ReadAll()
 	if err != nil {
 		return nil, fmt.Errorf("look for lost commits: %w", err)
 	}

@@ -34,7 +34,7 @@ func (w *world) act(n *node, act decide.Action, rev int64) bool {
 		}
 		return w.readStore(n)
 	case decide.Found, decide.StartStandby, decide.StartFounding, decide.Stop,
-		decide.HandOver, decide.Promote, decide.Rewind, decide.Clone, decide.ArchiveTail, decide.FetchWAL:
+		decide.HandOver, decide.Promote, decide.Rewind, decide.Clone, decide.ArchiveEnd, decide.FetchWAL:
 		if a.busy == "" {
 			a.busy, a.op = string(act.Verb), &operation{act: act}
 			w.stepOperation(n)
@@ -244,7 +244,7 @@ func (w *world) longStep(n *node, o *operation) (done, ok bool) {
 		return w.opStop(n, o)
 	case decide.Promote:
 		return w.opPromote(n, o)
-	case decide.ArchiveTail:
+	case decide.ArchiveEnd:
 		return w.opArchive(n, o)
 	case decide.FetchWAL:
 		return w.opFetch(n, o)

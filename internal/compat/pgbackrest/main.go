@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -83,7 +84,7 @@ func (f *face) main(args []string) error {
 		return err
 	}
 	f.log.set(f.text("log-level-console"), f.text("log-level-stderr"), f.text("log-timestamp") != "n")
-	ctx, stop := signal.NotifyContext(context.WithoutCancel(root()), syscall.SIGINT, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(root(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	began := time.Now()
 	f.log.info("%s command begin %s:%s", f.command.name, repo.Version, f.said())
@@ -107,7 +108,33 @@ func (f *face) work(ctx context.Context) error {
 			return fail(codeOptionValue, "the stanza of a herd is backup.stanza in its configuration", "stanza '%s' is not this herd's, which is '%s'", stanza, have)
 		}
 	}
+	if err := f.sameRepository(); err != nil {
+		return err
+	}
 	return f.command.run(f, ctx)
+}
+
+// elsewhere is a repository that was typed and is not the herd's; "" when none
+// was.
+func (f *face) elsewhere() string {
+	v := f.values["repo-path"]
+	if v == nil || !v.typed {
+		return ""
+	}
+	for _, h := range f.herd.Hosts() {
+		if filepath.Clean(v.texts[0]) == h.Backup.RepoPath {
+			return ""
+		}
+	}
+	return filepath.Clean(v.texts[0])
+}
+
+// sameRepository: only info looks into another one.
+func (f *face) sameRepository() error {
+	if path := f.elsewhere(); path != "" && f.command.name != "info" {
+		return fail(codeOptionInvalid, "leave --repo1-path out", "option 'repo1-path' with value '%s' is not supported by Manada: %s works on the herd's repository", path, f.command.name)
+	}
+	return nil
 }
 
 func (f *face) end(began time.Time, err error) {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"manada/internal/backup"
+	"manada/internal/blob"
 	"manada/internal/process"
 )
 
@@ -75,15 +76,21 @@ func (f *face) check(ctx context.Context) error {
 }
 
 func (f *face) info(ctx context.Context) error {
-	r, err := f.herd.Repository()
-	if err != nil {
-		return err
+	o := backup.InfoOptions{Stanza: f.text("stanza"), Set: f.text("set")}
+	if path := f.elsewhere(); path != "" {
+		s, err := blob.NewPosix(path, blob.PosixOptions{})
+		if err != nil {
+			return err
+		}
+		o.Storage = s
+	} else {
+		r, err := f.herd.Repository()
+		if err != nil {
+			return err
+		}
+		var job process.Job
+		o.Storage, o.BackupRunning = r.Storage, f.herd.Read(ctx, "/v1/backup", &job) == nil && job.State == "running"
 	}
-	var job process.Job
-	ask, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	running := f.herd.Read(ask, "/v1/backup", &job) == nil && job.State == "running"
-	o := backup.InfoOptions{Storage: r.Storage, Stanza: f.text("stanza"), Set: f.text("set"), BackupRunning: running}
 	info, err := backup.GetInfo(ctx, o)
 	if err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"manada/internal/cluster"
+	"manada/internal/config"
 )
 
 // Settings is what Manada takes over from a repmgr.conf. Fields are zero (nil)
@@ -115,7 +116,12 @@ func (t *translator) take(i item) error {
 	case "location":
 		t.s.Location = i.value
 	case "event_notification_command":
-		t.s.EventCommand = i.value
+		// repmgr's own names of events, where there are any.
+		t.s.EventCommand = strings.ReplaceAll(strings.ReplaceAll(i.value, "%%", "\x00"), "%e", "%r")
+		t.s.EventCommand = strings.ReplaceAll(t.s.EventCommand, "\x00", "%%")
+		if _, err := config.ParseCommand(t.s.EventCommand); err != nil {
+			return fmt.Errorf("event_notification_command %w", err)
+		}
 	case "event_notifications":
 		t.s.EventNotifications = names(i.value)
 	case "reconnect_attempts", "reconnect_interval":

@@ -30,7 +30,7 @@ func TestTranslate(t *testing.T) {
 	}
 	want := []Key{
 		{"node", "master"}, {"node_id", "1"}, {"location", "dc1"}, {"failover", "automatic"}, {"priority", "0"},
-		{"events.command", `/usr/local/bin/tell %n "%e" %s '%d'`},
+		{"events.command", `/usr/local/bin/tell %n "%r" %s '%d'`},
 		{"events.only", "standby_promote,repmgrd_failover_promote"}, {"timing.suspect_after", "15s"},
 	}
 	if got := s.Keys(); !slices.Equal(got, want) {
@@ -70,16 +70,17 @@ func TestReconnect(t *testing.T) {
 
 func TestTranslateMistakes(t *testing.T) {
 	for text, want := range map[string]string{
-		"failover=auto":        "f:1: failover is \"auto\": want automatic or manual",
-		"\npriority='high'":    "f:2: priority is \"high\": want a whole number, 0 or more",
-		"node_id=0":            "f:1: node_id is \"0\": want a whole number, 1 or more",
-		"node_name='Node_1'":   "f:1: node_name \"Node_1\" cannot be a node's name in Manada",
-		"priority":             "f:1: priority has no value",
-		"location='here":       "f:1: the value of location begins with a quote",
-		"location=my place":    "f:1: \"place\" stands behind the value of location",
-		"=5":                   "f:1: \"=5\" does not begin with the name of a setting",
-		"include 'other.conf'": "f:1: include is not followed: put the settings of other.conf into this file",
-		"reconnect_attempts=60\nfailover=manual\n": "f:1: reconnect_attempts x reconnect_interval is 10m0s",
+		"failover=auto":      "f:1: failover is \"auto\": want automatic or manual",
+		"\npriority='high'":  "f:2: priority is \"high\": want a whole number, 0 or more",
+		"node_id=0":          "f:1: node_id is \"0\": want a whole number, 1 or more",
+		"node_name='Node_1'": "f:1: node_name \"Node_1\" cannot be a node's name in Manada",
+		"priority":           "f:1: priority has no value",
+		"location='here":     "f:1: the value of location begins with a quote",
+		"location=my place":  "f:1: \"place\" stands behind the value of location",
+		"=5":                 "f:1: \"=5\" does not begin with the name of a setting",
+		"event_notification_command='tell %e | mail'": "f:1: event_notification_command holds '|', which only a shell understands",
+		"include 'other.conf'":                        "f:1: include is not followed: put the settings of other.conf into this file",
+		"reconnect_attempts=60\nfailover=manual\n":    "f:1: reconnect_attempts x reconnect_interval is 10m0s",
 	} {
 		if _, _, err := Translate("f", strings.NewReader(text)); err == nil || !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("%q: error %v, want %q", text, err, want)

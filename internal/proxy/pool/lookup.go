@@ -35,6 +35,8 @@ type Verifiers struct {
 type Secret struct {
 	Exists   bool
 	Password string // empty: none stored
+	// Muted says that its sessions do not get warnings unless they ask for them.
+	Muted bool
 }
 
 type cached struct {
@@ -177,34 +179,54 @@ func (v *Verifiers) ask(ctx context.Context, n *lookups, role string) (Secret, e
 	return s, err
 }
 
-const lookupSQL = "select rolname, rolpassword from manada.user_lookup($1)"
+// lookupSQL also asks whether the role's sessions would hide warnings from the
+// proxy by default, in any database (finding H9).
+const lookupSQL = `select u.rolname, u.rolpassword,
+	pg_catalog.current_setting('client_min_messages') in ('error', 'fatal', 'panic') or exists (
+		select from pg_catalog.pg_db_role_setting s, pg_catalog.unnest(s.setconfig) c
+		where s.setrole in (0, (select r.oid from pg_catalog.pg_roles r where r.rolname = u.rolname))
+		and pg_catalog.lower(c) in ('client_min_messages=error', 'client_min_messages=fatal', 'client_min_messages=panic'))
+	from manada.user_lookup($1) u`
 
 func (n *lookups) query(ctx context.Context, role string) (Secret, error) {
-	conn := n.backend.Conn
 	deadline, _ := ctx.Deadline()
-	if err := conn.SetDeadline(deadline); err != nil {
-		return Secret{}, err
-	}
-	if _, err := conn.Write(lookupMessages(role)); err != nil {
+	if err := n.backend.Conn.SetDeadline(deadline); err != nil {
 		return Secret{}, err
 	}
 	var s Secret
+	err := n.backend.ask(lookupMessages(role), func(cols []string) error {
+		s = Secret{Exists: true, Password: cols[1], Muted: cols[2] == "t"}
+		return nil
+	}, 3)
+	return s, err
+}
+
+// ask sends messages that end in a Sync and reads the answer, rows of n columns
+// in text format, up to the next ReadyForQuery.
+func (b *Backend) ask(messages []byte, row func(cols []string) error, n int) error {
+	if _, err := b.Conn.Write(messages); err != nil {
+		return err
+	}
 	var failed error
-	r := wire.NewReader(conn)
+	r := wire.NewReader(b.Conn)
 	for {
 		typ, body, err := r.Next(maxLogin)
 		if err != nil {
-			return Secret{}, err
+			return err
 		}
 		switch typ {
 		case wire.TypeError:
 			failed = wire.ParseError(body)
 		case wire.TypeDataRow:
-			if s, err = parseSecret(body); err != nil {
-				return Secret{}, err
+			cols, err := columns(body, n)
+			if err == nil {
+				err = row(cols)
+			}
+			if err != nil {
+				return err
 			}
 		case wire.TypeReady:
-			return s, failed
+			return failed
 		}
 	}
 }
@@ -219,17 +241,17 @@ func lookupMessages(role string) []byte {
 	return wire.AppendMessage(b, wire.TypeSync, nil)
 }
 
-// parseSecret reads a row of two text columns.
-func parseSecret(row []byte) (Secret, error) {
-	bad := fmt.Errorf("%w: malformed row of manada.user_lookup", wire.ErrProtocol)
-	if len(row) < 2 || binary.BigEndian.Uint16(row) != 2 {
-		return Secret{}, bad
+// columns takes a row of n columns apart; NULL is empty.
+func columns(row []byte, n int) ([]string, error) {
+	bad := fmt.Errorf("%w: malformed row", wire.ErrProtocol)
+	if len(row) < 2 || int(binary.BigEndian.Uint16(row)) != n {
+		return nil, bad
 	}
 	row = row[2:]
-	var cols [2]string
+	cols := make([]string, n)
 	for i := range cols {
 		if len(row) < 4 {
-			return Secret{}, bad
+			return nil, bad
 		}
 		n := int32(binary.BigEndian.Uint32(row))
 		row = row[4:]
@@ -237,9 +259,9 @@ func parseSecret(row []byte) (Secret, error) {
 			continue
 		}
 		if int(n) > len(row) {
-			return Secret{}, bad
+			return nil, bad
 		}
 		cols[i], row = string(row[:n]), row[n:]
 	}
-	return Secret{Exists: true, Password: cols[1]}, nil
+	return cols, nil
 }

@@ -25,6 +25,7 @@ type fake struct {
 
 	mu      sync.Mutex
 	secret  string
+	third   string // column of the answer
 	asked   int
 	logins  int
 	arrived chan struct{} // a query has been read
@@ -37,7 +38,7 @@ func newFake(t *testing.T) *fake {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fake{addr: l.Addr().String(), secret: "one", arrived: make(chan struct{}, 100), let: make(chan struct{}, 100)}
+	f := &fake{addr: l.Addr().String(), secret: "one", third: "f", arrived: make(chan struct{}, 100), let: make(chan struct{}, 100)}
 	var wg sync.WaitGroup
 	var conns []net.Conn
 	wg.Go(func() {
@@ -85,12 +86,13 @@ func (f *fake) serve(c net.Conn) {
 		}
 		f.mu.Lock()
 		f.asked++
-		secret := f.secret
+		secret, third := f.secret, f.third
 		f.mu.Unlock()
 		f.arrived <- struct{}{}
 		<-f.let
-		row := []byte{0, 2, 0, 0, 0, 1, 'u'}
+		row := []byte{0, 3, 0, 0, 0, 1, 'u'}
 		row = append(binary.BigEndian.AppendUint32(row, uint32(len(secret))), secret...)
+		row = append(binary.BigEndian.AppendUint32(row, uint32(len(third))), third...)
 		if _, err := c.Write(append(wire.AppendMessage(nil, wire.TypeDataRow, row), ready...)); err != nil {
 			return
 		}

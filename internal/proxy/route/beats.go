@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"manada/internal/cluster"
@@ -33,6 +34,11 @@ func FromBeats(beats []Heard, fresh time.Duration) View {
 	v := View{Known: true, Epoch: term.Epoch, Open: term.Open}
 	leader, heard := nodes[term.Leader]
 	switch {
+	case term.Restore != nil:
+		v.Why = fmt.Sprintf("the herd is being restored to %s", term.Restore.To())
+		if heard && leader.Beat.Op != "" {
+			v.Why += " (" + leader.Beat.Op + ")"
+		}
 	case !term.Open:
 		v.Why = fmt.Sprintf("epoch %d was won by %s and is not open yet", term.Epoch, term.Leader)
 		if heard && leader.Beat.Op != "" {
@@ -49,6 +55,7 @@ func FromBeats(beats []Heard, fresh time.Duration) View {
 		v.Primary = Node{term.Leader, leader.Beat.Addrs.SQL}
 	}
 	v.Standbys = standbys(nodes, term, fresh)
+	v.Members = members(nodes, term, fresh)
 	return v
 }
 
@@ -108,5 +115,30 @@ func standbys(nodes map[string]Heard, term *cluster.Term, fresh time.Duration) [
 		out = append(out, s)
 	}
 	slices.SortFunc(out, func(a, b Standby) int { return cmp.Compare(a.Name, b.Name) })
+	return out
+}
+
+// members lists the hosts with a database.
+func members(nodes map[string]Heard, term *cluster.Term, fresh time.Duration) []Member {
+	var out []Member
+	leader := nodes[term.Leader].Beat
+	for name, h := range nodes {
+		b := h.Beat
+		if b.Addrs.SQL == "" {
+			continue
+		}
+		m := Member{Node: Node{name, b.Addrs.SQL}, Primary: name == term.Leader, LagBytes: -1}
+		m.Up = h.Age <= fresh && (b.Postgres == cluster.PostgresPrimary || b.Postgres == cluster.PostgresStandby)
+		if !m.Primary && leader.WAL.LSN != 0 && b.Replay != 0 {
+			m.LagBytes = max(0, int64(leader.WAL.LSN)-int64(b.Replay))
+		}
+		for _, s := range leader.Senders {
+			if at := strings.IndexAny(s.Name, "@~"); at > 0 && s.Name[:at] == name && !m.Primary {
+				m.State, m.Sync = s.State, s.Sync
+			}
+		}
+		out = append(out, m)
+	}
+	slices.SortFunc(out, func(a, b Member) int { return cmp.Compare(a.Name, b.Name) })
 	return out
 }

@@ -46,6 +46,11 @@ func TestFromBeats(t *testing.T) {
 	down := leads("master", 0)
 	down.Postgres = cluster.PostgresDown
 
+	ordered := term(7, "master", true)
+	ordered.Restore = &cluster.Restore{ID: "r1", Type: "default", Set: "F1"}
+	busy := leads("master", 7)
+	busy.Op = "restoring F1 43%"
+
 	for _, c := range []struct {
 		name  string
 		beats []Heard
@@ -56,6 +61,7 @@ func TestFromBeats(t *testing.T) {
 		{"beats without a record", heard(leads("master", 7)), View{}, "no host of the herd"},
 		{"normal", heard(with(leads("master", 7), t7, 5), follows("slave", 7, 900)),
 			View{Known: true, Epoch: 7, Open: true, Primary: master, Standbys: []Standby{slave7}}, ""},
+		{"being restored", heard(with(busy, ordered, 5)), View{Known: true, Epoch: 7, Open: true}, "being restored to the newest commit (restoring F1 43%)"},
 		{"highest revision wins, heard from anybody", heard(with(leads("master", 7), t7, 5), with(follows("slave", 7, 900), t8won, 6)),
 			View{Known: true, Epoch: 8}, "won by slave and is not open yet"},
 		{"deposed leader still says it leads", heard(with(leads("master", 7), t7, 5), with(leads("slave", 8), t8, 7)),
@@ -81,7 +87,7 @@ func TestFromBeats(t *testing.T) {
 		if got.HasPrimary() != (c.why == "") {
 			t.Errorf("%s: primary %v with why %q", c.name, got.Primary, got.Why)
 		}
-		got.Why = ""
+		got.Why, got.Members = "", nil
 		if d := cmp.Diff(c.want, got); d != "" {
 			t.Errorf("%s: (-want +got)\n%s", c.name, d)
 		}
@@ -137,5 +143,23 @@ func TestHolder(t *testing.T) {
 	case <-h.Changed():
 		t.Fatal("a new channel is closed already")
 	default:
+	}
+}
+
+// Every host with a database is listed, in whatever state, with what the primary
+// says of its walsender.
+func TestMembers(t *testing.T) {
+	m := with(leads("master", 7), term(7, "master", true), 5)
+	m.Senders = []cluster.Sender{{Name: "slave@e7", State: "streaming", Sync: "quorum"}, {Name: "manada:clone:third", State: "backup"}}
+	down := cluster.Beat{Node: "third", From: "agent", Postgres: cluster.PostgresDown, Addrs: cluster.Addresses{SQL: "third:5432"}}
+	witness := cluster.Beat{Node: "witness", From: "agent", Postgres: cluster.PostgresNone}
+	v := FromBeats(heard(m, follows("slave", 7, 900), down, witness), time.Second)
+	want := []Member{
+		{Node: Node{"master", "master:5432"}, Up: true, Primary: true, LagBytes: -1},
+		{Node: Node{"slave", "slave:5432"}, Up: true, LagBytes: 100, State: "streaming", Sync: "quorum"},
+		{Node: Node{"third", "third:5432"}, LagBytes: -1},
+	}
+	if d := cmp.Diff(want, v.Members); d != "" {
+		t.Error(d)
 	}
 }

@@ -20,6 +20,18 @@ type Standby struct {
 	Streaming bool
 }
 
+// Member is a host with a database, whatever its state, for people.
+type Member struct {
+	Node
+	Up      bool // its PostgreSQL answers
+	Primary bool // it leads the epoch, as far as is known
+	// LagBytes is as in Standby.
+	LagBytes int64
+	// State and Sync are what the primary says of the standby's walsender, as in
+	// pg_stat_replication; empty when there is none.
+	State, Sync string
+}
+
 // View is what is known of the herd at a moment. It is never changed once it
 // was handed out.
 type View struct {
@@ -32,6 +44,8 @@ type View struct {
 	Standbys []Standby
 	// Why says, for people, why there is no primary; empty when there is one.
 	Why string
+	// Members are all hosts with a database that were heard of, by name.
+	Members []Member
 }
 
 // HasPrimary says whether there is a primary to route to.

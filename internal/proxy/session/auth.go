@@ -95,6 +95,7 @@ func (c *client) verifier(ctx context.Context) (v scram.Verifier, known bool, er
 	if err != nil {
 		return v, false, err
 	}
+	c.muted = secret.Muted
 	if !secret.Exists || secret.Password == "" {
 		return mock, false, nil
 	}

@@ -42,12 +42,13 @@ func (c *client) connect(ctx context.Context, l pool.Login) (*session, *pool.Bac
 		if b, d, err = c.open(ctx, c.Topology.Current(), l); err != nil {
 			return err
 		}
-		s = newSession(c, b, d)
+		s = newSession(c, b, d, l)
 		c.registry.add(s, c.version)
 		// Registered first, compared second: whoever sweeps after a change
 		// finds the session, or the session finds the change.
 		if s.stale(c.Topology.Current()) {
 			c.registry.remove(s)
+			s.life.end()
 			b.Conn.Close()
 			return errChanged
 		}

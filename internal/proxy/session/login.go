@@ -9,8 +9,10 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"time"
 
+	"manada/internal/proxy/hba"
 	"manada/internal/proxy/pool"
 	"manada/internal/proxy/wire"
 )
@@ -25,6 +27,7 @@ type client struct {
 	version  uint32 // that is spoken with the client
 	user     string
 	admitted bool
+	muted    bool          // the role's sessions hide warnings by default
 	waited   time.Duration // for nodes, so far
 }
 
@@ -203,6 +206,9 @@ func (c *client) admit() error {
 	if c.draining.Load() {
 		return errShutdown()
 	}
+	if err := c.allowed(); err != nil {
+		return err
+	}
 	c.Stats.Clients[c.port].Add(1)
 	c.admitted = true
 	if c.Stats.Clients[ReadWrite].Load()+c.Stats.Clients[ReadOnly].Load() > int64(c.Options.MaxClients) {
@@ -218,14 +224,42 @@ func (c *client) admit() error {
 	return nil
 }
 
+// allowed asks pg_hba.conf's lines, as PostgreSQL would: before it asks for a
+// password. There the client would bear the proxy's address.
+func (c *client) allowed() error {
+	_, secure := c.conn.(*tls.Conn)
+	db := c.startup.Get("database")
+	if db == "" {
+		db = c.user
+	}
+	if e := c.Options.HBA.Refuses(hba.Client{Addr: remote(c.conn), TLS: secure, User: c.user, Database: db,
+		Replication: replication(c.startup.Get("replication"))}); e != "" {
+		return wire.Fatal("28000", e, "See postgresql.hba in the configuration of the proxy's host.")
+	}
+	return nil
+}
+
+// replication says whether a start-up parameter asks for physical replication.
+func replication(v string) bool {
+	switch strings.ToLower(v) {
+	case "true", "on", "yes", "1", "t", "y":
+		return true
+	}
+	return false
+}
+
 // serverParams are the start-up parameters for PostgreSQL. On the read-only
 // port sessions are read-only by default wherever they land, so that falling
 // back to the primary does not make writes possible by accident.
 func (c *client) serverParams() []wire.Param {
+	var extra []wire.Param
 	if c.port == ReadOnly {
-		return wire.ForServer(c.startup.Params, wire.Param{Name: "default_transaction_read_only", Value: "on"})
+		extra = append(extra, wire.Param{Name: "default_transaction_read_only", Value: "on"})
 	}
-	return wire.ForServer(c.startup.Params)
+	if c.muted { // the role's own default would hide warnings from us
+		extra = append(extra, wire.Param{Name: "client_min_messages", Value: "warning"})
+	}
+	return wire.ForServer(c.startup.Params, extra...)
 }
 
 // fail ends a client that did not become a session.
@@ -264,8 +298,9 @@ func (c *client) cancel(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.Options.LoginTimeout)
 	defer cancel()
-	if err := c.Dialer.Cancel(ctx, s.addr, s.backendPID, s.backendKey); err != nil {
-		c.Log.Warn("cancel request not delivered", "node", s.node, "error", err)
+	node, addr, pid, key := s.running()
+	if err := c.Dialer.Cancel(ctx, addr, pid, key); err != nil {
+		c.Log.Warn("cancel request not delivered", "node", node, "error", err)
 		return
 	}
 	c.Stats.Cancels.Add(1)

@@ -1,19 +1,18 @@
 package session
 
 import (
-	"errors"
-	"io"
 	"time"
 
 	"manada/internal/proxy/wire"
 )
 
-// relay copies bytes both ways until one side ends, and closes the backend.
+// relay copies bytes both ways until one side ends, and closes the backends.
 //
-// Two goroutines serve a session: this one brings the server's messages to the
-// client (down), the other the client's to the server (up). A side that does
-// not read stops the other by not being read from: there is no queue. An idle
-// session holds no buffers (see source).
+// Two goroutines serve a session: this one brings the messages of its first
+// server to the client (down), the other takes the client's apart and brings
+// them to that server, or lets a standby answer and brings the answer itself
+// (up, second). A side that does not read stops the other by not being read
+// from: there is no queue. An idle session holds no buffers (see source).
 func (s *session) relay() {
 	upDone := make(chan struct{})
 	go func() {
@@ -22,48 +21,17 @@ func (s *session) relay() {
 	}()
 	last := s.down()
 	s.server.Close()
-	if last != nil {
+	s.life.end()
+	s.client.SetWriteDeadline(time.Now().Add(linger)) // up may be writing to it
+	s.interruptSecond()
+	s.out.Lock()
+	if last != nil && !s.torn {
 		farewell(s.client, last) // reads from the client together with up, which only discards now
 	}
+	s.over = true
+	s.out.Unlock()
 	s.client.SetReadDeadline(time.Unix(1, 0))
 	<-upDone
-}
-
-// up brings the client's bytes to the server.
-func (s *session) up() {
-	var scan wire.ClientScan
-	src := newSource(s.client)
-	defer src.release()
-	for {
-		err := src.fill()
-		if b := src.held(); len(b) > 0 {
-			scan.Feed(b)
-			// Before the server can answer, so that nobody believes that nothing is owed.
-			s.owed.tail.Store(scan.Tail)
-			s.owed.asked.Store(scan.Asked)
-			if scan.Left {
-				s.owed.left.Store(true)
-			}
-			if _, werr := s.server.Write(b); werr != nil {
-				return // what the server said last is still being read by down
-			}
-			s.Stats.FromClients[s.port].Add(int64(len(b)))
-			src.consume(len(b))
-		}
-		if err != nil {
-			s.owed.left.Store(true)
-			s.hangUp(err)
-			return
-		}
-	}
-}
-
-// hangUp passes the client's end of stream on, or its disappearance.
-func (s *session) hangUp(err error) {
-	if w, ok := s.server.(interface{ CloseWrite() error }); ok && errors.Is(err, io.EOF) && w.CloseWrite() == nil {
-		return
-	}
-	s.server.Close()
 }
 
 // down brings the server's messages to the client. It returns what the client
@@ -77,6 +45,13 @@ func (s *session) down() *wire.Error {
 	if s.draining.Load() {
 		s.endIfIdle()
 	}
+	whole := true // nothing of a message is on its way to the client
+	defer func() {
+		if !whole {
+			s.torn = true
+			s.out.Unlock()
+		}
+	}()
 	for {
 		var err error
 		if src.fresh == 0 {
@@ -86,12 +61,22 @@ func (s *session) down() *wire.Error {
 		b := src.held()
 		n, cancelled, bad := scan.Feed(b)
 		if n > 0 {
-			if _, werr := s.client.Write(b[:n]); werr != nil {
+			if whole {
+				s.out.Lock()
+			}
+			news := s.note(&scan)
+			_, werr := s.client.Write(b[:n])
+			if whole = scan.AtBoundary(); whole {
+				s.out.Unlock()
+			}
+			if werr != nil {
 				return nil // the client is gone, or does not read and the session has to end
 			}
 			s.Stats.ToClients[s.port].Add(int64(n))
 			src.consume(n)
-			s.note(&scan)
+			if news && s.draining.Load() {
+				s.endIfIdle()
+			}
 		}
 		switch {
 		case cancelled:
@@ -107,16 +92,16 @@ func (s *session) down() *wire.Error {
 	}
 }
 
-// note publishes what the server's messages say about the session.
-func (s *session) note(scan *wire.ServerScan) {
+// note publishes what the server's messages say about the session, before the
+// client has them: it may go on at once, and up has to know that it may.
+func (s *session) note(scan *wire.ServerScan) bool {
 	if scan.Ready == s.owed.answered.Load() {
-		return
+		return false
 	}
+	s.owed.errors.Store(scan.Errors)
 	s.owed.status.Store(int32(scan.Status))
 	s.owed.answered.Store(scan.Ready)
-	if s.draining.Load() {
-		s.endIfIdle()
-	}
+	return true
 }
 
 // ended decides about the last words when the server's stream has ended. In

@@ -51,7 +51,7 @@ func relayed(t testing.TB) (s *session, app, db *net.TCPConn, done chan struct{}
 	srv := &Server{Topology: &route.Holder{}, Log: slog.New(slog.DiscardHandler)}
 	c := newClient(srv, conn)
 	s = newSession(c, &pool.Backend{Conn: server, Status: 'I', PID: 7},
-		destination{node: route.Node{Name: "master", Addr: "x"}, epoch: 7, primary: true})
+		destination{node: route.Node{Name: "master", Addr: "x"}, epoch: 7, primary: true}, pool.Login{})
 	srv.registry.add(s, wire.Version30)
 	done = make(chan struct{})
 	go func() {

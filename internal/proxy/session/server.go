@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"manada/internal/cluster"
+	"manada/internal/proxy/hba"
 	"manada/internal/proxy/pool"
 	"manada/internal/proxy/route"
 	"manada/internal/proxy/wire"
@@ -43,6 +45,12 @@ type Verifiers interface {
 	Forget(role string)
 }
 
+// Positions says where nodes are in the WAL; *pool.Positions is the real one.
+type Positions interface {
+	Written(ctx context.Context, addr string) (pool.Position, error)
+	Replayed(ctx context.Context, addr string) (cluster.LSN, error)
+}
+
 // Options are the limits of sessions.
 type Options struct {
 	ClientTLS        *tls.Config // nil: clients are told that TLS is not available
@@ -51,7 +59,9 @@ type Options struct {
 	LoginTimeout     time.Duration // for everything that the client has to send before it is logged in
 	ConnectWait      time.Duration // for a node to talk to
 	ReadOnlyFallback bool
-	MockSecret       []byte // makes the mock exchanges of unknown roles stable
+	Split            bool      // the read-write port sends reads to standbys too
+	HBA              hba.Rules // who may log in; nil: everybody
+	MockSecret       []byte    // makes the mock exchanges of unknown roles stable
 }
 
 // Server serves clients. Its exported fields are set before first use.
@@ -61,10 +71,13 @@ type Server struct {
 	Reader    *route.Reader
 	Dialer    Dialer
 	Verifiers Verifiers
+	Positions Positions // nil: nothing is split
 	Log       *slog.Logger
 	Stats     Stats
+	Statuses  Statuses
 
 	registry registry
+	homes    homes
 	draining atomic.Bool
 }
 
@@ -116,7 +129,9 @@ func (s *Server) EndLost(limit time.Duration) int {
 		if pool.Lost(one.server, limit) {
 			one.end(endLost)
 			n++
+			continue
 		}
+		one.endLostSecond(limit)
 	}
 	return n
 }
@@ -138,11 +153,14 @@ func (s *Server) EndAll() {
 	}
 }
 
-// Backends counts the sessions of each node.
+// Backends counts the connections to each node.
 func (s *Server) Backends() map[string]int {
 	m := map[string]int{}
 	for _, one := range s.registry.list() {
 		m[one.node]++
+		if second := one.secondNode(); second != "" {
+			m[second]++
+		}
 	}
 	return m
 }

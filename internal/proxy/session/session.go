@@ -1,13 +1,17 @@
 package session
 
 import (
+	"context"
 	"fmt"
 	"net"
+	"sync"
 	"sync/atomic"
 	"time"
 
+	"manada/internal/proxy/classify"
 	"manada/internal/proxy/pool"
 	"manada/internal/proxy/route"
+	"manada/internal/proxy/split"
 	"manada/internal/proxy/wire"
 )
 
@@ -28,9 +32,26 @@ type session struct {
 
 	rest []byte // of the server, read during log-in
 
+	// out is held by whoever has begun to write a message, or an answer of a
+	// standby, to the client. torn says that one was not finished, over that
+	// nothing may be written any more; both guarded by out.
+	out        sync.Mutex
+	torn, over bool
+
+	track  split.Tracker // up's
+	login  pool.Login    // for the second connection
+	second second
+
 	// ending is why the session has to end; set once, see end.
 	ending atomic.Int32
+	life   lifetime
 	owed   owed
+}
+
+// lifetime bounds what up waits for.
+type lifetime struct {
+	ctx context.Context
+	end context.CancelFunc
 }
 
 // owed says whether the client waits for an answer. The relay's two directions
@@ -39,21 +60,29 @@ type owed struct {
 	asked    atomic.Uint64 // requests sent, see wire.ClientScan
 	tail     atomic.Bool
 	left     atomic.Bool
+	reading  atomic.Bool   // a standby answers
 	answered atomic.Uint64 // ReadyForQuery messages received
 	status   atomic.Int32  // transaction status: I, T or E
+	errors   atomic.Uint64 // ErrorResponse messages received before the last ReadyForQuery
 }
 
-func (o *owed) any() bool    { return o.tail.Load() || o.asked.Load() > o.answered.Load() }
-func (o *owed) inTx() bool   { return o.status.Load() != 'I' }
-func (o *owed) isIdle() bool { return !o.any() && !o.inTx() }
+func (o *owed) any() bool     { return o.unknown() || o.reading.Load() }
+func (o *owed) unknown() bool { return o.tail.Load() || o.asked.Load() > o.answered.Load() }
+func (o *owed) inTx() bool    { return o.status.Load() != 'I' }
+func (o *owed) isIdle() bool  { return !o.any() && !o.inTx() }
 
-func newSession(c *client, b *pool.Backend, d destination) *session {
+func newSession(c *client, b *pool.Backend, d destination, l pool.Login) *session {
 	s := &session{
 		Server: c.Server, client: c.conn, server: b.Conn, port: c.port, user: c.user,
 		node: d.node.Name, addr: d.node.Addr, epoch: d.epoch, primary: d.primary,
 		backendPID: b.PID, backendKey: b.Key, rest: b.Rest,
 	}
 	s.owed.status.Store(int32(b.Status))
+	// detached: sessions outlive the log-in's context; relay and end end it
+	s.life.ctx, s.life.end = context.WithCancel(context.Background())
+	s.login = l
+	s.second.seen = true // what others wrote before it began
+	s.track.Balance = c.Options.Split && c.port == ReadWrite && splittable(c.startup, b)
 	return s
 }
 
@@ -78,6 +107,8 @@ func (s *session) end(why int32) {
 	}
 	s.client.SetWriteDeadline(time.Now().Add(linger)) // one that does not read cannot hold us up
 	s.server.SetReadDeadline(time.Unix(1, 0))
+	s.life.end()
+	s.interruptSecond()
 }
 
 func (s *session) endIfIdle() {
@@ -103,11 +134,13 @@ func (s *session) lastWords(why int32) *wire.Error {
 	}
 	e := wire.Fatal(code, what, hint)
 	switch {
-	case s.owed.any():
+	case s.owed.unknown():
 		s.Stats.UnknownResult.Add(1)
 		e.Code = "08007"
 		e.Message += "; it is not known whether the last command took effect"
 		e.Hint = "Connect again and check whether the last transaction is there before repeating it."
+	case s.owed.reading.Load():
+		e.Detail = "The last command only read; it can be repeated."
 	case s.owed.inTx():
 		e.Detail = "The open transaction was rolled back."
 	}
@@ -121,4 +154,11 @@ func unreplicated() *wire.Error {
 		"Connect again and check whether the transaction is there before repeating it.")
 	e.Detail = "The transaction has committed on the primary but may not have been replicated; a failover could lose it."
 	return e
+}
+
+// splittable says whether the texts of a client can be classified, and its
+// second connection would be like its first.
+func splittable(startup wire.Startup, b *pool.Backend) bool {
+	return b.Settings["standard_conforming_strings"] == "on" && classify.Encoding(b.Settings["client_encoding"]) &&
+		startup.Get("replication") == ""
 }

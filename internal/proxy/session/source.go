@@ -122,6 +122,12 @@ func (s *source) consume(n int) {
 	}
 }
 
+// cut takes n bytes out from behind the first at.
+func (s *source) cut(at, n int) {
+	copy(s.buf[at:], s.buf[at+n:s.n])
+	s.n -= n
+}
+
 // release gives the buffer back.
 func (s *source) release() {
 	if s.buf != nil {

@@ -2,6 +2,7 @@ package session
 
 import (
 	"crypto/rand"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -25,6 +26,9 @@ type Stats struct {
 	Lost          atomic.Int64 // sessions whose node went away
 	Unreplicated  atomic.Int64 // commits that were not passed on as success
 	UnknownResult atomic.Int64 // sessions ended while an answer was owed
+	Repeated      atomic.Int64 // reads that the primary answered because a standby could not
+
+	reads sync.Map // name of a node to *atomic.Int64: queries that it was given by the read-write port
 
 	// Waited is told how long a client waited for a node when the first attempt
 	// did not succeed. Set before first use; nil is allowed.
@@ -35,4 +39,28 @@ func randomString(n int) string {
 	b := make([]byte, n)
 	rand.Read(b) // never fails (crypto/rand)
 	return string(b)
+}
+
+// read counts queries of a node.
+func (s *Stats) read(node string, n int) {
+	c, ok := s.reads.Load(node)
+	if !ok {
+		c, _ = s.reads.LoadOrStore(node, new(atomic.Int64))
+	}
+	c.(*atomic.Int64).Add(int64(n))
+}
+
+// Reads is how many queries a node was given by the read-write port.
+func (s *Stats) Reads(node string) int64 {
+	if c, ok := s.reads.Load(node); ok {
+		return c.(*atomic.Int64).Load()
+	}
+	return 0
+}
+
+// ReadsByNode is Reads of every node that was given any.
+func (s *Stats) ReadsByNode() map[string]int64 {
+	m := map[string]int64{}
+	s.reads.Range(func(k, v any) bool { m[k.(string)] = v.(*atomic.Int64).Load(); return true })
+	return m
 }

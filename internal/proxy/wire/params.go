@@ -8,7 +8,8 @@ import "strings"
 // reach the proxy, finding H9), and settings of extra that the client did not
 // set itself are added.
 //
-// It does not see what a role or database sets by default, nor a later SET.
+// What a role or database sets by default arrives as an extra (package session),
+// and a later SET is rewritten (package split).
 func ForServer(params []Param, extra ...Param) []Param {
 	out := make([]Param, 0, len(params)+len(extra)+1)
 	for _, p := range params {

@@ -22,6 +22,8 @@ type ServerScan struct {
 	Status byte
 	// Ready counts ReadyForQuery messages.
 	Ready uint64
+	// Errors counts ErrorResponse messages.
+	Errors uint64
 	// Last is the type of the last message that began.
 	Last byte
 }
@@ -53,6 +55,8 @@ func (s *ServerScan) Feed(b []byte) (n int, unreplicated bool, err error) {
 			}
 			s.Status = b[n+headerLen]
 			s.Ready++
+		case TypeError:
+			s.Errors++
 		case TypeNotice:
 			if total <= MaxHold {
 				if have < total {

@@ -1,0 +1,166 @@
+package classify
+
+import (
+	"strings"
+	"testing"
+)
+
+func kindOf(sql string) Kind { return Text([]byte(sql)).Kind }
+
+// What may leave the primary, and what only looks like it.
+var cases = []struct {
+	sql  string
+	want Kind
+}{
+	{"select 1", Read}, {"SELECT 1;", Read}, {" ;select 1; ;", Read}, {"(select 1) union (select 2)", Read},
+	{"values (1), (2)", Read}, {"table t", Read}, {"TaBlE only t", Read}, {"/* a /* nested */ b */ select -- c\n 1", Read},
+	{"with x as (select 1) select * from x", Read}, {"with x as not materialized (select 1) select * from x", Read},
+	{"select count(*) filter (where a > 1) over (partition by b) from t group by grouping sets ((a), (b))", Read},
+	{"select pg_is_in_recovery(), inet_server_addr(), inet_server_port(), current_setting('port'), version()", Read},
+	{"select pg_catalog.lower(x) from public.t", Read}, {"select lower(a) || upper(b), $1::varchar(10), a.b[1] from a", Read},
+	{"select 'insert into t; delete', E'it\\'s; drop', $$update$$, $a$ $b$ for update $a$, \"into\"", Read},
+	{"select substring('x' from 1 for 2), extract(epoch from now())", Read},
+	{"select * from unnest($1::int[]) with ordinality as u(x, n)", Read}, {"select * from t tablesample system(10)", Read},
+	{"select abalance from pgbench_accounts where aid = 1 limit 1", Read},
+	{"select c.relname from pg_catalog.pg_class c where pg_catalog.pg_table_is_visible(c.oid)", Read},
+	{"select distinct on (a) a, b from t where a in (1, 2) and exists (select 1) order by a", Read},
+	{"select date '2020-01-01', interval '1 day', timestamp(3) '2020-01-01'", Read},
+	{"select a from t where b=any($1) limit 10 offset (5)", Read}, {"select first_value(a) over w from t window w as (order by a)", Read},
+	{"select 1 /* for update */", Read}, {"select U&'d\\0061t'", Read}, {"select 'a'\n'b'", Read},
+
+	{" /*NO LOAD BALANCE*/ select 1", Primary}, {"/* NO LOAD BALANCE */ select 1", Read}, {"select /*NO LOAD BALANCE*/ 1", Read},
+	{"", Primary}, {";", Primary}, {"-- nothing", Primary}, {"select 1; select 2", Primary},
+	{"select 1 for update", Primary}, {"select 1 for no key update", Primary}, {"select * from t for key share", Primary},
+	{"select 1for share", Primary}, {"select 1 into t2", Primary}, {"select pg_backend_pid()", Primary}, {"select nextval('s')", Primary},
+	{"with x as (insert into t values (1) returning *) select * from x", Primary},
+	{"with x as (delete from t returning 1) select 1", Primary}, {"select txid_current()", Primary},
+	{"select * from pg_stat_replication", Primary}, {"select * from \"pg_locks\"", Primary}, {"select * from pg_stat_activity", Primary},
+	{"select last_value from s", Primary}, {"select * from U&\"pg!005fstat\" uescape '!'", Primary},
+	{"insert into t (a, b) values (1, lower('x')) on conflict (a) do update set b = excluded.b", Primary},
+	{"insert into public.t as x (a) select 1", Primary}, {"insert into \"T\" (a) values (default)", Primary},
+	{"update t set (a, b) = (1, 2) where c between 1 and (2)", Primary}, {"delete from t", Primary}, {"begin", Primary},
+	{"commit", Primary}, {"START TRANSACTION READ ONLY", Primary}, {"create table t (a int, b varchar(3), c mytype(4))", Primary},
+	{"create function f() returns int language sql as $$ select 1 $$", Primary}, {"alter table t add check (f(a) > 0)", Primary},
+	{"copy t (a, b) from stdin", Primary}, {"explain (analyze, buffers) select 1", Primary}, {"show all", Primary},
+	{"set local work_mem = '1MB'", Primary}, {"set transaction read only", Primary}, {"notify x", Primary},
+	{"prepare transaction 'x'", Primary}, {"discard plans", Primary}, {"select set_config('a.b', $1, true)", Primary},
+	{"declare c cursor for select 1", Primary}, {"vacuum (full) t", Primary}, {"truncate t", Primary},
+
+	{"set application_name = 'x'", Settings}, {"SET SESSION statement_timeout TO 0", Settings}, {"set time zone 'UTC'", Settings},
+	{"set search_path = a, b", Settings}, {"set my.thing = 'x'", Settings}, {"reset all", Settings}, {"reset my.thing", Settings},
+	{"set names 'utf8'", Settings}, {"set client_encoding to 'UTF-8'", Settings}, {"set \"DateStyle\" = iso", Settings},
+	{"select set_config('TimeZone', 'UTC', false)", Settings}, {"select pg_catalog.set_config('search_path', '', false);", Settings},
+	{"deallocate all", Forget}, {"deallocate x", Forget}, {"discard all", Discard},
+	{"show pool_nodes", PoolNodes}, {"SHOW Pool_Nodes ;", PoolNodes}, {"show pool_nodes x", Primary}, {"show pool_nodes; select 1", Pin},
+
+	{"set role x", Pin}, {"set role = x", Pin}, {"set session authorization x", Pin}, {"set client_encoding = sjis", Pin},
+	{"set standard_conforming_strings = off", Pin}, {"set default_transaction_isolation = serializable", Pin},
+	{"set session characteristics as transaction read only", Pin}, {"set a = 1; select 1", Pin}, {"set names sjis", Pin},
+	{"prepare p as select 1", Pin}, {"execute p", Pin}, {"listen x", Pin}, {"load 'x'", Pin}, {"do $$ begin end $$", Pin},
+	{"call p()", Pin}, {"declare c cursor with hold for select 1", Pin}, {"create temp table t (i int)", Pin},
+	{"create local temporary view v as select 1", Pin}, {"create table pg_temp.t (i int)", Pin}, {"select 1 into temp t", Pin},
+	{"create table t as select f()", Pin}, {"select f()", Pin}, {"select s.lower('x')", Pin}, {"select pg_catalog.x.lower(1)", Pin},
+	{"select \"lower\"('x')", Pin}, {"select pg_advisory_lock(1)", Pin}, {"select set_config('a.b', $1, false)", Pin},
+	{"select setseed(1)", Pin}, {"insert into t values (f(1))", Pin}, {"select lower /* x */ (1), over(2)", Pin},
+	{"select 'unfinished", Pin}, {"select /* unfinished", Pin}, {"select $x$ unfinished $y$", Pin}, {"select E'a\\'", Pin},
+	{"select e'a'\n'b\\'", Pin}, {"select \"a", Pin}, {"whatever", Pin}, {"select $abc", Pin}, {"select all f(1)", Pin},
+	{"select 1 operator(pg_catalog.+) f(2)", Pin}, {"explain analyze select f()", Pin}, {"copy (select f()) to stdout", Pin},
+	{"select lo_create(0)", Pin}, {"select 'a\x00b'", Pin}, {"select filter(1)", Pin}, {"select conflict(1)", Pin},
+}
+
+func TestText(t *testing.T) {
+	for _, c := range cases {
+		if got := kindOf(c.sql); got != c.want {
+			t.Errorf("%q: kind %d, want %d", c.sql, got, c.want)
+		}
+	}
+}
+
+func TestQueries(t *testing.T) {
+	for sql, want := range map[string]int{"select 1": 1, "select 1; insert into t values (1); table t": 2, "select f()": 1, "begin": 0} {
+		if got := Text([]byte(sql)).Queries; got != want {
+			t.Errorf("%q: %d queries, want %d", sql, got, want)
+		}
+	}
+}
+
+func TestSetting(t *testing.T) {
+	for sql, want := range map[string]string{"set TimeZone to 1": "timezone", "set time zone 1": "timezone", `set "My".x = 1`: "my.x",
+		"select set_config('TimeZone', 'UTC', false)": "timezone", "reset all": "", "reset work_mem": "work_mem", "set names utf8": "client_encoding"} {
+		if got := Text([]byte(sql)).Setting; got != want {
+			t.Errorf("%q: sets %q, want %q", sql, got, want)
+		}
+	}
+}
+
+// Every way to hide warnings is found, in the middle of others too.
+func TestMute(t *testing.T) {
+	for sql, want := range map[string]string{
+		"set client_min_messages = error":                                  "error",
+		"SET SESSION Client_Min_Messages TO 'Fatal'":                       "'Fatal'",
+		"begin; set local client_min_messages = panic; commit":             "panic",
+		"set /* x */ client_min_messages=E'error';":                        "E'error'",
+		`set "client_min_messages" = "error"`:                              `"error"`,
+		"select set_config('client_min_messages', 'error', false)":         "'error'",
+		"select pg_catalog.set_config('client_min_messages','ERROR',true)": "'ERROR'",
+		"set client_min_messages = warning":                                "",
+		"select 'set client_min_messages = error'":                         "",
+		"set client_min_messages = default":                                "",
+	} {
+		var got []string
+		for _, m := range Text([]byte(sql)).Mute {
+			got = append(got, sql[m.From:m.To])
+		}
+		if strings.Join(got, "|") != want {
+			t.Errorf("%q: mutes %q, want %q", sql, got, want)
+		}
+	}
+}
+
+func TestSmallTextsCostNoMemory(t *testing.T) {
+	sql := []byte("SELECT abalance FROM pgbench_accounts WHERE aid = $1 and lower(x) = 'y' order by count(*)")
+	if n := testing.AllocsPerRun(100, func() { Text(sql) }); n > 0 {
+		t.Errorf("%.0f allocations", n)
+	}
+}
+
+func BenchmarkText(b *testing.B) {
+	sql := []byte("SELECT abalance FROM pgbench_accounts WHERE aid = 12345;")
+	b.ReportAllocs()
+	for b.Loop() {
+		Text(sql)
+	}
+}
+
+// Whatever the text: no panic; what is a read stays one behind a comment, is
+// none together with another statement, and holds no word that writes.
+func FuzzText(f *testing.F) {
+	for _, c := range cases {
+		f.Add(c.sql)
+	}
+	f.Fuzz(func(t *testing.T, sql string) {
+		s := Text([]byte(sql))
+		for _, m := range s.Mute {
+			if m.From < 0 || m.To > len(sql) || m.From >= m.To {
+				t.Fatalf("span %v", m)
+			}
+		}
+		if s.Kind != Read {
+			return
+		}
+		if k := kindOf("/* /* */ */ -- x\n" + sql); k != Read {
+			t.Errorf("%q: kind %d behind a comment", sql, k)
+		}
+		for _, more := range []string{"\n; delete from t", "\n;select 1"} {
+			if k := kindOf(sql + more); k == Read {
+				t.Errorf("%q: still a read with %q", sql, more)
+			}
+		}
+		l := lexer{src: []byte(sql)}
+		for tok := l.next(); tok.kind != end; tok = l.next() {
+			if w := strings.ToLower(sql[tok.at:tok.to]); tok.kind == word && (w == "insert" || w == "update" || w == "delete" || w == "into") {
+				t.Errorf("%q is a read with %s", sql, w)
+			}
+		}
+	})
+}

@@ -1,0 +1,185 @@
+package classify
+
+import (
+	"bytes"
+	"strings"
+)
+
+const minMessages = "client_min_messages"
+
+// set is SET ...
+func (p *parser) set() Statement {
+	i := p.from + 1
+	local := p.word(i) == "local"
+	if local || p.word(i) == "session" && !p.is(i+1, "=") && p.word(i+1) != "to" {
+		i++
+	}
+	switch p.word(i) {
+	case "transaction", "constraints":
+		return Statement{Kind: Primary}
+	case "characteristics", "authorization", "role", "xml":
+		return Statement{Kind: Pin}
+	case "time":
+		return p.settings("timezone", local)
+	case "schema":
+		return p.settings("search_path", local)
+	case "names":
+		return p.encoding(i+1, local)
+	}
+	name, i := p.name(i)
+	if !p.is(i, "=") && p.word(i) != "to" || name == "" {
+		return Statement{Kind: Pin}
+	}
+	if name == "client_encoding" {
+		return p.encoding(i+1, local)
+	}
+	s := p.settings(name, local)
+	if name == minMessages && mutes(p.value(i+1)) {
+		p.mute = append(p.mute, Span{p.toks[i+1].at, p.toks[i+1].to})
+	}
+	return s
+}
+
+func (p *parser) settings(name string, local bool) Statement {
+	if local {
+		return Statement{Kind: Primary}
+	}
+	return Statement{Kind: settable(name), Setting: name}
+}
+
+// name reads a setting's name at i and returns what stands behind it.
+func (p *parser) name(i int) (string, int) {
+	var parts []string
+	for {
+		switch p.kind(i) {
+		case word:
+			parts = append(parts, strings.ToLower(string(p.bytes(i))))
+		case quoted:
+			b := p.bytes(i)
+			if b[0] != '"' || strings.Contains(string(b[1:len(b)-1]), `"`) {
+				return "", i
+			}
+			parts = append(parts, strings.ToLower(string(b[1:len(b)-1])))
+		default:
+			return "", i
+		}
+		if i++; !p.is(i, ".") {
+			return strings.Join(parts, "."), i
+		}
+		i++
+	}
+}
+
+// value is a word or string at i, in lower case.
+func (p *parser) value(i int) string {
+	switch p.kind(i) {
+	case word:
+		return strings.ToLower(string(p.bytes(i)))
+	case text, escaped, quoted:
+		b := p.bytes(i)
+		b = b[1+bytes.IndexAny(b, `'"$`):]
+		return strings.ToLower(strings.Trim(string(b), `'"$`))
+	}
+	return ""
+}
+
+func mutes(level string) bool { return level == "error" || level == "fatal" || level == "panic" }
+
+// encoding is SET NAMES and SET client_encoding. In some encodings the second
+// byte of a character looks like a backslash; they are not lexed here.
+func (p *parser) encoding(i int, local bool) Statement {
+	if v := p.value(i); v != "default" && !Encoding(v) {
+		return Statement{Kind: Pin}
+	}
+	return p.settings("client_encoding", local)
+}
+
+// Encoding says whether texts in a client's encoding can be classified.
+func Encoding(name string) bool {
+	switch strings.NewReplacer("_", "", "-", "", " ", "").Replace(strings.ToLower(name)) {
+	case "utf8", "unicode", "sqlascii", "latin1", "iso88591", "latin9", "iso885915", "win1252":
+		return true
+	}
+	return false
+}
+
+// settable is Settings for what can be said again on another connection.
+func settable(name string) Kind {
+	switch name {
+	case "role", "session_authorization", "session_replication_role", "standard_conforming_strings",
+		"is_superuser", "seed":
+		return Pin
+	}
+	if strings.HasPrefix(name, "transaction_") || strings.HasPrefix(name, "default_transaction_") {
+		return Pin
+	}
+	return Settings
+}
+
+func (p *parser) reset() Statement {
+	switch i := p.from + 1; p.word(i) {
+	case "all":
+		return Statement{Kind: Settings}
+	case "session", "role":
+		return Statement{Kind: Pin}
+	case "time":
+		return p.settings("timezone", false)
+	case "transaction":
+		return Statement{Kind: Primary}
+	default:
+		name, _ := p.name(i)
+		if name == "" {
+			return Statement{Kind: Pin}
+		}
+		return p.settings(name, false)
+	}
+}
+
+// setConfig recognizes SELECT set_config('name', 'value', false) and nothing
+// beside it: SET by another name, as drivers write it.
+func (p *parser) setConfig(i int) (name string, ok bool) {
+	if i != p.from || p.word(i) != "select" {
+		return "", false
+	}
+	if i++; p.word(i) == "pg_catalog" && p.is(i+1, ".") {
+		i += 2
+	}
+	if p.word(i) != "set_config" || !p.is(i+1, "(") || p.kind(i+2) != text || !p.is(i+3, ",") ||
+		p.kind(i+4) != text || !p.is(i+5, ",") || p.word(i+6) != "false" || !p.is(i+7, ")") || i+8 != p.to {
+		return "", false
+	}
+	name = p.value(i + 2)
+	if strings.Contains(name, "'") || name == "client_encoding" && !Encoding(p.value(i+4)) {
+		return "", false
+	}
+	p.muted(i)
+	return name, true
+}
+
+// muted notes a set_config at i that hides warnings.
+func (p *parser) muted(i int) {
+	if p.is(i+1, "(") && p.value(i+2) == minMessages && p.is(i+3, ",") && mutes(p.value(i+4)) {
+		p.mute = append(p.mute, Span{p.toks[i+4].at, p.toks[i+4].to})
+	}
+}
+
+// local says whether the set_config at i is for the transaction only.
+func (p *parser) local(i int) bool {
+	depth, commas := 0, 0
+	for j := i + 1; j < p.to; j++ {
+		switch {
+		case p.is(j, "("), p.is(j, "["):
+			depth++
+		case p.is(j, ")"), p.is(j, "]"):
+			depth--
+			if depth == 0 {
+				return false
+			}
+		case p.is(j, ",") && depth == 1:
+			if commas++; commas == 2 {
+				return p.word(j+1) == "true" && p.is(j+2, ")")
+			}
+		}
+	}
+	return false
+}

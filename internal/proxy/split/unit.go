@@ -1,0 +1,252 @@
+package split
+
+import (
+	"bytes"
+	"encoding/binary"
+
+	"manada/internal/proxy/classify"
+	"manada/internal/proxy/wire"
+)
+
+// Types of messages of the extended protocol, from the client.
+const (
+	typeParse    = 'P'
+	typeBind     = 'B'
+	typeDescribe = 'D'
+	typeExecute  = 'E'
+	typeClose    = 'C'
+	typeCopyData = 'd'
+	typeCopyDone = 'c'
+	typeCopyFail = 'f'
+)
+
+// whole looks at the unit that begins b. Not ok: it is the primary's.
+func (t *Tracker) whole(b []byte, quiet, answer bool) (s Step, ok bool) {
+	typ, total, ok := header(b)
+	if !ok {
+		return Step{Do: More}, true
+	}
+	offer := quiet && t.Balance && !t.pinned
+	switch typ {
+	case wire.TypeQuery:
+		return t.query(b, total, offer, answer)
+	case typeParse, typeBind, typeDescribe, typeClose:
+		return t.batch(b, offer, answer)
+	}
+	return Step{}, false
+}
+
+// query looks at a simple query.
+func (t *Tracker) query(b []byte, total int, offer, answer bool) (Step, bool) {
+	if total < headerLen || total > MaxUnit {
+		return Step{}, false
+	}
+	if len(b) < total {
+		return Step{Do: More}, true
+	}
+	sql, good := cstring(b[headerLen:total])
+	if !good || len(sql)+1 != total-headerLen {
+		return Step{}, false
+	}
+	about := classify.Text(sql)
+	switch {
+	case about.Kind == classify.PoolNodes && answer:
+		return Step{Do: Answer, N: total}, true
+	case about.Kind == classify.Read && offer:
+		return Step{Do: Offer, N: total, Unit: Unit{Simple: true, Queries: 1}}, true
+	}
+	t.peeked, t.peek = about, true
+	return Step{}, false
+}
+
+// batch looks at the messages up to Sync. Those of a session that is not split
+// are only looked at for SHOW POOL_NODES.
+func (t *Tracker) batch(b []byte, offer, answer bool) (Step, bool) {
+	u := batch{t: t, read: offer, nodes: answer}
+	for n := 0; ; {
+		typ, total, ok := header(b[n:])
+		switch {
+		case ok && (total < headerLen || n+total > MaxUnit):
+			return Step{}, false
+		case !ok || len(b) < n+total:
+			return Step{Do: More}, true
+		}
+		if typ == wire.TypeSync {
+			n += total
+			switch {
+			case u.nodes:
+				return Step{Do: Answer, N: n}, true
+			case u.read && u.Queries > 0:
+				return Step{Do: Offer, N: n, Unit: u.Unit}, true
+			}
+			return Step{}, false
+		}
+		u.message(typ, b[n+headerLen:n+total])
+		// One that is split is waited for even when it is the primary's, so that
+		// what it sets is known to be outside a transaction.
+		if u.flushed || !u.read && !u.nodes && !offer {
+			return Step{}, false
+		}
+		n += total
+	}
+}
+
+// batch is what is known of a batch so far.
+type batch struct {
+	Unit
+	t     *Tracker
+	read  bool // a standby may answer it
+	nodes bool // the proxy has the answer
+	// flushed says that the client wants answers before the end.
+	flushed bool
+
+	own     Stmt // what it makes itself
+	ownName string
+	hasOwn  bool
+}
+
+func (u *batch) message(typ byte, body []byte) {
+	var s *Stmt
+	switch typ {
+	case typeParse:
+		s = u.parse(body)
+	case typeBind:
+		_, rest, _ := bytes.Cut(body, []byte{0})
+		name, _ := cstring(rest)
+		s = u.used(name)
+	case typeDescribe, typeClose:
+		if len(body) == 0 {
+			break
+		}
+		if body[0] == 'P' {
+			return
+		}
+		name, _ := cstring(body[1:])
+		if s = u.used(name); typ == typeClose {
+			u.read = false // it is the primary's to forget
+		}
+	case typeExecute:
+		u.Queries++
+		return
+	case 'H':
+		u.flushed = true
+	}
+	u.read = u.read && s != nil && s.about.Kind == classify.Read
+	u.nodes = u.nodes && s != nil && s.about.Kind == classify.PoolNodes
+}
+
+// parse looks at a statement that the batch itself makes. Only the unnamed one
+// may live on a standby alone.
+func (u *batch) parse(body []byte) *Stmt {
+	name, _ := cstring(body)
+	if len(name)+1 > len(body) {
+		return nil
+	}
+	sql, good := cstring(body[len(name)+1:])
+	if !good || u.Unnamed {
+		return nil
+	}
+	s := &u.own
+	s.about = classify.Text(sql)
+	if len(name) > 0 {
+		u.read = false
+	} else {
+		u.Unnamed = true
+	}
+	u.ownName = string(name)
+	u.hasOwn = true
+	return s
+}
+
+// used is the statement of that name; one that the batch does not make is
+// needed on the standby.
+func (u *batch) used(name []byte) *Stmt {
+	if u.hasOwn && u.ownName == string(name) {
+		return &u.own
+	}
+	s := u.t.stmts[string(name)]
+	if s == nil || s.about.Kind == classify.Read && s.Parse == nil {
+		return nil
+	}
+	for _, n := range u.Needs {
+		if n == s {
+			return s
+		}
+	}
+	u.Needs = append(u.Needs, s)
+	return s
+}
+
+// Answered tells that a standby has answered a unit.
+func (t *Tracker) Answered(u Unit) {
+	if !u.Simple && !u.Unnamed {
+		return
+	}
+	t.forget("")
+	if u.Unnamed {
+		if t.stmts == nil {
+			t.stmts = map[string]*Stmt{}
+		}
+		t.stmts[""] = onlyThere
+	}
+}
+
+// onlyThere stands for an unnamed statement that the primary does not know.
+var onlyThere = &Stmt{only: true, about: classify.Statement{Kind: classify.Pin}}
+
+// bound is the statement of a Bind; whole is false when its name is not there yet.
+func bound(b []byte, total int) (name []byte, whole bool) {
+	body := b[headerLen:min(total, len(b))]
+	_, rest, ok := bytes.Cut(body, []byte{0})
+	if ok {
+		if name, ok = cstring(rest); ok {
+			return name, true
+		}
+	}
+	return nil, len(b) >= total || len(b) > 64<<10
+}
+
+func cstring(b []byte) (s []byte, ok bool) {
+	s, _, ok = bytes.Cut(b, []byte{0})
+	return s, ok
+}
+
+var minMessages = []byte("client_min_messages")
+
+// mayMute is quick and errs on the safe side.
+func mayMute(msg []byte) bool {
+	for i := 0; i+len(minMessages) <= len(msg); i++ {
+		if msg[i]|0x20 == 'c' && bytes.EqualFold(msg[i:i+len(minMessages)], minMessages) {
+			return true
+		}
+	}
+	return false
+}
+
+// unmute writes a message anew with warnings no longer hidden (finding H9): the
+// one that a commit was not replicated has to reach the proxy. at is where the
+// text begins; nil: there is nothing to change.
+func unmute(msg []byte, at int, spans []classify.Span) []byte {
+	if len(spans) == 0 {
+		return nil
+	}
+	sql, _ := cstring(msg[at:])
+	out := append([]byte(nil), msg[:at]...)
+	out = append(out, unmuteText(sql, spans)...)
+	out = append(out, msg[at+len(sql):]...)
+	binary.BigEndian.PutUint32(out[1:], uint32(len(out)-1))
+	return out
+}
+
+func unmuteText(sql []byte, spans []classify.Span) []byte {
+	if len(spans) == 0 {
+		return sql
+	}
+	var out []byte
+	last := 0
+	for _, s := range spans {
+		out = append(append(out, sql[last:s.From]...), "'warning'"...)
+		last = s.To
+	}
+	return append(out, sql[last:]...)
+}
