@@ -1,12 +1,14 @@
 # make build   the program, bin/manada
 # make test    installs what it needs (Debian 12), then vet and all tests
 # make demo    the main job on real data, in under two minutes
+# make image   the container image, and those of deploy/compose over it
+# make guide   the operating guide of deploy/compose on a Docker engine; about 6 minutes
 # make up      a herd on this machine          make down    its end
 GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS := -s -w -X manada/internal/cli.version=$(VERSION)
 
-.PHONY: all build test check chaos demo up down deps clean
+.PHONY: all build test check chaos image guide demo up down deps clean
 
 all: build
 
@@ -21,6 +23,7 @@ deps:
 # compete for two cores. 20 minutes for the slowest package.
 test:
 	@scripts/deps.sh test
+	@[ "$$MANADA_SKIP_DOCKER" = 1 ] || scripts/deps.sh docker
 	$(GO) vet ./...
 	$(GO) test -p 1 -timeout 20m ./...
 
@@ -32,6 +35,16 @@ check:
 chaos:
 	@scripts/deps.sh test
 	$(GO) test ./test/e2e -run Chaos -count=1 -long -timeout 5h -v
+
+# The images of deploy/compose, of the program as it is here.
+image: build
+	@scripts/deps.sh docker
+	@scripts/image.sh
+
+# Part of `make test`, too; MANADA_SKIP_DOCKER=1 leaves it out on purpose.
+guide:
+	@scripts/deps.sh docker
+	$(GO) test ./test/guide -count=1 -timeout 15m -v
 
 demo: deps build
 	@scripts/demo.sh

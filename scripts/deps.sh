@@ -5,6 +5,7 @@
 #
 #   scripts/deps.sh run     what a herd needs: PostgreSQL 15
 #   scripts/deps.sh test    and what the tests compare with: pgbackrest, iproute2 ...
+#   scripts/deps.sh docker  what the images and the guide need; nothing is started
 set -eu
 
 run_packages="postgresql-15"
@@ -13,8 +14,16 @@ test_packages="pgbackrest repmgr postgresql-15-repmgr iproute2 procps nftables z
 case "${1:-run}" in
 run) want="$run_packages" ;;
 test) want="$run_packages $test_packages" ;;
+docker)
+	want=""
+	# An engine from elsewhere will do.
+	command -v dockerd >/dev/null 2>&1 || docker version >/dev/null 2>&1 || want="docker.io iptables"
+	command -v docker-compose >/dev/null 2>&1 || want="$want docker-compose"
+	command -v debootstrap >/dev/null 2>&1 || want="$want debootstrap"
+	[ -n "$want" ] || exit 0
+	;;
 *)
-	echo "deps.sh: usage: scripts/deps.sh run|test" >&2
+	echo "deps.sh: usage: scripts/deps.sh run|test|docker" >&2
 	exit 2
 	;;
 esac

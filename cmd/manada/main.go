@@ -13,5 +13,6 @@ func main() {
 	if face, ok := compat.Face(os.Args[0]); ok {
 		os.Exit(face(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 	}
+	cli.Files = compat.Files()
 	os.Exit(cli.Main(os.Args, os.Stdin, os.Stdout, os.Stderr))
 }

@@ -239,15 +239,16 @@ func (a *Agent) serveRemove(w http.ResponseWriter, r *http.Request) {
 		peer.WriteError(w, err)
 		return
 	}
-	if err := a.removeNode(r.Context(), q.Node); err != nil {
+	if err := a.RemoveNode(r.Context(), q.Node); err != nil {
 		peer.WriteError(w, err)
 		return
 	}
-	a.event("node_removed", 0, q.Node+" was removed from the herd")
 	peer.WriteJSON(w, map[string]string{"result": q.Node + " is removed"})
 }
 
-func (a *Agent) removeNode(ctx context.Context, node string) error {
+// RemoveNode takes a host out of the herd, with its vote, unless it answers,
+// leads, or commits wait for it.
+func (a *Agent) RemoveNode(ctx context.Context, node string) error {
 	refuse := func(code, hint, format string, args ...any) error {
 		return peer.Refuse(http.StatusConflict, code, hint, format, args...)
 	}
@@ -284,5 +285,6 @@ func (a *Agent) removeNode(ctx context.Context, node string) error {
 	if err := a.store.RemoveNode(ctx, node); err != nil {
 		return storeDown(err)
 	}
+	a.event("node_removed", 0, node+" was removed from the herd")
 	return nil
 }

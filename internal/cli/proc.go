@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"manada/internal/config"
+	"manada/internal/container"
 	"manada/internal/process"
 )
 
@@ -30,6 +31,9 @@ func (a *app) procCommands() []*cobra.Command {
 		}),
 		a.procCmd("proxy", "the proxy", func(ctx context.Context, c *config.Config, log *slog.Logger, _ *ending) error {
 			return process.Proxy(ctx, c, log)
+		}),
+		a.procCmd("first-run", "what a new database gets", func(ctx context.Context, c *config.Config, log *slog.Logger, _ *ending) error {
+			return container.FirstRun(ctx, c, log)
 		}),
 		a.guardianCmd(), a.archivePushCmd(), a.archiveGetCmd(), a.backupWorkerCmd(),
 	}

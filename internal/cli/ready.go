@@ -3,13 +3,9 @@ package cli
 import (
 	"context"
 	"net"
-	"net/http"
 	"time"
 
-	"manada/internal/cluster"
 	"manada/internal/config"
-	"manada/internal/peer"
-	"manada/internal/pki"
 )
 
 // readyWithin bounds how long systemd is kept waiting. A host whose herd has no
@@ -32,13 +28,7 @@ func awaitReady(ctx context.Context, c *config.Config) {
 
 func serves(ctx context.Context, c *config.Config) bool {
 	if c.HasAgent() {
-		id, err := pki.Load(c.IdentityDir())
-		if err != nil {
-			return false
-		}
-		cl := peer.Client{TLS: id.TLSFor}
-		var s cluster.Status
-		err = cl.Call(ctx, c.AdvertiseOn(c.Ports.Peer), c.Node, http.MethodGet, "/v1/status", nil, &s)
+		s, err := ownStatus(ctx, c)
 		if err != nil || s.Store == nil || !s.Store.HasQuorum() {
 			return false
 		}

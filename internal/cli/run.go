@@ -18,6 +18,7 @@ import (
 	"golang.org/x/term"
 
 	"manada/internal/config"
+	"manada/internal/container"
 	"manada/internal/herd"
 	"manada/internal/pki"
 	"manada/internal/supervisor"
@@ -177,6 +178,9 @@ func children(c *config.Config, exe string) []supervisor.Child {
 	add(c.Has(config.Repository), "backupd", 15*time.Second)
 	add(c.HasAgent(), "agent", time.Minute) // it stops PostgreSQL
 	add(c.Has(config.ProxyRole), "proxy", 15*time.Second)
+	if add(container.Pending(c), "first-run", 5*time.Second); container.Pending(c) {
+		all[len(all)-1].Once = true
+	}
 	return all
 }
 

@@ -168,16 +168,21 @@ func (a *app) uriCmd() *cobra.Command {
 		Short: "Print a connection string that works when pasted",
 		Long: `Print a connection string (libpq URI) of the herd's proxy. It follows the
 primary through failovers. Instead of a password it names a passfile that only
-you can read; --show-password prints the password in the clear.` + exits(exitFailed, exitUsage),
+you can read; --show-password prints the password in the clear.
+
+In a container it is the application's log-in, with its password, at the port
+that the container's host publishes; --inside gives the address for other
+containers.` + exits(exitFailed, exitUsage),
 		Example: "  psql \"$(manada uri)\"\n  manada uri --read-only\n  manada uri --database orders --user app",
 		Args:    noArgs,
 		RunE:    func(c *cobra.Command, _ []string) error { return a.uri(c.Context(), o) },
 	}
 	f := c.Flags()
 	f.BoolVar(&o.ReadOnly, "read-only", false, "the port that goes to standbys")
-	f.StringVarP(&o.Database, "database", "d", "postgres", "`NAME` of the database")
-	f.StringVarP(&o.User, "user", "U", "postgres", "`ROLE` to log in as")
+	f.StringVarP(&o.Database, "database", "d", "", "`NAME` of the database (default postgres, in a container the application's)")
+	f.StringVarP(&o.User, "user", "U", "", "`ROLE` to log in as (default postgres, in a container the application's)")
 	f.BoolVar(&o.ShowPassword, "show-password", false, "print the password in the clear")
+	f.BoolVar(&o.Inside, "inside", false, "in a container: the address in the containers' network")
 	a.outputFlag(c)
 	return c
 }

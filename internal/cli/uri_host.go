@@ -2,11 +2,14 @@ package cli
 
 import (
 	"context"
+	"net/url"
 	"time"
 
 	"manada/internal/config"
+	"manada/internal/container"
 	"manada/internal/herd"
 	"manada/internal/peer"
+	"manada/internal/pki"
 )
 
 // hostURI finds a proxy of a herd of real hosts: this host's own, else one that
@@ -17,6 +20,9 @@ func (a *app) hostURI(ctx context.Context, o herd.URIOptions) (string, error) {
 		return "", err
 	}
 	cfg := c.hosts[0]
+	if uri, ok, err := a.containerURI(cfg, o); ok || err != nil {
+		return uri, err
+	}
 	if cfg.Has(config.ProxyRole) {
 		port := cfg.Ports.SQL
 		if o.ReadOnly {
@@ -34,4 +40,36 @@ func (a *app) hostURI(ctx context.Context, o herd.URIOptions) (string, error) {
 		}
 	}
 	return "", fail(exitFailed, "give one host the role proxy, or ask on the host that has it", "no such port of a proxy is known here")
+}
+
+// containerURI is the application's log-in as it works outside of the container,
+// where no passfile and no certificate of it can be read; ok is false where this
+// is no container, or another role or port is asked for.
+func (a *app) containerURI(cfg *config.Config, o herd.URIOptions) (uri string, ok bool, err error) {
+	app, there, err := container.Standard().ReadApp()
+	if err != nil || !there {
+		return "", false, err
+	}
+	addr := a.getenv("MANADA_PUBLISHED")
+	if o.Inside || addr == "" || o.ReadOnly {
+		if !cfg.Has(config.ProxyRole) {
+			return "", false, nil
+		}
+		addr = cfg.AdvertiseOn(cfg.Ports.SQL)
+		if o.ReadOnly {
+			addr = cfg.AdvertiseOn(cfg.Ports.ReadOnly)
+		}
+	}
+	if o.User != "" && o.User != app.User {
+		if cfg.Kind() == pki.KindProxy {
+			return "", false, fail(exitFailed, "ask in a container with a database:  docker exec master manada uri -U "+o.User, "a proxy knows the application's log-in only")
+		}
+		uri, err := herd.HostURI(cfg, addr, o)
+		return uri, err == nil, err
+	}
+	if o.Database == "" {
+		o.Database = app.Database
+	}
+	u := url.URL{Scheme: "postgresql", Host: addr, Path: "/" + o.Database, User: url.UserPassword(app.User, app.Password), RawQuery: "sslmode=require"}
+	return u.String(), true, nil
 }

@@ -226,3 +226,22 @@ func TestSize(t *testing.T) {
 		t.Error(s)
 	}
 }
+
+// TestMappingFromEnvironment: one variable is one entry of a mapping.
+func TestMappingFromEnvironment(t *testing.T) {
+	c, err := Parse("x", []byte("cluster: x\nnode: x\nbackup:\n  schedule:\n    full: 0 1 * * 0\n"), []string{
+		"MANADA_BACKUP_SCHEDULE_INCR=0 3 * * *", "MANADA_POSTGRESQL_PARAMETERS_WORK_MEM=8MB"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := c.Backup.Schedule; len(s) != 2 || s["incr"] != "0 3 * * *" || s["full"] != "0 1 * * 0" || c.PostgreSQL.Parameters["work_mem"] != "8MB" {
+		t.Fatalf("%v %v", s, c.PostgreSQL.Parameters)
+	}
+	if len(c.Warnings) > 0 {
+		t.Fatal(c.Warnings)
+	}
+	_, err = Parse("x", []byte("cluster: x\nnode: x\n"), []string{"MANADA_BACKUP_SCHEDULE_WEEKLY=0 3 * * *"})
+	if err == nil {
+		t.Fatal("a type of backup that does not exist was taken")
+	}
+}

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -11,7 +12,7 @@ import (
 const EnvPrefix = "MANADA_"
 
 // notKeys are variables of ours that are no override of a key.
-var notKeys = []string{"MANADA_CONFIG", "MANADA_FOREGROUND"}
+var notKeys = []string{"MANADA_CONFIG", "MANADA_FOREGROUND", "MANADA_PUBLISHED"}
 
 // EnvName is the variable that overrides a key.
 func EnvName(path string) string {
@@ -34,8 +35,7 @@ func (r *reader) readEnv(environ []string) {
 		if !strings.HasPrefix(name, EnvPrefix) || contains(notKeys, name) || value == "" {
 			continue
 		}
-		if param, ok := strings.CutPrefix(name, EnvName(parametersKey)+"_"); ok {
-			r.parameterFromEnv(strings.ToLower(param), name, value)
+		if r.entryFromEnv(name, value) {
 			continue
 		}
 		path, ok := names[name]
@@ -54,13 +54,28 @@ func (r *reader) readEnv(environ []string) {
 	}
 }
 
-func (r *reader) parameterFromEnv(param, name, value string) {
-	l := r.leaves[parametersKey]
-	m := map[string]string{}
-	for k, v := range l.value.Interface().(map[string]string) {
-		m[k] = v
+// entryFromEnv sets one entry of a mapping: its name is what follows the key's
+// variable, as in MANADA_POSTGRESQL_PARAMETERS_WORK_MEM.
+func (r *reader) entryFromEnv(name, value string) bool {
+	for _, path := range r.order {
+		entry, ok := strings.CutPrefix(name, EnvName(path)+"_")
+		if !ok || entry == "" {
+			continue
+		}
+		l := r.leaves[path]
+		old, ok := l.value.Interface().(map[string]string)
+		if !ok {
+			continue
+		}
+		m := maps.Clone(old)
+		if m == nil {
+			m = map[string]string{}
+		}
+		entry = strings.ToLower(entry)
+		m[entry] = value
+		l.value.Set(reflect.ValueOf(m))
+		r.cfg.Origins[path+"."+entry] = Origin{Source: "env", Env: name}
+		return true
 	}
-	m[param] = value
-	l.value.Set(reflect.ValueOf(m))
-	r.cfg.Origins[parametersKey+"."+param] = Origin{Source: "env", Env: name}
+	return false
 }

@@ -16,6 +16,7 @@ type URIOptions struct {
 	Database     string // default postgres
 	User         string // default postgres
 	ShowPassword bool   // the password in the clear instead of a passfile
+	Inside       bool   // in containers: the address in their network
 }
 
 // URI is a libpq connection string of the herd's proxy. It names a 0600

@@ -123,11 +123,7 @@ func (a *Authority) answerError(w http.ResponseWriter, err error) {
 		// What exactly went wrong inside stays in this host's log.
 		je = refuse(ErrNotNow, "")
 	}
-	c := codeOf(je.Err)
-	b, _ := json.Marshal(joinRefusal{Error: strings.TrimSuffix(je.Err.Error()+": "+je.Detail, ": "), Hint: je.Hint, Code: c.code})
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(c.status)
-	w.Write(append(b, '\n'))
+	refuseJoin(w, je)
 }
 
 // exchange verifies the newcomer's proof and makes the reply with ours.

@@ -199,7 +199,7 @@ func (n *newcomer) exchange(ctx context.Context, conn *tls.Conn, s *tls.Connecti
 	if err != nil {
 		return nil, fmt.Errorf("encode join request: %w", err)
 	}
-	answer, err := post(ctx, conn, addr, out)
+	answer, err := post(ctx, conn, addr, pathJoin, out)
 	if err != nil {
 		return nil, err
 	}
@@ -217,10 +217,12 @@ func (n *newcomer) exchange(ctx context.Context, conn *tls.Conn, s *tls.Connecti
 	return &reply, nil
 }
 
+const pathJoin = "/v1/join"
+
 // post sends the request over this very connection and returns the body of the
 // answer.
-func post(ctx context.Context, conn *tls.Conn, addr string, body []byte) ([]byte, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+addr+"/v1/join", bytes.NewReader(body))
+func post(ctx context.Context, conn *tls.Conn, addr, path string, body []byte) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+addr+path, bytes.NewReader(body))
 	if err != nil {
 		return nil, fmt.Errorf("ask %s: %w", addr, err)
 	}

@@ -273,7 +273,12 @@ func (discard) WriteHeader(int)             {}
 func relay(t *testing.T, target string) (addr string, seen func() string) {
 	t.Helper()
 	evil, _, _ := founded(t, "olivo", "master") // the right names, its own authority
-	l, err := tls.Listen("tcp", "127.0.0.1:0", evil.ServerTLSOptionalClient())
+	return relayAs(t, target, evil.ServerTLSOptionalClient())
+}
+
+func relayAs(t *testing.T, target string, as *tls.Config) (addr string, seen func() string) {
+	t.Helper()
+	l, err := tls.Listen("tcp", "127.0.0.1:0", as)
 	must(t, err)
 	var said strings.Builder
 	done := make(chan struct{})

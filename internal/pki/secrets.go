@@ -72,3 +72,6 @@ func ReadSecrets(dir string) (Secrets, error) {
 func WriteSecrets(dir string, s Secrets) error {
 	return writeJSON(dir, fileSecrets, secretsFile{Schema: 1, Passwords: s}, 0o600)
 }
+
+// NewPassword makes one that nobody guesses.
+func NewPassword() string { return randomText(24) }

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -100,10 +101,25 @@ func tokenKey(id, secret string) []byte {
 // secrets; a token needs no such thing. OWASP's figure for PBKDF2-SHA256.
 var sharedRounds = 600_000 // tests lower it
 
+// lastShared is the key that was derived last: a newcomer asks again and again
+// with the same secret.
+var lastShared struct {
+	sync.Mutex
+	text, cluster string
+	key           []byte
+}
+
 func sharedKey(text, clusterName string) []byte {
+	l := &lastShared
+	l.Lock()
+	defer l.Unlock()
+	if l.key != nil && l.text == text && l.cluster == clusterName {
+		return l.key
+	}
 	k, err := pbkdf2.Key(sha256.New, text, []byte("manada join secret of "+clusterName), sharedRounds, sha256.Size)
 	if err != nil {
 		panic(fmt.Sprintf("pki: derive key of join secret: %v", err)) // only for absurd lengths
 	}
+	l.text, l.cluster, l.key = text, clusterName, k
 	return k
 }

@@ -76,7 +76,25 @@ func (h *hostAgent) allow(ctx context.Context, who pki.Newcomer) error {
 		return &pki.JoinError{Err: pki.ErrNotNow, Detail: "the store does not answer"}
 	}
 	heard, ok := h.hub.Heard()[who.Node]
-	return clash(who, nodes, ok && time.Since(heard.At) < 5*time.Second)
+	up := ok && time.Since(heard.At) < 5*time.Second
+	err = clash(who, nodes, up)
+	named := slices.ContainsFunc(nodes, func(n store.Node) bool { return n.Name == who.Node })
+	if err == nil || up || !named || !who.Shared {
+		return err
+	}
+	return h.replace(ctx, who)
+}
+
+// replace takes out the host of a newcomer's name that is gone: it has the
+// secret that all hosts share and comes without its disk. Nothing is taken out
+// while it leads, while commits wait for it, or below a quorum of living voters;
+// the newcomer asks again.
+func (h *hostAgent) replace(ctx context.Context, who pki.Newcomer) error {
+	if err := h.agent.RemoveNode(ctx, who.Node); err != nil {
+		return &pki.JoinError{Err: pki.ErrNotNow, Detail: "the host of that name cannot be replaced yet: " + err.Error()}
+	}
+	h.log.Warn("replaced a host that lost its disk", "peer", who.Node)
+	return nil
 }
 
 // clash says what is wrong with a newcomer's names beside the registered hosts;

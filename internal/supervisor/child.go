@@ -53,7 +53,7 @@ func (c *child) loop() {
 			exit = err.Error()
 			c.log.line("manada: " + exit)
 		}
-		if c.stopping() {
+		if c.stopping() || c.Once && exit == exitText(0) {
 			c.set(Stopped, 0, exit)
 			return
 		}

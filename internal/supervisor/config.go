@@ -16,6 +16,9 @@ type Child struct {
 	Command []string // argv; the first is a path
 	// StopWithin bounds the time from SIGTERM to SIGKILL; default 10 s.
 	StopWithin time.Duration
+	// Once is for a task that ends: it is started again only until it has ended
+	// with status 0. Nobody waits for it.
+	Once bool
 }
 
 // Config of a supervisor. Children start in their order and stop in the

@@ -106,6 +106,9 @@ func (s *supervisor) before(ctx context.Context) (why string, err error) {
 // ready tells systemd when every child was started once and the host serves.
 func (s *supervisor) ready(ctx context.Context) {
 	for _, c := range s.children {
+		if c.Once {
+			continue
+		}
 		select {
 		case <-c.started:
 		case <-c.done:

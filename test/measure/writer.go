@@ -183,8 +183,20 @@ func (w *Writer) ErrorCount() int {
 	return w.nErrs
 }
 
-// Lost names acknowledged ids that a node does not have.
+// Acknowledged are the ids so far.
+func (w *Writer) Acknowledged() []int64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.ids)
+}
+
+// Lost names acknowledged ids that a node does not have. Call it after Stop.
 func (w *Writer) Lost(ctx context.Context, dsn string) ([]int64, error) {
+	return Missing(ctx, dsn, w.Acknowledged())
+}
+
+// Missing names those of the ids that a node does not have.
+func Missing(ctx context.Context, dsn string, ids []int64) ([]int64, error) {
 	c, err := pgconn.Connect(ctx, dsn)
 	if err != nil {
 		return nil, fmt.Errorf("look for lost commits: %w", err)
@@ -198,10 +210,8 @@ func (w *Writer) Lost(ctx context.Context, dsn string) ([]int64, error) {
 	for _, r := range res[0].Rows {
 		have[string(r[0])] = true
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	var lost []int64
-	for _, id := range w.ids {
+	for _, id := range ids {
 		if !have[fmt.Sprint(id)] {
 			lost = append(lost, id)
 		}

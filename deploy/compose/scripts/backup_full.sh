@@ -1,0 +1,2 @@
+#!/bin/bash
+exec pgbackrest --stanza=demo --type=full backup "$@"
