@@ -13,39 +13,21 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"slices"
-	"strings"
 	"time"
 
+	"manada/bench/report"
 	"manada/internal/cluster"
 	"manada/test/dockertest"
 	"manada/test/measure"
 )
 
-type result struct {
-	What    string         `json:"what"`
-	Commit  string         `json:"commit"`
-	N       int            `json:"n"`
-	P50     int64          `json:"p50"`
-	P95     int64          `json:"p95"`
-	Max     int64          `json:"max"`
-	Unit    string         `json:"unit"`
-	Bar     string         `json:"bar"`
-	Values  []int64        `json:"values"`
-	Lost    int            `json:"lost"`
-	Acked   int            `json:"acked"`
-	Errors  int            `json:"client_errors"`
-	Whole   []int64        `json:"whole_again_ms,omitempty"`
-	Seen    map[string]int `json:"errors_seen,omitempty"`
-	Command string         `json:"command"`
-}
+// bench is one measure on its way.
+type bench struct{ *report.Result }
 
 var bars = map[string]string{
 	"up": "<= 30000 ms", "stop-primary": "median <= 2000 ms", "kill-primary": "median <= 3000 ms",
@@ -78,9 +60,8 @@ func run(ctx context.Context, what []string, n int, out string) error {
 	}
 	defer stop()
 	for _, w := range what {
-		r := result{What: w, N: n, Unit: "ms", Bar: bars[w], Seen: map[string]int{}, Command: fmt.Sprintf("go run ./bench/containers -n %d %s", n, w)}
-		commit, _ := exec.Command("git", "rev-parse", "--short", "HEAD").Output()
-		r.Commit = strings.TrimSpace(string(commit))
+		r := bench{report.New(w, n, fmt.Sprintf("go run ./bench/containers -n %d %s", n, w))}
+		r.Bar = bars[w]
 		switch w {
 		case "image":
 			r.N, r.Unit = 1, "bytes"
@@ -92,7 +73,7 @@ func run(ctx context.Context, what []string, n int, out string) error {
 			err = r.outages(ctx)
 		}
 		if err == nil {
-			err = r.write(out)
+			err = r.Write(out, "containers")
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", w, err)
@@ -102,7 +83,7 @@ func run(ctx context.Context, what []string, n int, out string) error {
 }
 
 // image is the size of what a registry would hold: `docker save | gzip`.
-func (r *result) image(ctx context.Context) error {
+func (r bench) image(ctx context.Context) error {
 	cmd := exec.CommandContext(ctx, "bash", "-c", "set -o pipefail; docker save manada:15 | gzip")
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -121,7 +102,7 @@ func (r *result) image(ctx context.Context) error {
 
 // up is the time from `docker-compose up -d`, without volumes, to the first
 // commit that a standby has: sought with the proxy's own log-in.
-func (r *result) up(ctx context.Context) error {
+func (r bench) up(ctx context.Context) error {
 	for i := range r.N {
 		f, err := dockertest.Copy(ctx, ".")
 		if err != nil {
@@ -163,7 +144,7 @@ func firstCommit(ctx context.Context, f *dockertest.Folder) (time.Duration, erro
 }
 
 // outages breaks the herd once per run and mends it again.
-func (r *result) outages(ctx context.Context) error {
+func (r bench) outages(ctx context.Context) error {
 	f, err := dockertest.Copy(ctx, ".")
 	if err != nil {
 		return err
@@ -176,12 +157,12 @@ func (r *result) outages(ctx context.Context) error {
 		if err := r.once(ctx, f); err != nil {
 			return fmt.Errorf("run %d: %w", i+1, err)
 		}
-		fmt.Printf("run %2d  %s  outage %5d ms  whole again after %5d ms  lost %d\n", i+1, r.What, r.Values[i], r.Whole[i], r.Lost)
+		fmt.Printf("run %2d  %s  outage %5d ms  whole again after %5d ms  lost %d\n", i+1, r.What, r.Values[i], r.Rejoin[i], r.Lost)
 	}
 	return nil
 }
 
-func (r *result) once(ctx context.Context, f *dockertest.Folder) error {
+func (r bench) once(ctx context.Context, f *dockertest.Folder) error {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
 	st, err := f.WaitWhole(ctx, time.Minute)
@@ -226,12 +207,13 @@ func (r *result) once(ctx context.Context, f *dockertest.Folder) error {
 	if _, err := f.WaitWhole(ctx, 90*time.Second); err != nil {
 		return err
 	}
-	r.Whole = append(r.Whole, time.Since(back).Milliseconds())
+	r.Rejoin = append(r.Rejoin, time.Since(back).Milliseconds())
 	if err := w.WaitAcked(ctx, 50); err != nil {
 		return err
 	}
 	w.Stop()
-	return r.add(ctx, f, w, began)
+	r.AddOutage(w, began)
+	return r.lost(ctx, f, w)
 }
 
 // awaitAfter waits until what was broken has had its effect.
@@ -254,14 +236,8 @@ func containerOf(node string) string {
 	return node
 }
 
-// add counts the outage and what is missing on either node.
-func (r *result) add(ctx context.Context, f *dockertest.Folder, w *measure.Writer, began time.Time) error {
-	r.Values = append(r.Values, w.Outage(began).Milliseconds())
-	r.Acked += w.Acked()
-	r.Errors += w.ErrorCount()
-	for k, n := range w.Errors() {
-		r.Seen[k] += n
-	}
+// lost counts what is missing on either node.
+func (r bench) lost(ctx context.Context, f *dockertest.Folder, w *measure.Writer) error {
 	for c := range dockertest.Nodes {
 		if err := f.WaitCaughtUp(ctx, c); err != nil {
 			return err
@@ -270,26 +246,11 @@ func (r *result) add(ctx context.Context, f *dockertest.Folder, w *measure.Write
 		if err != nil {
 			return err
 		}
-		lost, err := w.Lost(ctx, dsn)
+		missing, err := w.Lost(ctx, dsn)
 		if err != nil {
 			return err
 		}
-		r.Lost += len(lost)
+		r.Lost += len(missing)
 	}
 	return nil
-}
-
-func (r *result) write(dir string) error {
-	v := slices.Sorted(slices.Values(r.Values))
-	r.P50, r.P95, r.Max = v[len(v)/2], v[min(len(v)-1, len(v)*95/100)], v[len(v)-1]
-	b, err := json.MarshalIndent(r, "", "  ")
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	path := filepath.Join(dir, "containers-"+r.What+".json")
-	fmt.Printf("%s: n %d  median %d  max %d %s (bar %s)  lost %d of %d acknowledged  -> %s\n", r.What, r.N, r.P50, r.Max, r.Unit, r.Bar, r.Lost, r.Acked, path)
-	return os.WriteFile(path, append(b, '\n'), 0o644)
 }

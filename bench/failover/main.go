@@ -14,38 +14,16 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
+	"manada/bench/report"
 	"manada/test/herdtest"
 	"manada/test/measure"
 )
-
-type result struct {
-	What    string         `json:"what"`
-	Commit  string         `json:"commit"`
-	N       int            `json:"n"`
-	P50     int64          `json:"p50"`
-	P95     int64          `json:"p95"`
-	Max     int64          `json:"max"`
-	Unit    string         `json:"unit"`
-	Values  []int64        `json:"values"`
-	Lost    int            `json:"lost"`
-	Acked   int            `json:"acked"`
-	Errors  int            `json:"client_errors"`
-	Rejoin  []int64        `json:"rejoin_ms"`
-	Rival   string         `json:"rival"`
-	Ratio   float64        `json:"ratio"`
-	Seen    map[string]int `json:"errors_seen"`
-	Command string         `json:"command"`
-}
 
 // rivals are their defaults' figures on the same class of machine, in ms.
 var rivals = map[string]struct {
@@ -78,19 +56,21 @@ func run(ctx context.Context, what string, n int, dir, out string) error {
 			h.Remove()
 		}
 	}()
-	r := result{What: what, N: n, Unit: "ms", Seen: map[string]int{}, Command: fmt.Sprintf("go run ./bench/failover -n %d %s", n, what)}
-	commit, _ := exec.Command("git", "rev-parse", "--short", "HEAD").Output()
-	r.Commit = strings.TrimSpace(string(commit))
+	r := report.New(what, n, fmt.Sprintf("go run ./bench/failover -n %d %s", n, what))
 	for i := range n {
-		if err := once(ctx, h, what, &r); err != nil {
+		if err := once(ctx, h, what, r); err != nil {
 			return fmt.Errorf("run %d: %w", i+1, err)
 		}
 		fmt.Printf("run %2d  outage %5d ms  rejoin %5d ms  lost %d\n", i+1, r.Values[i], r.Rejoin[i], r.Lost)
 	}
-	return r.write(out)
+	r.P50 = slices.Sorted(slices.Values(r.Values))[n/2]
+	if rival, ok := rivals[what]; ok && r.P50 > 0 {
+		r.Rival, r.Ratio = rival.text, rival.ms/float64(r.P50)
+	}
+	return r.Write(out, "failover")
 }
 
-func once(ctx context.Context, h *herdtest.Herd, what string, r *result) error {
+func once(ctx context.Context, h *herdtest.Herd, what string, r *report.Result) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	st, err := h.WaitSync(ctx)
@@ -155,44 +135,21 @@ func once(ctx context.Context, h *herdtest.Herd, what string, r *result) error {
 		return err
 	}
 	w.Stop()
-	return r.add(ctx, h, w, began)
+	r.AddOutage(w, began)
+	return lost(ctx, h, w, r)
 }
 
-// add counts the outage and what is missing on every node.
-func (r *result) add(ctx context.Context, h *herdtest.Herd, w *measure.Writer, began time.Time) error {
-	r.Values = append(r.Values, w.Outage(began).Milliseconds())
-	r.Acked += w.Acked()
-	r.Errors += w.ErrorCount()
-	for k, n := range w.Errors() {
-		r.Seen[k] += n
-	}
+// lost counts what is missing on every node.
+func lost(ctx context.Context, h *herdtest.Herd, w *measure.Writer, r *report.Result) error {
 	for _, node := range []string{"master", "slave"} {
 		if err := h.WaitCaughtUp(ctx, node); err != nil {
 			return err
 		}
-		lost, err := w.Lost(ctx, h.NodeDSN(node))
+		missing, err := w.Lost(ctx, h.NodeDSN(node))
 		if err != nil {
 			return err
 		}
-		r.Lost += len(lost)
+		r.Lost += len(missing)
 	}
 	return nil
-}
-
-func (r *result) write(dir string) error {
-	v := slices.Sorted(slices.Values(r.Values))
-	r.P50, r.P95, r.Max = v[len(v)/2], v[min(len(v)-1, len(v)*95/100)], v[len(v)-1]
-	if rival, ok := rivals[r.What]; ok && r.P50 > 0 {
-		r.Rival, r.Ratio = rival.text, rival.ms/float64(r.P50)
-	}
-	b, err := json.MarshalIndent(r, "", "  ")
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	path := filepath.Join(dir, "failover-"+r.What+".json")
-	fmt.Printf("%s: n %d  median %d ms  max %d ms  lost %d of %d acknowledged  -> %s\n", r.What, r.N, r.P50, r.Max, r.Lost, r.Acked, path)
-	return os.WriteFile(path, append(b, '\n'), 0o644)
 }
