@@ -298,7 +298,7 @@ func (a *Agent) follow(ctx context.Context, act decide.Action) error {
 	} else if err := a.db.SetConsistent(); err != nil {
 		return err
 	}
-	up, err := a.upstream(act.To, name, act.Epoch)
+	up, err := a.upstream(ctx, act.To, name, act.Epoch)
 	if err != nil {
 		return err
 	}

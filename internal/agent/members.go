@@ -145,9 +145,21 @@ func (a *Agent) addrOf(node string) (host string, port int, err error) {
 	return host, port, err
 }
 
-func (a *Agent) upstream(node, name string, epoch uint64) (postgres.Upstream, error) {
+func (a *Agent) upstream(ctx context.Context, node, name string, epoch uint64) (postgres.Upstream, error) {
 	host, port, err := a.addrOf(node)
-	return postgres.Upstream{Host: host, Port: port, Name: name, Epoch: epoch, Slot: cluster.SlotName(a.cfg.Node)}, err
+	return postgres.Upstream{Host: host, Addr: onlyAddr(ctx, host), Port: port, Name: name, Epoch: epoch, Slot: cluster.SlotName(a.cfg.Node)}, err
+}
+
+// onlyAddr is the address of a host's name, if it has one and no other. A primary
+// that starts again, perhaps under another one, is followed anew.
+func onlyAddr(ctx context.Context, host string) string {
+	ctx, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
+	defer cancel()
+	addrs, err := net.DefaultResolver.LookupHost(ctx, host)
+	if err != nil || len(addrs) != 1 {
+		return ""
+	}
+	return addrs[0]
 }
 
 func (a *Agent) source(node string) (postgres.Source, error) {

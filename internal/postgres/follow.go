@@ -13,6 +13,9 @@ import (
 // Upstream is whom to follow, and under which name.
 type Upstream struct {
 	Host string
+	// Addr is Host's address, "" when it is not known: a receiver that looks up
+	// the name of a host that is gone does not hear that it shall end.
+	Addr string
 	Port int
 	// Name is the application_name: a certified name ("b@e8"), or one that
 	// nobody waits for ("b~8"). Epoch is the epoch in it.
@@ -69,7 +72,11 @@ func (i *Instance) Follow(ctx context.Context, u Upstream) error {
 			return err
 		}
 	}
-	text := upstreamConf(i.conninfo(u.Host, u.Port, cluster.RoleReplication, u.Name, pass), u.Slot, i.cfg.RestoreCommand)
+	info := i.conninfo(u.Host, u.Port, cluster.RoleReplication, u.Name, pass)
+	if u.Addr != "" {
+		info += " hostaddr=" + conninfoQuote(u.Addr)
+	}
+	text := upstreamConf(info, u.Slot, i.cfg.RestoreCommand)
 	if old, err := os.ReadFile(i.run(upstreamFile)); err != nil || string(old) != text {
 		if err := writeFile(i.run(upstreamFile), []byte(text), 0o600); err != nil {
 			return err

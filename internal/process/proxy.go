@@ -35,7 +35,9 @@ func Proxy(ctx context.Context, c *config.Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	seeds := slices.Sorted(maps.Values(f.Peers))
+	// Also those of the configuration: when this proxy joined, the herd may have
+	// been one host, and that one may be gone before it has told of the others.
+	seeds := slices.Compact(slices.Sorted(slices.Values(append(slices.Collect(maps.Values(f.Peers)), c.Join.Addresses...))))
 	if c.HasAgent() {
 		seeds = append([]string{c.Addresses().Peer}, seeds...)
 	}
