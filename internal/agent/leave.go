@@ -41,6 +41,7 @@ func (a *Agent) leave(ctx context.Context) {
 	case t == nil || paused || t.Restore != nil: // a restore goes on when this host is back
 	case t.Leader == a.cfg.Node && t.Open && len(t.Sync) > 0:
 		a.giveUpLead(ctx)
+		a.lastOfTwo(ctx)
 	case t.Leader == a.cfg.Node && t.Open && t.K == 0:
 		a.leaveWord()
 	case t.Leader != a.cfg.Node && inSync(t, a.cfg.Node):
@@ -91,6 +92,22 @@ func (a *Agent) giveUpLead(ctx context.Context) {
 		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
 		_ = a.store.DeleteRequest(late, q.ID) // not to be carried out when this host is back
+	}
+}
+
+// lastOfTwo: the standby that was to take over may be stopped at the same time
+// and leave sync meanwhile. Then this primary is alone, and its commits go to the
+// archive before it stops, as if it had been alone before.
+func (a *Agent) lastOfTwo(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 1500*time.Millisecond)
+	defer cancel()
+	over := func() bool {
+		t, _ := a.recordNow()
+		return t.Leader != a.cfg.Node || !t.Open || t.K == 0
+	}
+	a.until(ctx, over)
+	if t, _ := a.recordNow(); t.Leader == a.cfg.Node && t.Open && t.K == 0 {
+		a.leaveWord()
 	}
 }
 

@@ -39,21 +39,25 @@ func TestComesBack(t *testing.T) {
 			g.whole(60 * time.Second)
 		})
 	}
-	for service, volume := range map[string]string{
-		"postgresql-master": "postgresql_master_data", "postgresql-slave": "postgresql_slave_data",
-		"pgbackrest": "pgbackrest_data", "pgpool": "pgpool_data",
+	for _, lost := range [][2]string{
+		{"postgresql-slave", "postgresql_slave_data"}, {"postgresql-master", "postgresql_master_data"},
+		{"pgbackrest", "pgbackrest_data"}, {"pgpool", "pgpool_data"},
 	} {
-		g.step("volume "+volume+" lost while the others run", func(g *guide) {
-			g.types("docker-compose rm -sf " + service)
-			g.lose(volume)
+		g.step("volume "+lost[1]+" lost while the others run", func(g *guide) {
+			g.types("docker-compose rm -sf " + lost[0])
+			g.lose(lost[1])
 			g.types("docker-compose up -d")
 			g.whole(60 * time.Second)
 		})
 	}
-	for _, volume := range []string{"postgresql_master_data", "postgresql_slave_data", "pgbackrest_data", "manada_secrets"} {
-		g.step("volume "+volume+" lost while all is down", func(g *guide) {
+	for _, lost := range [][2]string{
+		{"postgresql_master_data", "master-1"}, {"postgresql_master_data", "slave-2"}, {"postgresql_slave_data", "master-1"},
+		{"postgresql_slave_data", "slave-2"}, {"pgbackrest_data", "slave-2"}, {"manada_secrets", "slave-2"},
+	} {
+		g.step("volume "+lost[0]+" lost while all is down, "+lost[1]+" led", func(g *guide) {
+			g.lead(lost[1])
 			g.types("docker-compose down")
-			g.lose(volume)
+			g.lose(lost[0])
 			g.types("docker-compose up -d")
 			g.whole(60 * time.Second)
 		})
@@ -85,6 +89,16 @@ func (g *guide) whole(within time.Duration) {
 		v, err := dockertest.Query(g.Context(), g.dsn, "select i from mark")
 		return err == nil && v == "42"
 	})
+}
+
+// lead makes a node the primary.
+func (g *guide) lead(node string) {
+	g.Helper()
+	s := got(g.WaitWhole(g.Context(), 60*time.Second))(g)
+	if s.Primary != node {
+		g.types("docker exec pgbackrest manada switchover " + node)
+		g.whole(60 * time.Second)
+	}
 }
 
 // lose removes a volume of this project.
