@@ -4,9 +4,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"manada/test/dockertest"
 )
@@ -132,10 +135,14 @@ func (g *guide) edit() {
 		g.must(f.Close())
 	}
 	append("configs/master/postgresql.conf", "work_mem = 17MB\nsynchronous_standby_names = ''\n")
-	append("configs/common/pg_hba.conf", "host all intruder 0.0.0.0/0 reject\nhost all all 0.0.0.0/0 trust\n")
+	append("configs/common/pg_hba.conf", "host all all 0.0.0.0/0 trust\n")
+	rules := filepath.Join(g.Dir, "configs/common/pg_hba.conf")
+	text := got(os.ReadFile(rules))(g)
+	g.must(os.WriteFile(rules, slices.Concat([]byte("host all intruder 0.0.0.0/0 reject\n"), text), 0o644)) // the first match decides
 	append("configs/slave/repmgr.conf", "location='attic'\n")
 	g.types("docker-compose restart")
 	g.whole(90 * time.Second)
+	g.intruder()
 	for node, want := range map[string]string{"master": "17MB", "slave": "8MB"} {
 		if v := got(g.Value(g.Context(), node, "show work_mem"))(g); v != want {
 			g.Errorf("work_mem on %s is %s, want %s", node, v, want)
@@ -151,5 +158,20 @@ func (g *guide) edit() {
 		if node == "master" && !strings.Contains(string(out), "synchronous_standby_names") {
 			g.Error("the log of master does not name the refused parameter")
 		}
+	}
+}
+
+// intruder: the proxy holds the rules against its clients, too, whose addresses
+// PostgreSQL does not see.
+func (g *guide) intruder() {
+	g.Helper()
+	c := got(pgconn.ParseConfig(g.dsn))(g)
+	c.User, c.Password = "intruder", "whatever"
+	conn, err := pgconn.ConnectConfig(g.Context(), c)
+	if err == nil {
+		conn.Close(g.Context())
+	}
+	if err == nil || !strings.Contains(err.Error(), "pg_hba.conf rejects connection") {
+		g.Errorf("the proxy says to a client that a rule rejects: %v", err)
 	}
 }
