@@ -164,7 +164,7 @@ func maintain(v *View) (Decision, bool) {
 
 // split tells the members of sync that are there from those that have been
 // away for longer than the time-out, are another directory by now, or say that
-// they may not lead any more (M4: set so, or their host is being stopped).
+// they may not lead any more (M4: their host is being stopped).
 func split(v *View) (here, gone []cluster.Member) {
 	for _, m := range v.Store.Term.Sync {
 		p, known := v.peer(m.Name)
