@@ -160,7 +160,9 @@ func (f *Follower) loop(ctx context.Context) {
 	}
 }
 
-// well says whether every known node is heard directly and lately.
+// well says whether every known node is heard directly and lately. Who knows of
+// one node only knows too little: a herd that is being made grows from one host,
+// and that one may be gone before it was asked again.
 func (f *Follower) well() bool {
 	direct := f.in.direct()
 	f.mu.Lock()
@@ -170,7 +172,7 @@ func (f *Follower) well() bool {
 			return false
 		}
 	}
-	return len(f.known) > 0
+	return len(f.known) > 1
 }
 
 // addresses says whom to ask: everybody, or one after the other when all is well.

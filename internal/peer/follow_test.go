@@ -61,6 +61,25 @@ func TestFollowHearsOfNodesItDoesNotReach(t *testing.T) {
 	eventually(t, "and again", func() bool { return f.Heard()["master"].Beat.Seq > seq })
 }
 
+// A herd that is being made: the host through which the follower came in was
+// alone when it was asked. It is asked again soon, for it may die at once.
+func TestFollowIsNotContentWithOneNode(t *testing.T) {
+	h := newHerd(t, herdName, "master")
+	a := h.host("master").serve()
+	a.SetPeers(map[string]string{"master": a.addr})
+	a.beating(cluster.Beat{Postgres: cluster.PostgresPrimary})
+	f := Follow(testConfig(h.id("pooler", pki.KindProxy)), []string{a.addr})
+	defer f.Close()
+	eventually(t, "the only node is heard directly", func() bool { return !f.in.direct()["master"].IsZero() })
+	if f.well() {
+		t.Error("the follower knows of one node and is content")
+	}
+	b := h.host("slave").serve()
+	b.beating(cluster.Beat{Postgres: cluster.PostgresStandby})
+	a.SetPeers(map[string]string{"master": a.addr, "slave": b.addr})
+	eventually(t, "the second is heard, and all is well", func() bool { return len(f.Heard()) == 2 && f.well() })
+}
+
 func TestFollowSaysWhyNobodyAnswers(t *testing.T) {
 	h := newHerd(t, herdName, "master")
 	other := newHerd(t, herdName, "slave").host("slave").serve()
