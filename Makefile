@@ -4,11 +4,13 @@
 # make image   the container image, and those of deploy/compose over it
 # make guide   the operating guide of deploy/compose on a Docker engine; about 6 minutes
 # make up      a herd on this machine          make down    its end
+# make trust   what must hold every time, tried as often as is promised; hours
+# make race    every test that does not measure, with the race detector
 GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS := -s -w -X manada/internal/cli.version=$(VERSION)
 
-.PHONY: all build test check chaos image guide demo up down deps clean
+.PHONY: all build test check chaos trust race image guide demo up down deps clean
 
 all: build
 
@@ -35,6 +37,16 @@ check:
 chaos:
 	@scripts/deps.sh test
 	$(GO) test ./test/e2e -run Chaos -count=1 -long -timeout 5h -v
+
+# The tests named TestTrust..., with their full numbers (test/trust).
+trust:
+	@scripts/deps.sh test
+	MANADA_TRUST=1 $(GO) test -p 1 -run Trust -count=1 -timeout 5h -v ./...
+
+# Tests that count allocations are left out by the build constraint !race.
+race:
+	@scripts/deps.sh test
+	MANADA_SKIP_DOCKER=1 $(GO) test -race -p 1 -timeout 60m ./...
 
 # The images of deploy/compose, of the program as it is here.
 image: build
