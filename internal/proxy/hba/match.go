@@ -80,9 +80,9 @@ func (rs Rules) Refuses(c Client) string {
 	}
 	if c.Replication {
 		what = ofReplication(what)
-		return fmt.Sprintf("%s host %q, user %q, %s", what, ip, c.User, crypt)
+		return fmt.Sprintf("%s host \"%s\", user \"%s\", %s", what, ip, c.User, crypt)
 	}
-	return fmt.Sprintf("%s host %q, user %q, database %q, %s", what, ip, c.User, c.Database, crypt)
+	return fmt.Sprintf("%s host \"%s\", user \"%s\", database \"%s\", %s", what, ip, c.User, c.Database, crypt)
 }
 
 // ofReplication is how PostgreSQL speaks of replication.

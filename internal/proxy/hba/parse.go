@@ -20,14 +20,6 @@ type Rule struct {
 	reject    bool
 }
 
-// word is a name or, when it was not quoted, perhaps a keyword.
-type word struct {
-	text   string
-	quoted bool
-}
-
-func (w word) is(keyword string) bool { return !w.quoted && w.text == keyword }
-
 // Parse reads lines as postgresql.hba has them. The error names the line and
 // what is wrong with it.
 func Parse(lines []string) (Rules, error) {
@@ -179,53 +171,3 @@ func own(network bool) ([]netip.Prefix, error) {
 	return nets, nil
 }
 
-// fields splits a line as PostgreSQL does: at white space, each field at commas,
-// with "..." around what is meant literally and # before a comment.
-func fields(line string) (out [][]word, err error) {
-	var field []word
-	var w strings.Builder
-	quoted, in, had := false, false, false
-	endWord := func() {
-		if in {
-			field = append(field, word{w.String(), quoted})
-		}
-		w.Reset()
-		quoted, in = false, false
-	}
-	inQuotes := false
-scan:
-	for i := range len(line) {
-		switch c := line[i]; {
-		case c == '"':
-			inQuotes = !inQuotes
-			quoted, in, had = true, true, true
-		case inQuotes:
-			w.WriteByte(c)
-		case c == '#':
-			break scan
-		case c == ',':
-			endWord()
-		case c == ' ' || c == '\t' || c == '\r' || c == '\n':
-			if had && !followsComma(line[:i]) {
-				endWord()
-				out, field, had = append(out, field), nil, false
-			}
-		default:
-			w.WriteByte(c)
-			in, had = true, true
-		}
-	}
-	if inQuotes {
-		return nil, fmt.Errorf("a quote is not closed")
-	}
-	endWord()
-	if len(field) > 0 {
-		out = append(out, field)
-	}
-	return out, nil
-}
-
-// followsComma: white space behind a comma does not end the list.
-func followsComma(before string) bool {
-	return strings.HasSuffix(strings.TrimRight(before, " \t\r\n"), ",")
-}

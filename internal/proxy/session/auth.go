@@ -38,7 +38,7 @@ func (c *client) authenticate(ctx context.Context) (scram.Keys, []byte, error) {
 		return scram.Keys{}, nil, err
 	}
 	if mechanism != scram.Mechanism {
-		return scram.Keys{}, nil, wire.Fatal("08P01", fmt.Sprintf("client selected an invalid SASL authentication mechanism %q", mechanism), "")
+		return scram.Keys{}, nil, wire.Fatal("08P01", fmt.Sprintf("client selected an invalid SASL authentication mechanism \"%s\"", mechanism), "")
 	}
 	x := scram.NewServer(v, known)
 	reply, err := x.First(first)
@@ -77,7 +77,7 @@ func (c *client) refuse(err error) error {
 	switch {
 	case errors.Is(err, scram.ErrProof):
 		c.Stats.AuthFailures.Add(1)
-		return wire.Fatal("28P01", fmt.Sprintf("password authentication failed for user %q", c.user), "")
+		return wire.Fatal("28P01", fmt.Sprintf("password authentication failed for user \"%s\"", c.user), "")
 	case errors.Is(err, scram.ErrChannelBinding):
 		return wire.Fatal("28000", "channel binding is not available through the proxy", "Connect without channel_binding=require.")
 	}

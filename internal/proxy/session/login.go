@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"strings"
 	"time"
 
 	"manada/internal/proxy/hba"
@@ -199,7 +198,7 @@ func (p *prefixed) Read(b []byte) (int, error) {
 
 // admit checks the start-up packet and counts the client.
 func (c *client) admit() error {
-	c.user = c.startup.Get("user")
+	c.user = c.startup.User()
 	if c.user == "" {
 		return wire.Fatal("28000", "no PostgreSQL user name specified in startup packet", "")
 	}
@@ -227,25 +226,16 @@ func (c *client) admit() error {
 // allowed asks pg_hba.conf's lines, as PostgreSQL would: before it asks for a
 // password. There the client would bear the proxy's address.
 func (c *client) allowed() error {
-	_, secure := c.conn.(*tls.Conn)
-	db := c.startup.Get("database")
-	if db == "" {
-		db = c.user
+	physical, err := c.startup.Replication()
+	if err != nil {
+		return err
 	}
-	if e := c.Options.HBA.Refuses(hba.Client{Addr: remote(c.conn), TLS: secure, User: c.user, Database: db,
-		Replication: replication(c.startup.Get("replication"))}); e != "" {
+	_, secure := c.conn.(*tls.Conn)
+	if e := c.Options.HBA.Refuses(hba.Client{Addr: remote(c.conn), TLS: secure, User: c.user, Database: c.startup.Database(),
+		Replication: physical}); e != "" {
 		return wire.Fatal("28000", e, "See postgresql.hba in the configuration of the proxy's host.")
 	}
 	return nil
-}
-
-// replication says whether a start-up parameter asks for physical replication.
-func replication(v string) bool {
-	switch strings.ToLower(v) {
-	case "true", "on", "yes", "1", "t", "y":
-		return true
-	}
-	return false
 }
 
 // serverParams are the start-up parameters for PostgreSQL. On the read-only

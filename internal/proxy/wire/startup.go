@@ -53,6 +53,61 @@ func (s *Startup) Get(name string) string {
 	return ""
 }
 
+// nameLen is the longest name that PostgreSQL knows, in bytes (NAMEDATALEN - 1).
+const nameLen = 63
+
+// User is the role that asks to log in. PostgreSQL looks at no more than 63
+// bytes of it, whatever characters they are of.
+func (s *Startup) User() string { return cutName(s.Get("user")) }
+
+// Database is the database that is asked for: without one, that of the user's name.
+func (s *Startup) Database() string {
+	db := s.Get("database")
+	if db == "" {
+		db = s.Get("user")
+	}
+	return cutName(db)
+}
+
+func cutName(s string) string { return s[:min(len(s), nameLen)] }
+
+// Replication says whether the client asks for a connection for physical
+// replication; one for logical replication belongs to its database. What
+// PostgreSQL would not understand is an error in its words.
+func (s *Startup) Replication() (physical bool, err error) {
+	database := false
+	for _, p := range s.Params {
+		if p.Name != "replication" {
+			continue
+		}
+		if p.Value == "database" {
+			database = true // for good, whatever another one says
+			continue
+		}
+		var ok bool
+		if physical, ok = parseBool(p.Value); !ok {
+			return false, Fatal("22023", fmt.Sprintf("invalid value for parameter \"replication\": \"%s\"", p.Value),
+				`Valid values are: "false", 0, "true", 1, "database".`)
+		}
+	}
+	return physical && !database, nil
+}
+
+// parseBool is PostgreSQL's parse_bool: any unique prefix, in any case.
+func parseBool(v string) (value, ok bool) {
+	for _, w := range []struct {
+		word  string
+		least int // of its letters
+		value bool
+	}{{"true", 1, true}, {"false", 1, false}, {"yes", 1, true}, {"no", 1, false}, {"on", 2, true}, {"off", 2, false},
+		{"1", 1, true}, {"0", 1, false}} {
+		if len(v) >= w.least && len(v) <= len(w.word) && strings.EqualFold(v, w.word[:len(v)]) {
+			return w.value, true
+		}
+	}
+	return false, false
+}
+
 // Speaks is the version that is spoken with this client and the _pq_ options
 // that are not known; tell says that the client has to be told so.
 func (s *Startup) Speaks() (version uint32, unknown []string, tell bool) {

@@ -275,3 +275,29 @@ func BenchmarkServerScan(b *testing.B) {
 		}
 	}
 }
+
+// What a start-up packet asks for, as PostgreSQL reads it.
+func TestStartupMeans(t *testing.T) {
+	for _, c := range []struct {
+		values   []string
+		physical bool
+		bad      bool
+	}{
+		{nil, false, false}, {[]string{"tru"}, true, false}, {[]string{"ye"}, true, false}, {[]string{"ON"}, true, false},
+		{[]string{"o"}, false, true}, {[]string{"1"}, true, false}, {[]string{"11"}, false, true}, {[]string{""}, false, true},
+		{[]string{"database"}, false, false}, {[]string{"database", "true"}, false, false}, {[]string{"t", "off"}, false, false},
+	} {
+		var s Startup
+		for _, v := range c.values {
+			s.Params = append(s.Params, Param{"replication", v})
+		}
+		if got, err := s.Replication(); got != c.physical || (err != nil) != c.bad {
+			t.Errorf("%q: %v, %v", c.values, got, err)
+		}
+	}
+	long := strings.Repeat("n", 64)
+	s := Startup{Params: []Param{{"user", long}}}
+	if s.User() != long[:63] || s.Database() != long[:63] {
+		t.Errorf("%q, %q", s.User(), s.Database())
+	}
+}
