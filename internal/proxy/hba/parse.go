@@ -170,4 +170,3 @@ func own(network bool) ([]netip.Prefix, error) {
 	}
 	return nets, nil
 }
-
