@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"manada/internal/durable"
+
 	"manada/internal/cluster"
 )
 
@@ -64,15 +66,7 @@ func (a *Agent) fetchSegment(ctx context.Context, name string) error {
 	if err := a.repo.Get(ctx, name, part); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	f, err := os.Open(part)
-	if err != nil {
-		return err
-	}
-	err = errors.Join(f.Sync(), f.Close())
-	if err != nil {
-		return err
-	}
-	return os.Rename(part, filepath.Join(a.wal, name))
+	return durable.Place(part, filepath.Join(a.wal, name))
 }
 
 func (a *Agent) awaitReplay(ctx context.Context, end cluster.LSN) error {

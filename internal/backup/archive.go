@@ -262,5 +262,5 @@ func fetch(ctx context.Context, s blob.Storage, name string, c repo.Compression,
 	if err := f.Close(); err != nil {
 		return err
 	}
-	return os.Rename(f.Name(), dest)
+	return os.Rename(f.Name(), dest) // need not last: recovery asks for it again
 }

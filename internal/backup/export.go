@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"manada/internal/blob"
+	"manada/internal/durable"
 	"manada/internal/repo"
 )
 
@@ -100,11 +101,8 @@ func (x *export) run(ctx context.Context) (*ExportResult, error) {
 	if err := x.fill(ctx, tmp); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(tmp))
 	}
-	if err := unix.Renameat2(unix.AT_FDCWD, tmp, unix.AT_FDCWD, target, unix.RENAME_NOREPLACE); err != nil {
+	if err := durable.RenameNew(tmp, target); err != nil {
 		return nil, errors.Join(fmt.Errorf("rename %s to %s: %w", tmp, target, err), os.RemoveAll(tmp))
-	}
-	if err := syncPath(x.Dir); err != nil {
-		return nil, err
 	}
 	return &ExportResult{Label: x.label, Path: target, Backups: x.set, WAL: x.wal, Bytes: x.bytes}, nil
 }
@@ -387,13 +385,4 @@ func (x *export) describe(ctx context.Context, dst blob.Storage) error {
 		return err
 	}
 	return repo.SaveBackupInfo(ctx, dst, x.Stanza, &info)
-}
-
-func syncPath(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return f.Sync()
 }

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"manada/internal/durable"
 	"manada/internal/repo"
 )
 
@@ -306,10 +307,7 @@ func (r *restore) finish(ctx context.Context) error {
 			return fmt.Errorf("make %s durable: %w", d, err)
 		}
 	}
-	if err := os.Rename(control+controlTemp, control); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(control))
+	return durable.Rename(control+controlTemp, control)
 }
 
 func (r *restore) invalidate(path string) error {

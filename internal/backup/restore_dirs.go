@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 
+	"manada/internal/durable"
 	"manada/internal/repo"
 )
 
@@ -176,7 +177,7 @@ func empty(dir string) bool {
 // have, and makes directories and links.
 func (r *restore) prepareDirs() error {
 	if err := os.Remove(filepath.Join(r.Dir, "global", "pg_control")); err == nil {
-		if err := syncDir(filepath.Join(r.Dir, "global")); err != nil {
+		if err := durable.SyncDir(filepath.Join(r.Dir, "global")); err != nil {
 			return err
 		}
 	} else if !errors.Is(err, fs.ErrNotExist) {
@@ -319,15 +320,6 @@ func (r *restore) cleanDir(name, path string, dirs map[string]bool) error {
 		}
 	}
 	return nil
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }
 
 // roots lists the directories whose file systems the restore has written to.

@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"strings"
 	"time"
+
+	"manada/internal/durable"
 )
 
 // ErrNotExist is what Open and Stat wrap when there is no such file.
@@ -75,10 +77,6 @@ type Storage interface {
 	Lock(ctx context.Context, name string) (Lock, error)
 }
 
-// tempMark ends the names of files that are being written. pgBackRest uses the
-// same ending, so that either program takes the other's leftovers for what they are.
-const tempMark = ".pgbackrest.tmp"
-
 // CheckName says whether a name is clean, relative and stays inside.
 func CheckName(name string) error {
 	if name == "" || strings.HasPrefix(name, "/") || strings.ContainsAny(name, "\x00\\") {
@@ -89,8 +87,8 @@ func CheckName(name string) error {
 			return fmt.Errorf("%w %q", ErrBadName, name)
 		}
 	}
-	if strings.HasSuffix(name, tempMark) {
-		return fmt.Errorf("%w %q: the ending %s is reserved", ErrBadName, name, tempMark)
+	if strings.HasSuffix(name, durable.TempMark) {
+		return fmt.Errorf("%w %q: the ending %s is reserved", ErrBadName, name, durable.TempMark)
 	}
 	return nil
 }

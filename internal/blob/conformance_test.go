@@ -15,6 +15,8 @@ import (
 	"testing/iotest"
 	"time"
 
+	"manada/internal/durable"
+
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 )
@@ -251,7 +253,7 @@ func conformBrokenSource(t *testing.T, ctx context.Context, s Storage) {
 }
 
 func conformNames(t *testing.T, ctx context.Context, s Storage) {
-	for _, n := range []string{"", "/etc/passwd", "../x", "a/../../x", "a//b", "a/", "./a", "a/./b", "a\x00b", `a\b`, "x" + tempMark} {
+	for _, n := range []string{"", "/etc/passwd", "../x", "a/../../x", "a//b", "a/", "./a", "a/./b", "a\x00b", `a\b`, "x" + durable.TempMark} {
 		if _, err := s.Open(ctx, n, 0, -1); !errors.Is(err, ErrBadName) {
 			t.Errorf("open %q: %v", n, err)
 		}

@@ -2,8 +2,6 @@ package blob
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +13,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"manada/internal/durable"
 )
 
 const (
@@ -88,94 +88,31 @@ func (p *Posix) Open(ctx context.Context, name string, offset, length int64) (io
 
 // Put implements Storage: a temporary file beside the final one, fsync, rename,
 // fsync of the directory.
-func (p *Posix) Put(ctx context.Context, name string, r io.Reader, o PutOptions) (err error) {
+func (p *Posix) Put(ctx context.Context, name string, r io.Reader, o PutOptions) error {
 	if err := CheckName(name); err != nil {
 		return err
 	}
 	dst := p.path(name)
-	if err := mkdirAll(filepath.Dir(dst)); err != nil {
+	if err := durable.MkdirAll(filepath.Dir(dst), dirMode); err != nil {
 		return err
 	}
-	var b [4]byte
-	rand.Read(b[:])
-	tmp := dst + "." + hex.EncodeToString(b[:]) + tempMark
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, fileMode)
+	f, err := durable.Create(dst, durable.Options{Mode: fileMode}) // the group reads the repository
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if err != nil {
-			f.Close()
-			os.Remove(tmp)
-		}
-	}()
+	defer f.Abort()
 	buf := bufPool.Get().(*[]byte)
 	defer bufPool.Put(buf)
-	if _, err := io.CopyBuffer(struct{ io.Writer }{f}, ctxReader{ctx, r}, *buf); err != nil {
+	if _, err := io.CopyBuffer(f, ctxReader{ctx, r}, *buf); err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
-	// Whatever the umask: the group reads the repository.
-	if err := f.Chmod(fileMode); err != nil {
-		return err
+	if o.NoOverwrite {
+		return f.CommitNew()
 	}
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	return place(tmp, dst, o.NoOverwrite)
+	return f.Commit()
 }
 
 var bufPool = sync.Pool{New: func() any { b := make([]byte, 256<<10); return &b }}
-
-// place gives the finished temporary file its name and makes that durable.
-func place(tmp, dst string, noOverwrite bool) error {
-	if !noOverwrite {
-		if err := os.Rename(tmp, dst); err != nil {
-			return err
-		}
-		return syncDir(filepath.Dir(dst))
-	}
-	err := unix.Renameat2(unix.AT_FDCWD, tmp, unix.AT_FDCWD, dst, unix.RENAME_NOREPLACE)
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) {
-		// A file system without that flag: a hard link fails as atomically.
-		if err = os.Link(tmp, dst); err == nil {
-			err = os.Remove(tmp)
-		}
-	}
-	if err != nil {
-		return &fs.PathError{Op: "put", Path: dst, Err: err}
-	}
-	return syncDir(filepath.Dir(dst))
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
-}
-
-// mkdirAll creates missing directories and makes each durable in its parent.
-func mkdirAll(dir string) error {
-	if st, err := os.Stat(dir); err == nil {
-		if !st.IsDir() {
-			return &fs.PathError{Op: "mkdir", Path: dir, Err: unix.ENOTDIR}
-		}
-		return nil
-	}
-	parent := filepath.Dir(dir)
-	if err := mkdirAll(parent); err != nil {
-		return err
-	}
-	if err := os.Mkdir(dir, dirMode); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	return syncDir(parent)
-}
 
 // Stat implements Storage.
 func (p *Posix) Stat(_ context.Context, name string) (Info, error) {
@@ -222,7 +159,7 @@ func (p *Posix) list(ctx context.Context, dir, prefix string, recursive bool, ou
 		return err
 	}
 	for _, e := range es {
-		if strings.HasSuffix(e.Name(), tempMark) || e.Type()&(fs.ModeSymlink|fs.ModeIrregular) != 0 {
+		if strings.HasSuffix(e.Name(), durable.TempMark) || e.Type()&(fs.ModeSymlink|fs.ModeIrregular) != 0 {
 			continue
 		}
 		if recursive && e.IsDir() {
@@ -248,14 +185,7 @@ func (p *Posix) Delete(_ context.Context, name string) error {
 	if err := CheckName(name); err != nil {
 		return err
 	}
-	dst := p.path(name)
-	if err := os.Remove(dst); err != nil {
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
-			return nil
-		}
-		return err
-	}
-	return syncDir(filepath.Dir(dst))
+	return durable.Remove(p.path(name))
 }
 
 // DeleteAll implements Storage.
@@ -263,14 +193,7 @@ func (p *Posix) DeleteAll(_ context.Context, dir string) error {
 	if err := CheckName(dir); err != nil {
 		return err
 	}
-	dst := p.path(dir)
-	if _, err := os.Lstat(dst); errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
-		return nil
-	}
-	if err := os.RemoveAll(dst); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(dst))
+	return durable.RemoveAll(p.path(dir))
 }
 
 // Link implements Storage.
@@ -281,17 +204,7 @@ func (p *Posix) Link(_ context.Context, name, target string) error {
 	if err := checkElement(target); err != nil {
 		return err
 	}
-	dst := p.path(name)
-	tmp := dst + tempMark
-	os.Remove(tmp)
-	if err := os.Symlink(target, tmp); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp, dst); err != nil {
-		os.Remove(tmp)
-		return err
-	}
-	return syncDir(filepath.Dir(dst))
+	return durable.Symlink(target, p.path(name))
 }
 
 type flock struct {

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"manada/internal/durable"
+
 	"manada/internal/pki"
 )
 
@@ -80,15 +82,7 @@ func writePrivate(file, text string) error {
 	if old, err := os.ReadFile(file); err == nil && string(old) == text {
 		return nil
 	}
-	tmp, err := privateTemp(file, text)
-	if err != nil {
-		return err
-	}
-	defer os.Remove(tmp)
-	if err := os.Rename(tmp, file); err != nil {
-		return fmt.Errorf("write %s: %w", file, err)
-	}
-	return nil
+	return durable.Write(file, []byte(text), durable.Options{})
 }
 
 // createPrivate writes a file unless there is one: of several at once one wins,
@@ -97,26 +91,8 @@ func createPrivate(file, text string) error {
 	if _, err := os.Stat(file); err == nil {
 		return nil
 	}
-	tmp, err := privateTemp(file, text)
-	if err != nil {
+	if err := durable.WriteNew(file, []byte(text), durable.Options{}); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	defer os.Remove(tmp)
-	if err := os.Link(tmp, file); err != nil && !errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("write %s: %w", file, err)
-	}
 	return nil
-}
-
-func privateTemp(file, text string) (string, error) {
-	f, err := os.CreateTemp(filepath.Dir(file), "."+filepath.Base(file)+".*") // 0600
-	if err != nil {
-		return "", fmt.Errorf("write %s: %w", file, err)
-	}
-	_, err = f.WriteString(text)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		os.Remove(f.Name())
-		return "", fmt.Errorf("write %s: %w", file, err)
-	}
-	return f.Name(), nil
 }

@@ -11,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"manada/internal/durable"
+
 	"manada/internal/config"
 	"manada/internal/peer"
 	"manada/internal/pki"
@@ -200,32 +202,13 @@ func CheckIdentity(c *config.Config) (*pki.Identity, error) {
 	return id, nil
 }
 
-// writeFile writes a file so that it is there whole or not at all, owned by the
-// account.
+// writeFile writes a file durably, owned by the account where root writes.
 func writeFile(path string, data []byte, mode os.FileMode, a config.Account) error {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
+	o := durable.Options{Mode: mode}
+	if os.Geteuid() == 0 {
+		o.Owner = &durable.Owner{UID: a.UID, GID: a.GID}
 	}
-	defer os.Remove(f.Name()) // gone after the rename
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Chmod(mode), own(f.Name(), a), f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
+	return durable.Write(path, data, o)
 }
 
 // KnownPeers are the agents that the host remembers, node to address; a hint.

@@ -123,3 +123,35 @@ func background(s *source) []string {
 }
 
 func TestContextsEnd(t *testing.T) { holds(t, background) }
+
+// renames: what must last is written by package durable; a rename without it
+// says why it need not last, in a comment "need not last: why" on its line.
+func renames(s *source) []string {
+	if s.testish() || within(s.pkg(), "internal/durable") {
+		return nil
+	}
+	excused := map[int]bool{}
+	for _, g := range s.ast.Comments {
+		for _, c := range g.List {
+			if strings.HasPrefix(c.Text, "// need not last: ") {
+				excused[s.fset.Position(c.Pos()).Line] = true
+			}
+		}
+	}
+	var out []string
+	ast.Inspect(s.ast, func(n ast.Node) bool {
+		c, ok := n.(*ast.CallExpr)
+		if !ok || excused[s.fset.Position(c.Pos()).Line] {
+			return true
+		}
+		sel, _ := c.Fun.(*ast.SelectorExpr)
+		syncs := sel != nil && sel.Sel.Name == "Sync" && len(c.Args) == 0
+		if name := s.call(c); syncs || name == "os.Rename" || name == "golang.org/x/sys/unix.Renameat2" || name == "golang.org/x/sys/unix.Fsync" {
+			out = append(out, s.at(c.Pos(), "what must last is written by internal/durable; else say on this line: // need not last: why"))
+		}
+		return true
+	})
+	return out
+}
+
+func TestOnlyDurableRenames(t *testing.T) { holds(t, renames) }

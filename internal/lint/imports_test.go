@@ -14,9 +14,10 @@ var mayImport = map[string][]string{
 	"internal/cluster": {},
 	"internal/decide":  {"internal/cluster"},
 	"internal/health":  {"internal/cluster"},
+	"internal/durable": {},
 	"internal/repo":    {"internal/cluster", "internal/blob"},
-	"internal/blob":    {},
-	"internal/pki":     {"internal/cluster"},
+	"internal/blob":    {"internal/durable"},
+	"internal/pki":     {"internal/cluster", "internal/durable"},
 	"cmd/manada":       {"internal/cli", "internal/compat"},
 }
 
@@ -27,7 +28,7 @@ var onlyFor = []struct {
 	why string
 }{
 	// process is the wiring: it fills in the agent's decide.Spec.
-	{"internal/decide", []string{"internal/agent", "internal/process", "internal/sim", "test/*"}, "only the agent asks for decisions; what others show is in the beat's reason"},
+	{"internal/decide", []string{"internal/agent", "internal/process", "test/*"}, "only the agent asks for decisions; what others show is in the beat's reason"},
 	{"internal/cli", []string{"cmd/*", "internal/compat", "internal/compat/*", "test/*"}, "the command line is the outermost ring"},
 	{"internal/lint", nil, "it holds tests only"},
 }

@@ -60,6 +60,11 @@ func TestRulesObject(t *testing.T) {
 		{"helper of tests", background, "internal/store/storetest/x.go", `package storetest; import "context"; var c = context.Background()`, ""},
 		{"test", background, "internal/agent/x_test.go", `package agent; import "context"; var c = context.Background()`, ""},
 
+		{"renames", renames, "internal/store/x.go", `package store; import "os"; func f() { os.Rename("a", "b") }`, "internal/durable"},
+		{"syncs", renames, "internal/store/x.go", `package store; import "os"; func f(f *os.File) { f.Sync() }`, "internal/durable"},
+		{"need not last", renames, "internal/store/x.go", "package store; import \"os\"\nfunc f() {\n\tos.Rename(\"a\", \"b\") // need not last: a log\n}", ""},
+		{"durable itself", renames, "internal/durable/x.go", `package durable; import "os"; func f() { os.Rename("a", "b") }`, ""},
+
 		{"long", tooLong, "internal/agent/x.go", "package agent\n" + strings.Repeat("\n", maxLines), "701 lines"},
 		{"not so long", tooLong, "internal/agent/x.go", "package agent\n" + strings.Repeat("\n", maxLines-1), ""},
 		{"not formatted", unformatted, "internal/agent/x.go", "package agent\nvar   x int\n", "gofmt"},

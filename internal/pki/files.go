@@ -6,7 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"syscall"
+
+	"manada/internal/durable"
 )
 
 // Files of an identity directory.
@@ -20,68 +21,20 @@ const (
 	fileFounding = "ca-key.sealed" // only until FinishFounding
 )
 
-// writeFile writes a file so that after a crash either the old or the new
-// content is there, whole. When root writes, the file is given to the owner of
-// the directory: PostgreSQL reads its key from here and never runs as root.
-func writeFile(dir, name string, data []byte, mode os.FileMode) (err error) {
-	f, err := os.CreateTemp(dir, "."+name+".*")
-	if err != nil {
-		return fmt.Errorf("write %s: %w", filepath.Join(dir, name), err)
-	}
-	defer func() {
-		if err != nil {
-			f.Close()
-			os.Remove(f.Name())
-			err = fmt.Errorf("write %s: %w", filepath.Join(dir, name), err)
-		}
-	}()
-	if err := f.Chmod(mode); err != nil {
-		return err
-	}
-	if err := giveToOwner(dir, f); err != nil {
-		return err
-	}
-	if _, err := f.Write(data); err != nil {
-		return err
-	}
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), filepath.Join(dir, name)); err != nil {
-		return err
-	}
-	return syncDir(dir)
-}
-
-func giveToOwner(dir string, f *os.File) error {
-	if os.Geteuid() != 0 {
-		return nil
-	}
-	fi, err := os.Stat(dir)
+// writeFile writes a file durably. When root writes, the file is given to the
+// owner of the directory: PostgreSQL reads its key from here and never runs as
+// root.
+func writeFile(dir, name string, data []byte, mode os.FileMode) error {
+	owner, err := durable.OwnerOf(dir)
 	if err != nil {
 		return err
 	}
-	if st, ok := fi.Sys().(*syscall.Stat_t); ok {
-		return f.Chown(int(st.Uid), int(st.Gid))
-	}
-	return nil
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
+	return durable.Write(filepath.Join(dir, name), data, durable.Options{Mode: mode, Owner: owner})
 }
 
 // makeDir makes an identity directory, 0700, if it is not there.
 func makeDir(dir string) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := durable.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("make identity directory: %w", err)
 	}
 	return nil

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"time"
 
+	"manada/internal/durable"
+
 	"manada/internal/cluster"
 )
 
@@ -72,7 +74,7 @@ func (i *Instance) clone(ctx context.Context, s Source, progress Progress) error
 			return err
 		}
 	}
-	if err := removeFile(i.restoreMarkPath()); err != nil { // it speaks of the directory that was
+	if err := durable.Remove(i.restoreMarkPath()); err != nil { // it speaks of the directory that was
 		return err
 	}
 	i.log.Info("cloned", "from", s.Node, "ms", time.Since(begun).Milliseconds())

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"manada/internal/durable"
+
 	"manada/internal/cluster"
 	"manada/internal/guardian"
 )
@@ -185,7 +187,7 @@ func (i *Instance) render() (changed bool, err error) {
 		if err == nil && string(old) == f.text {
 			continue
 		}
-		if err := writeFile(i.run(f.name), []byte(f.text), 0o600); err != nil {
+		if err := durable.Write(i.run(f.name), []byte(f.text), durable.Options{}); err != nil {
 			return changed, err
 		}
 		changed = true
@@ -194,7 +196,7 @@ func (i *Instance) render() (changed bool, err error) {
 		if _, err := os.Stat(i.run(name)); err == nil {
 			continue
 		}
-		if err := writeFile(i.run(name), []byte(text), 0o600); err != nil {
+		if err := durable.Write(i.run(name), []byte(text), durable.Options{}); err != nil {
 			return changed, err
 		}
 	}
@@ -230,7 +232,7 @@ func writeDataDirConf(dir string) error {
 		"pg_hba.conf":          "# See the rendered pg_hba.conf in manada's run directory.\nlocal all all peer\n",
 		"pg_ident.conf":        "",
 	} {
-		if err := writeFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+		if err := durable.Write(filepath.Join(dir, name), []byte(text), durable.Options{}); err != nil {
 			return err
 		}
 	}

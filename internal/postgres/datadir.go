@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"manada/internal/durable"
 )
 
 // DirState says what is at PGDATA.
@@ -95,14 +97,11 @@ func (i *Instance) swapIn() error {
 	if err := os.RemoveAll(old); err != nil {
 		return fmt.Errorf("remove old data directory: %w", err)
 	}
-	if err := os.Rename(dir, old); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := durable.Rename(dir, old); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("move old data directory away: %w", err)
 	}
-	if err := os.Rename(dir+".new", dir); err != nil {
+	if err := durable.Rename(dir+".new", dir); err != nil {
 		return fmt.Errorf("put new data directory in place: %w", err)
-	}
-	if err := syncDir(filepath.Dir(dir)); err != nil {
-		return err
 	}
 	if err := os.RemoveAll(old); err != nil {
 		return fmt.Errorf("remove old data directory: %w", err)

@@ -7,6 +7,8 @@ import (
 	"os"
 	"strings"
 
+	"manada/internal/durable"
+
 	"manada/internal/cluster"
 )
 
@@ -68,7 +70,7 @@ func (i *Instance) Follow(ctx context.Context, u Upstream) error {
 	pass := i.run(fmt.Sprintf("replication.e%d.pgpass", u.Epoch))
 	line := passfileLine(cluster.RoleReplication, i.cfg.Passwords.Replication)
 	if old, err := os.ReadFile(pass); err != nil || string(old) != line {
-		if err := writeFile(pass, []byte(line), 0o600); err != nil {
+		if err := durable.Write(pass, []byte(line), durable.Options{}); err != nil {
 			return err
 		}
 	}
@@ -78,7 +80,7 @@ func (i *Instance) Follow(ctx context.Context, u Upstream) error {
 	}
 	text := upstreamConf(info, u.Slot, i.cfg.RestoreCommand)
 	if old, err := os.ReadFile(i.run(upstreamFile)); err != nil || string(old) != text {
-		if err := writeFile(i.run(upstreamFile), []byte(text), 0o600); err != nil {
+		if err := durable.Write(i.run(upstreamFile), []byte(text), durable.Options{}); err != nil {
 			return err
 		}
 	}

@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"time"
 
+	"manada/internal/durable"
+
 	"manada/internal/cluster"
 )
 
@@ -69,7 +71,7 @@ func (i *Instance) initdb(ctx context.Context, dir string) error {
 		return errors.New("initdb: line break in the superuser's password")
 	}
 	pwfile := i.run("initdb.pw")
-	if err := writeFile(pwfile, []byte(pw+"\n"), 0o600); err != nil {
+	if err := durable.Write(pwfile, []byte(pw+"\n"), durable.Options{}); err != nil {
 		return err
 	}
 	defer os.Remove(pwfile)

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 
+	"manada/internal/durable"
+
 	"manada/internal/cluster"
 )
 
@@ -69,7 +71,7 @@ func (i *Instance) fillTimelines(allocated cluster.Timeline) error {
 		} else if !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
-		if err := writeFile(i.historyPath(t), []byte(fillerText), 0o600); err != nil {
+		if err := durable.Write(i.historyPath(t), []byte(fillerText), durable.Options{}); err != nil {
 			return err
 		}
 	}
@@ -77,7 +79,7 @@ func (i *Instance) fillTimelines(allocated cluster.Timeline) error {
 		if !i.isFiller(allocated) {
 			return fmt.Errorf("timeline %d is in use already: pg_wal has its history file", allocated)
 		}
-		return removeFile(i.historyPath(allocated))
+		return durable.Remove(i.historyPath(allocated))
 	}
 	return nil
 }
@@ -99,7 +101,7 @@ func (i *Instance) dropTrailingFillers() error {
 		last++
 	}
 	for ; last > c.Timeline && i.isFiller(last); last-- {
-		if err := removeFile(i.historyPath(last)); err != nil {
+		if err := durable.Remove(i.historyPath(last)); err != nil {
 			return err
 		}
 	}

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"time"
 
+	"manada/internal/durable"
+
 	"manada/internal/guardian/procfs"
 )
 
@@ -34,7 +36,7 @@ func (i *Instance) CutUpstream(ctx context.Context) error {
 }
 
 func (i *Instance) renderNoUpstream() error {
-	return writeFile(i.run(upstreamFile), []byte(upstreamConf("", "", "")), 0o600)
+	return durable.Write(i.run(upstreamFile), []byte(upstreamConf("", "", "")), durable.Options{})
 }
 
 // removePassfiles unlinks the replication logins of all epochs but keep.
@@ -42,7 +44,7 @@ func (i *Instance) removePassfiles(keep string) error {
 	files, _ := filepath.Glob(i.run("replication.*.pgpass"))
 	for _, f := range files {
 		if f != keep {
-			if err := removeFile(f); err != nil {
+			if err := durable.Remove(f); err != nil {
 				return err
 			}
 		}

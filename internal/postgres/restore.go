@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 
+	"manada/internal/durable"
+
 	"manada/internal/cluster"
 )
 
@@ -122,15 +124,12 @@ func (i *Instance) beginRestore(ctx context.Context, id string) error {
 	}
 	if m.Kept != "" {
 		if _, err := os.Stat(m.Kept); errors.Is(err, os.ErrNotExist) {
-			if err := os.Rename(i.cfg.DataDir, m.Kept); err != nil {
+			if err := durable.Rename(i.cfg.DataDir, m.Kept); err != nil {
 				return err
 			}
 		}
 	}
-	if err := os.MkdirAll(i.cfg.DataDir, 0o700); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(i.cfg.DataDir))
+	return durable.MkdirAll(i.cfg.DataDir, 0o700)
 }
 
 // FinishRestore gives the restored directory our files and a new identity, and
@@ -162,7 +161,7 @@ func (i *Instance) finishRestore(ctx context.Context, id string) error {
 		return err
 	}
 	if len(kept) > 0 {
-		if err := writeFile(auto, kept, 0o600); err != nil {
+		if err := durable.Write(auto, kept, durable.Options{}); err != nil {
 			return err
 		}
 	}
@@ -218,10 +217,7 @@ func (i *Instance) undoRestore(ctx context.Context) error {
 		if err := os.RemoveAll(i.cfg.DataDir); err != nil {
 			return err
 		}
-		if err := os.Rename(m.Kept, i.cfg.DataDir); err != nil {
-			return err
-		}
-		if err := syncDir(filepath.Dir(i.cfg.DataDir)); err != nil {
+		if err := durable.Rename(m.Kept, i.cfg.DataDir); err != nil {
 			return err
 		}
 	} else if !errors.Is(err, os.ErrNotExist) {
@@ -240,7 +236,7 @@ func (i *Instance) dropRestoreMark() error {
 	i.confMu.Lock()
 	err := i.renderNoUpstream()
 	i.confMu.Unlock()
-	return errors.Join(err, removeFile(i.restoreMarkPath()))
+	return errors.Join(err, durable.Remove(i.restoreMarkPath()))
 }
 
 // dropKept removes what an earlier restore left beside PGDATA.
@@ -270,7 +266,7 @@ func (i *Instance) ForgetRestore() error {
 	if m == nil {
 		return nil
 	}
-	return removeFile(i.restoreMarkPath())
+	return durable.Remove(i.restoreMarkPath())
 }
 
 // HasKept says whether data from before a restore is kept beside.
@@ -332,7 +328,7 @@ func (i *Instance) renderRecovery() error {
 		return err
 	}
 	if m != nil {
-		return writeFile(i.run(upstreamFile), []byte(i.recoveryConf(m)), 0o600)
+		return durable.Write(i.run(upstreamFile), []byte(i.recoveryConf(m)), durable.Options{})
 	}
 	b, err := os.ReadFile(i.run(upstreamFile))
 	if err == nil && strings.Contains(string(b), "\nrecovery_target") {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"manada/internal/cluster"
+	"manada/internal/durable"
 	"manada/internal/guardian"
 )
 
@@ -32,7 +33,7 @@ func restorable(t *testing.T) (n *node, archive string, put func()) {
 
 func pushTo(dir string) func(context.Context, string) error {
 	return func(_ context.Context, path string) error {
-		return copySync(path, filepath.Join(dir, filepath.Base(path)))
+		return durable.Copy(path, filepath.Join(dir, filepath.Base(path)), durable.Options{})
 	}
 }
 

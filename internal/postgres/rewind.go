@@ -4,11 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
+
+	"manada/internal/durable"
 
 	"manada/internal/cluster"
 )
@@ -86,7 +87,7 @@ func (i *Instance) rewind(ctx context.Context, s Source, t *cluster.Term, progre
 	if err := i.finishRemake(i.cfg.DataDir, s.Epoch); err != nil {
 		return err
 	}
-	if err := removeFile(i.restoreMarkPath()); err != nil { // it speaks of the directory that was
+	if err := durable.Remove(i.restoreMarkPath()); err != nil { // it speaks of the directory that was
 		return err
 	}
 	i.log.Info("rewound", "from", s.Node, "ms", time.Since(begun).Milliseconds())
@@ -109,7 +110,7 @@ func (i *Instance) mustBeDown(ctx context.Context) error {
 // the signal files go first; the mark keeps anybody from starting meanwhile.
 func (i *Instance) runRewind(ctx context.Context, s Source, name string, progress Progress) (said string, err error) {
 	for _, f := range []string{"standby.signal", "recovery.signal", "postmaster.pid"} {
-		if err := removeFile(filepath.Join(i.cfg.DataDir, f)); err != nil {
+		if err := durable.Remove(filepath.Join(i.cfg.DataDir, f)); err != nil {
 			return "", err
 		}
 	}
@@ -121,7 +122,7 @@ func (i *Instance) runRewind(ctx context.Context, s Source, name string, progres
 	}
 	conf := "include " + quote(i.run(confFile)) + "\nsynchronous_standby_names = " + quote(cluster.HoldCommits().String()) +
 		"\nprimary_conninfo = ''\nrestore_command = " + quote(i.cfg.RestoreCommand) + "\n"
-	if err := writeFile(i.run("rewind.conf"), []byte(conf), 0o600); err != nil {
+	if err := durable.Write(i.run("rewind.conf"), []byte(conf), durable.Options{}); err != nil {
 		return "", err
 	}
 	args := []string{"-D", i.cfg.DataDir, "--progress", "--config-file=" + i.run("rewind.conf")}
@@ -148,11 +149,11 @@ func (i *Instance) finishRemake(dir string, epoch uint64) error {
 		return err
 	}
 	for _, f := range []string{"postmaster.pid", "postmaster.opts", "recovery.signal"} {
-		if err := removeFile(filepath.Join(dir, f)); err != nil {
+		if err := durable.Remove(filepath.Join(dir, f)); err != nil {
 			return err
 		}
 	}
-	if err := writeFile(filepath.Join(dir, "standby.signal"), nil, 0o600); err != nil {
+	if err := durable.Write(filepath.Join(dir, "standby.signal"), nil, durable.Options{}); err != nil {
 		return err
 	}
 	i.confMu.Lock()
@@ -182,7 +183,7 @@ func (i *Instance) saveTail(ctx context.Context, t *cluster.Term) (string, error
 	}
 	now := time.Now().UTC()
 	dir := filepath.Join(i.cfg.StateDir, "lost-and-found", now.Format("20060102T150405.000Z"))
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := durable.MkdirAll(dir, 0o700); err != nil {
 		return "", fmt.Errorf("save divergent WAL: %w", err)
 	}
 	note := tailNote{Schema: 1, Node: i.cfg.Node, From: fork, To: end, Timeline: tl, SavedAt: now.Format(time.RFC3339)}
@@ -199,7 +200,7 @@ func (i *Instance) saveTail(ctx context.Context, t *cluster.Term) (string, error
 		if err := ctx.Err(); err != nil {
 			return "", err
 		}
-		if err := copySync(filepath.Join(i.cfg.DataDir, "pg_wal", f.Name()), filepath.Join(dir, f.Name())); err != nil {
+		if err := durable.Copy(filepath.Join(i.cfg.DataDir, "pg_wal", f.Name()), filepath.Join(dir, f.Name()), durable.Options{}); err != nil {
 			return "", fmt.Errorf("save divergent WAL: %w", err)
 		}
 		note.Files = append(note.Files, f.Name())
@@ -211,7 +212,7 @@ func (i *Instance) saveTail(ctx context.Context, t *cluster.Term) (string, error
 		i.log.Warn("old bundles of divergent wal not removed", "error", err.Error())
 	}
 	i.log.Info("divergent wal saved", "dir", dir, "from", fork.String(), "to", end.String(), "timeline", tl)
-	return dir, errors.Join(syncDir(filepath.Dir(dir)), syncDir(i.cfg.StateDir))
+	return dir, nil
 }
 
 // keepTails is how many bundles of divergent WAL are kept: nothing in them was
@@ -230,21 +231,4 @@ func (i *Instance) pruneTails() error {
 		all = all[1:]
 	}
 	return errors.Join(errs...)
-}
-
-func copySync(from, to string) error {
-	in, err := os.Open(from)
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	out, err := os.OpenFile(to, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(out, in)
-	if err == nil {
-		err = out.Sync()
-	}
-	return errors.Join(err, out.Close())
 }

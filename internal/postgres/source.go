@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 
+	"manada/internal/durable"
+
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"manada/internal/cluster"
@@ -83,7 +85,7 @@ func (i *Instance) connectSource(ctx context.Context, s Source, name string) (*p
 // withPassfile writes a password file for one run of a program and removes it.
 func (i *Instance) withPassfile(what, role, password string, f func(path string) error) error {
 	path := i.run(what + ".pgpass")
-	if err := writeFile(path, []byte(passfileLine(role, password)), 0o600); err != nil {
+	if err := durable.Write(path, []byte(passfileLine(role, password)), durable.Options{}); err != nil {
 		return err
 	}
 	defer os.Remove(path)

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"manada/internal/durable"
+
 	"manada/internal/cluster"
 	"manada/internal/guardian"
 	"manada/internal/guardian/procfs"
@@ -26,10 +28,10 @@ func (i *Instance) StartStandby(ctx context.Context) error {
 		if err := i.dropTrailingFillers(); err != nil {
 			return err
 		}
-		if err := removeFile(filepath.Join(i.cfg.DataDir, "recovery.signal")); err != nil {
+		if err := durable.Remove(filepath.Join(i.cfg.DataDir, "recovery.signal")); err != nil {
 			return err
 		}
-		return writeFile(filepath.Join(i.cfg.DataDir, "standby.signal"), nil, 0o600)
+		return durable.Write(filepath.Join(i.cfg.DataDir, "standby.signal"), nil, durable.Options{})
 	})
 }
 
@@ -46,7 +48,7 @@ func (i *Instance) StartFounding(ctx context.Context) error {
 		return errors.New("start postgres: this directory has led already; it comes back as a standby")
 	}
 	return i.start(ctx, func() error {
-		if err := removeFile(filepath.Join(i.cfg.DataDir, "standby.signal")); err != nil {
+		if err := durable.Remove(filepath.Join(i.cfg.DataDir, "standby.signal")); err != nil {
 			return err
 		}
 		return i.SetLedEpoch(1)
@@ -110,7 +112,7 @@ func (i *Instance) prepare() error {
 	}
 	// Every start begins with the placeholder (finding C5), and without an
 	// upstream while a promise stands (finding H3).
-	if err := writeFile(i.run(syncFile), []byte(syncConf(cluster.HoldCommits())), 0o600); err != nil {
+	if err := durable.Write(i.run(syncFile), []byte(syncConf(cluster.HoldCommits())), durable.Options{}); err != nil {
 		return err
 	}
 	promise, err := i.Promise()
@@ -149,7 +151,7 @@ func (i *Instance) removeStaleSocket() {
 func (i *Instance) putBackFiles() error {
 	path := filepath.Join(i.cfg.DataDir, "postgresql.conf")
 	if b, err := os.ReadFile(path); err != nil || string(b) != placeholderConf() {
-		if err := writeFile(path, []byte(placeholderConf()), 0o600); err != nil {
+		if err := durable.Write(path, []byte(placeholderConf()), durable.Options{}); err != nil {
 			return err
 		}
 	}
@@ -166,7 +168,7 @@ func (i *Instance) putBackFiles() error {
 		return nil
 	}
 	i.log.Warn("settings removed from postgresql.auto.conf", "settings", dropped)
-	return writeFile(auto, []byte(kept), 0o600)
+	return durable.Write(auto, []byte(kept), durable.Options{})
 }
 
 func scrubAuto(text string) (kept string, dropped []string) {

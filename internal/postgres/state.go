@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"manada/internal/durable"
+
 	"manada/internal/cluster"
 )
 
@@ -46,55 +48,12 @@ type Poison struct {
 
 const instanceFile = "manada.instance"
 
-// writeFile replaces a file so that after a crash there is the old or the new
-// one, and the new one once it has returned.
-func writeFile(path string, b []byte, mode os.FileMode) error {
-	tmp := path + ".tmp"
-	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, mode)
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	_, err = f.Write(b)
-	if err == nil {
-		err = f.Chmod(mode)
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(tmp, path)
-	}
-	if err != nil {
-		os.Remove(tmp)
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("sync directory: %w", err)
-	}
-	return errors.Join(d.Sync(), d.Close())
-}
-
-// removeFile removes durably; a missing file is fine.
-func removeFile(path string) error {
-	if err := os.Remove(path); errors.Is(err, os.ErrNotExist) {
-		return nil
-	} else if err != nil {
-		return fmt.Errorf("remove %s: %w", path, err)
-	}
-	return syncDir(filepath.Dir(path))
-}
-
 func writeJSON(path string, v any) error {
 	b, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
 		return err
 	}
-	return writeFile(path, append(b, '\n'), 0o600)
+	return durable.Write(path, append(b, '\n'), durable.Options{})
 }
 
 // readJSON returns false when there is no such file. A file that cannot be
@@ -132,7 +91,7 @@ func (i *Instance) WritePromise(p cluster.Promise) error {
 }
 
 // RemovePromise takes the promise off the disk; only after it is off the record.
-func (i *Instance) RemovePromise() error { return removeFile(i.statePath("promise.json")) }
+func (i *Instance) RemovePromise() error { return durable.Remove(i.statePath("promise.json")) }
 
 // Poison reads the poison mark, nil if none.
 func (i *Instance) Poison() (*Poison, error) {
@@ -151,7 +110,7 @@ func (i *Instance) setPoison(p Poison) error {
 	return writeJSON(i.statePath("poison.json"), p)
 }
 
-func (i *Instance) clearPoison() error { return removeFile(i.statePath("poison.json")) }
+func (i *Instance) clearPoison() error { return durable.Remove(i.statePath("poison.json")) }
 
 func (i *Instance) readMarks() (marks, error) {
 	m := marks{Schema: 1}
@@ -205,7 +164,7 @@ func (i *Instance) SetConsistent() error {
 // still be a directory beside PGDATA, then into the state.
 func (i *Instance) newInstanceID(dir string, change func(*marks)) error {
 	id := strings.ToLower(rand.Text()[:16])
-	if err := writeFile(filepath.Join(dir, instanceFile), []byte(id+"\n"), 0o600); err != nil {
+	if err := durable.Write(filepath.Join(dir, instanceFile), []byte(id+"\n"), durable.Options{}); err != nil {
 		return err
 	}
 	return i.updateMarks(func(m *marks) {

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"time"
 
+	"manada/internal/durable"
+
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"manada/internal/cluster"
@@ -22,7 +24,7 @@ func (i *Instance) SetSync(ctx context.Context, s cluster.SyncSetting) (cluster.
 		}
 	}
 	i.confMu.Lock()
-	err := writeFile(i.run(syncFile), []byte(syncConf(s)), 0o600)
+	err := durable.Write(i.run(syncFile), []byte(syncConf(s)), durable.Options{})
 	i.confMu.Unlock()
 	if err != nil {
 		return 0, err

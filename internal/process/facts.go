@@ -7,8 +7,9 @@ import (
 	"os"
 	"path/filepath"
 
+	"manada/internal/durable"
+
 	"manada/internal/config"
-	"manada/internal/store"
 )
 
 // Facts is what a host knows of its herd before it has talked to anybody: told
@@ -53,7 +54,7 @@ func WriteFacts(c *config.Config, f Facts) error {
 	if err := os.MkdirAll(c.StateDir(), 0o700); err != nil {
 		return fmt.Errorf("write what is known of the herd: %w", err)
 	}
-	if err := store.WriteFileSynced(factsPath(c), append(b, '\n')); err != nil {
+	if err := durable.Write(factsPath(c), append(b, '\n'), durable.Options{}); err != nil {
 		return fmt.Errorf("write what is known of the herd: %w", err)
 	}
 	return nil

@@ -11,9 +11,10 @@ import (
 	"strings"
 	"time"
 
+	"manada/internal/durable"
+
 	"manada/internal/config"
 	"manada/internal/postgres"
-	"manada/internal/store"
 )
 
 // sharedConfig is the herd's configuration in the store.
@@ -148,7 +149,7 @@ func (h *hostAgent) takeParameters(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := store.WriteFileSynced(parametersPath(h.cfg), append(b, '\n')); err != nil {
+	if err := durable.Write(parametersPath(h.cfg), append(b, '\n'), durable.Options{}); err != nil {
 		h.log.Error("cannot keep the cluster's parameters", "error", err.Error())
 	}
 	if h.apply(ctx, want) {

@@ -8,6 +8,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"manada/internal/durable"
 )
 
 // revPersist is how often a higher store revision alone is written to disk. It
@@ -156,7 +158,7 @@ func (h *HighWater) set(next Marks, at time.Time) error {
 		if err != nil {
 			return fmt.Errorf("write the store's high-water mark: %w", err)
 		}
-		if err := WriteFileSynced(h.path, b); err != nil {
+		if err := durable.Write(h.path, b, durable.Options{}); err != nil {
 			return fmt.Errorf("write the store's high-water mark: %w", err)
 		}
 		h.written = at

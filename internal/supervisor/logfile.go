@@ -76,7 +76,7 @@ func (l *logFile) rotate() {
 	}
 	os.Remove(name(l.keep))
 	for i := l.keep - 1; i >= 0; i-- {
-		_ = os.Rename(name(i), name(i+1))
+		_ = os.Rename(name(i), name(i+1)) // need not last: a log
 	}
 	_ = l.open()
 }

@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"manada/internal/store"
+	"manada/internal/durable"
 )
 
 // identity is Dir/voter.json. It lies outside of etcd's data so that data that
@@ -43,7 +43,7 @@ func (c *Config) writeIdentity(storeID uint64) error {
 	if err != nil {
 		return fmt.Errorf("write the voter's identity: %w", err)
 	}
-	if err := store.WriteFileSynced(c.identityFile(), b); err != nil {
+	if err := durable.Write(c.identityFile(), b, durable.Options{}); err != nil {
 		return fmt.Errorf("write the voter's identity: %w", err)
 	}
 	return nil
