@@ -24,7 +24,8 @@ type WALTail struct {
 // received, replayed and what lies intact in pg_wal (read record by record, so
 // a restart that reset the received position hides nothing: trap T2). It means
 // something only when nothing can be added: without a walreceiver, or with
-// PostgreSQL stopped; otherwise ErrReceiverRuns. It never under-reports.
+// PostgreSQL stopped; otherwise ErrReceiverRuns. It never says less than has been
+// replayed, nor more than was received.
 func (i *Instance) WALEnd(ctx context.Context) (cluster.LSN, cluster.Timeline, error) {
 	w, err := i.WALTail(ctx)
 	return w.End, w.Timeline, err
@@ -86,25 +87,27 @@ case when r then pg_last_wal_replay_lsn() else pg_current_wal_insert_lsn() end f
 	return lsnOf(r[0][0][1]), lsnOf(r[0][0][2]), nil
 }
 
-// readTail reads on from the furthest position that is known to end a record.
+// readTail walks along the records behind what has been replayed. That a standby
+// has to reach MinRecovery before it is consistent does not mean that it has the
+// WAL up to there: it is only where the walk would rather begin.
 func (i *Instance) readTail(c *Control, w *WALTail) error {
-	from := max(c.Redo, w.Replayed)
+	known := w.Replayed
 	if !c.State.Primary() {
-		from = max(from, c.MinRecovery)
+		known = max(known, c.MinRecovery)
 	}
 	r, err := newWALReader(i.cfg.DataDir, c)
 	if err != nil {
 		return err
 	}
-	end, tl, err := r.end(from)
+	end, tl, err := r.end(c.Redo, known)
 	if err != nil {
 		return err
 	}
 	if c.State.Primary() && tl == 0 && w.Replayed == 0 {
-		return fmt.Errorf("no record at %s, where recovery would begin", from)
+		return fmt.Errorf("no record at %s, where recovery would begin", c.Redo)
 	}
-	w.Complete = end
-	w.End = max(end, w.Received, w.Replayed)
+	w.Complete = max(end, w.Replayed)
+	w.End = max(w.Complete, w.Received)
 	// A timeline's first file holds a copy of its parent's end.
 	w.Timeline = i.timelineAt(max(tl, i.newestFile(r, w.End), c.Timeline), w.End)
 	return nil

@@ -138,149 +138,127 @@ func (r *walReader) timelines(at cluster.LSN) []cluster.Timeline {
 // record is what one intact record tells of itself.
 type record struct {
 	start, next, prev cluster.LSN // next: where the one behind it begins, at the earliest
+	tli               cluster.Timeline
 	isSwitch          bool
 }
 
-// read reads the record at pos from the files of timeline t (its continuation
-// from t's as well, or from any newer or older one that goes on).
+// firstOn is where the first record begins that begins on the page: behind the
+// end of one that began before. errNoRecord when none does.
+func (r *walReader) firstOn(t cluster.Timeline, pageAt cluster.LSN) (cluster.LSN, error) {
+	if err := r.loadPage(t, pageAt); err != nil {
+		return 0, err
+	}
+	off := r.headerSize()
+	if binary.LittleEndian.Uint16(r.buf[2:])&walContRecord != 0 {
+		rem := uint64(binary.LittleEndian.Uint32(r.buf[16:]))
+		if off+align8(rem) >= r.page {
+			return 0, errNoRecord
+		}
+		off += align8(rem)
+	}
+	return pageAt + cluster.LSN(off), nil
+}
+
+// read reads the record at pos from the files of timeline t. One that was cut
+// off by a crash is abandoned: the page on which it would go on says so, and
+// the record there is the next one, as in recovery.
 func (r *walReader) read(t cluster.Timeline, pos cluster.LSN) (record, error) {
-	pageAt := pos - pos%cluster.LSN(r.page)
+	pageAt := r.pageOf(pos)
 	if err := r.loadPage(t, pageAt); err != nil {
 		return record{}, err
 	}
-	off := uint64(pos - pageAt)
-	if off < r.headerSize() {
-		off = r.headerSize()
-		// A record that began on an earlier page may go on here; the one at pos
-		// begins behind it.
-		if binary.LittleEndian.Uint16(r.buf[2:])&walContRecord != 0 {
-			rem := uint64(binary.LittleEndian.Uint32(r.buf[16:]))
-			if off+align8(rem) >= r.page {
-				return record{}, errNoRecord
-			}
-			off += align8(rem)
+	if uint64(pos-pageAt) < r.headerSize() {
+		var err error
+		if pos, err = r.firstOn(t, pageAt); err != nil {
+			return record{}, err
 		}
 	}
-	start := pageAt + cluster.LSN(off)
-	var head [walRecordHeader]byte
-	var total, have uint64
-	crc := uint32(0)
-	for first := true; first || have < total; first = false {
-		if !first {
-			pageAt += cluster.LSN(r.page)
-			var err error
-			if off, err = r.continuation(t, pageAt, total-have); err != nil {
-				return record{}, err
-			}
-		} else {
-			total = uint64(binary.LittleEndian.Uint32(r.buf[off:])) // never split: records are aligned to 8
-			if total < walRecordHeader || total > walMaxRecord {
-				return record{}, errNoRecord
-			}
+	rec, abandoned, err := r.assemble(t, pos)
+	for err == nil && abandoned {
+		if pos, err = r.firstOn(rec.tli, rec.next); err == nil {
+			rec, abandoned, err = r.assemble(rec.tli, pos)
 		}
+	}
+	return rec, err
+}
+
+// assemble puts the record that begins at start together from its pages. When it
+// was abandoned, next is the page that says so and tli that page's timeline.
+func (r *walReader) assemble(t cluster.Timeline, start cluster.LSN) (rec record, abandoned bool, err error) {
+	pageAt := r.pageOf(start)
+	if err := r.loadPage(t, pageAt); err != nil {
+		return rec, false, err
+	}
+	off := uint64(start - pageAt)
+	total := uint64(binary.LittleEndian.Uint32(r.buf[off:])) // never split: records are aligned to 8
+	if total < walRecordHeader || total > walMaxRecord {
+		return rec, false, errNoRecord
+	}
+	var head [walRecordHeader]byte
+	have, crc := uint64(0), uint32(0)
+	for {
 		part := r.buf[off:min(r.page, off+total-have)]
-		if have < walRecordHeader {
-			n := copy(head[have:], part)
-			have, part = have+uint64(n), part[n:]
-			off += uint64(n)
+		off, have = off+uint64(len(part)), have+uint64(len(part))
+		if before := have - uint64(len(part)); before < walRecordHeader {
+			part = part[copy(head[before:], part):]
 		}
 		crc = crc32.Update(crc, crc32c, part)
-		have += uint64(len(part))
-		off += uint64(len(part))
+		if have == total {
+			break
+		}
+		pageAt += cluster.LSN(r.page)
+		if t, off, err = r.continuation(t, pageAt, total-have); errors.Is(err, errAbandoned) {
+			return record{next: pageAt, tli: t}, true, nil
+		} else if err != nil {
+			return rec, false, err
+		}
 	}
 	le := binary.LittleEndian
 	if crc = crc32.Update(crc, crc32c, head[:20]); crc != le.Uint32(head[20:]) {
-		return record{}, errNoRecord
+		return rec, false, errNoRecord
 	}
-	rec := record{start: start, prev: cluster.LSN(le.Uint64(head[8:])), next: pageAt + cluster.LSN(align8(off))}
+	rec = record{start: start, prev: cluster.LSN(le.Uint64(head[8:])), next: pageAt + cluster.LSN(align8(off)), tli: t}
 	rec.isSwitch = head[17] == 0 && head[16]&0xF0 == 0x40 // RM_XLOG_ID, XLOG_SWITCH
-	return rec, nil
+	return rec, false, nil
 }
 
-// continuation finds where a record goes on at a page.
-func (r *walReader) continuation(t cluster.Timeline, pageAt cluster.LSN, rest uint64) (uint64, error) {
-	err := r.loadPage(t, pageAt)
-	if errors.Is(err, errNoRecord) && uint64(pageAt)%r.segSize == 0 {
-		// Across segments the record may go on in another timeline's file: a
-		// timeline's first file begins with a copy of its parent's.
-		for _, other := range r.timelines(pageAt) {
-			if other != t {
-				if err = r.loadPage(other, pageAt); err == nil {
-					break
-				}
-			}
-		}
-	}
-	if err != nil {
-		return 0, err
+// errAbandoned: the page says that the record which should go on there was
+// given up (XLP_FIRST_IS_OVERWRITE_CONTRECORD).
+var errAbandoned = errors.New("abandoned record")
+
+// continuation finds where a record goes on at a page. In a new segment that may
+// be a newer timeline's file, the newest first: it begins with a copy of its
+// parent's end.
+func (r *walReader) continuation(t cluster.Timeline, pageAt cluster.LSN, rest uint64) (cluster.Timeline, uint64, error) {
+	try := []cluster.Timeline{t}
+	if uint64(pageAt)%r.segSize == 0 {
+		try = r.timelines(pageAt)
 	}
 	le := binary.LittleEndian
-	if le.Uint16(r.buf[2:])&walContRecord == 0 || uint64(le.Uint32(r.buf[16:])) != rest {
-		return 0, errNoRecord
+	for _, t := range newerFirst(try, t) {
+		if err := r.loadPage(t, pageAt); errors.Is(err, errNoRecord) {
+			continue
+		} else if err != nil {
+			return t, 0, err
+		}
+		switch flags := le.Uint16(r.buf[2:]); {
+		case flags&walOverwriteCont != 0:
+			return t, 0, errAbandoned
+		case flags&walContRecord != 0 && uint64(le.Uint32(r.buf[16:])) == rest:
+			return t, r.headerSize(), nil
+		}
 	}
-	return r.headerSize(), nil
+	return t, 0, errNoRecord
+}
+
+// newerFirst leaves out the timelines older than t, as recovery does.
+func newerFirst(all []cluster.Timeline, t cluster.Timeline) []cluster.Timeline {
+	if i := slices.IndexFunc(all, func(x cluster.Timeline) bool { return x < t }); i >= 0 {
+		return all[:i]
+	}
+	return all
 }
 
 func align8(n uint64) uint64 { return (n + 7) &^ 7 }
 
-// end walks from a record's start (or end) to the end of what is intact. It
-// returns that end and the timeline of the file that holds the last record; a
-// zero timeline means that no record was found at from.
-func (r *walReader) end(from cluster.LSN) (cluster.LSN, cluster.Timeline, error) {
-	defer r.close()
-	at, tli, last := from, cluster.Timeline(0), cluster.LSN(0)
-	for {
-		rec, t, err := r.next(at, tli, last)
-		if errors.Is(err, errNoRecord) {
-			return at, tli, nil
-		}
-		if err != nil {
-			return at, tli, fmt.Errorf("read WAL at %s: %w", at, err)
-		}
-		at, tli, last = rec.next, t, rec.start
-		if rec.isSwitch && uint64(at)%r.segSize != 0 {
-			at = cluster.LSN((uint64(at)/r.segSize + 1) * r.segSize)
-		}
-	}
-}
-
-// next reads the record at pos from the file of the newest timeline that has
-// one which follows the last record, or the page behind a record that was cut
-// off by a crash and written over.
-func (r *walReader) next(pos cluster.LSN, tli cluster.Timeline, last cluster.LSN) (record, cluster.Timeline, error) {
-	for _, t := range r.timelines(pos) {
-		if t < tli {
-			break
-		}
-		rec, err := r.read(t, pos)
-		if err == nil && last != 0 && rec.prev != last {
-			err = errNoRecord
-		}
-		if err == nil {
-			return rec, t, nil
-		}
-		if !errors.Is(err, errNoRecord) {
-			return record{}, 0, err
-		}
-	}
-	return r.overwritten(pos, tli)
-}
-
-// overwritten looks for a page that says that the record which began before it
-// was abandoned.
-func (r *walReader) overwritten(pos cluster.LSN, tli cluster.Timeline) (record, cluster.Timeline, error) {
-	pageAt := pos - pos%cluster.LSN(r.page)
-	for range 64 { // an abandoned record is seldom longer
-		pageAt += cluster.LSN(r.page)
-		for _, t := range r.timelines(pageAt) {
-			if t < tli || r.loadPage(t, pageAt) != nil {
-				continue
-			}
-			if binary.LittleEndian.Uint16(r.buf[2:])&walOverwriteCont != 0 {
-				rec, err := r.read(t, pageAt)
-				return rec, t, err
-			}
-		}
-	}
-	return record{}, 0, errNoRecord
-}
+func (r *walReader) pageOf(at cluster.LSN) cluster.LSN { return at - at%cluster.LSN(r.page) }

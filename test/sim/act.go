@@ -65,7 +65,7 @@ func (w *world) small(n *node, act decide.Action) bool {
 		if p != nil && p.recv != nil && w.prof.Without&decide.WithoutReceiverGone == 0 {
 			return false
 		}
-		m.final, m.timeline, m.lsn = true, n.d.wal.timeline(), n.d.wal.end()
+		m.final, m.timeline, m.lsn = true, n.d.wal.timeline(), w.readEnd(n)
 	case decide.Follow:
 		w.follow(n, act)
 	default:

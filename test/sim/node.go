@@ -39,6 +39,7 @@ type disk struct {
 	former      bool
 	cleanStop   bool
 	wal         wal
+	behind      wal // old records in the file, behind the end of the log
 	maxTimeline cluster.Timeline
 	// Made anew from the leader of that epoch and not consistent before its log
 	// reaches consistentAt: pages were copied that later WAL belongs to.

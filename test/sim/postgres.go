@@ -162,6 +162,7 @@ func (w *world) becomePrimary(n *node, epoch uint64, tl cluster.Timeline) {
 	w.endReceiver(n)
 	n.d.former, n.d.cleanStop = true, false
 	n.d.maxTimeline = max(n.d.maxTimeline, tl)
+	n.d.behind = nil
 	n.d.wal = n.d.wal.add(entry{kind: promotion, epoch: uint32(epoch), tl: uint16(tl)})
 	w.logf("%s: primary of e%d on timeline %d from %d", n.name, epoch, tl, p.fork)
 }

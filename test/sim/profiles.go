@@ -10,7 +10,7 @@ import (
 func Even(k int) Profile {
 	return Profile{
 		Name: fmt.Sprintf("even%d", k), WantK: k, Steps: 240, Faults: 12, Weights: even(),
-		reply: 800, reset: 500, beatLoss: 20, conflict: 4, slowReload: 40, slowAct: 40, flaky: 20, late: 300,
+		reply: 800, reset: 500, beatLoss: 20, conflict: 4, slowReload: 40, slowAct: 40, flaky: 20, late: 300, garbage: 200,
 	}
 }
 
@@ -133,11 +133,14 @@ func Mutants() []Mutant {
 // AgentMutants are agents that neglect a duty which decide takes for granted.
 func AgentMutants() []Mutant {
 	with := func(p Profile, f func(*Profile)) Profile { f(&p); return p }
+	loss := func(p Profile) Profile { p.lossOnly = true; return p }
 	return []Mutant{
 		{"forgetful: earlier writes count as settled after a restart", "H2", with(forgetting(), func(p *Profile) { p.forgetful = true })},
 		{"hasty: Since is read before every walsender follows", "C2, H4", with(lagging(), func(p *Profile) { p.hasty = true })},
 		{"unproved: the probe need not be seen waiting", "C5", with(lagging(), func(p *Profile) { p.unproved = true })},
 		{"amnesiac: the promise is not on disk", "H3", with(wavering(), func(p *Profile) { p.amnesiac = true })},
+		{"trusting: the end of WAL is read from a record that is not checked", "end of WAL", with(diverging(), func(p *Profile) { p.trusting = true })},
+		{"trusting, until a commit is lost", "end of WAL", with(loss(diverging()), func(p *Profile) { p.trusting = true })},
 		{"slotless: a standby may be counted twice", "k = 2", with(doubled(), func(p *Profile) { p.slotless = true })},
 	}
 }

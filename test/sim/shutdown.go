@@ -92,7 +92,7 @@ func (w *world) opFetch(n *node, o *operation) (bool, bool) {
 			w.fail("fetch", "%s adds to a log that is no prefix of the archive's", n.name)
 		}
 		n.a.mem.final = false
-		n.d.wal = src[:o.act.LSN].clone()
+		n.d.wal, n.d.behind = src[:o.act.LSN].clone(), nil
 		w.stats.Fetched++
 		o.phase = 1
 	}

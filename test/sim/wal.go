@@ -37,6 +37,12 @@ func (w wal) timeline() cluster.Timeline {
 
 // add appends an entry and links its hash to what lies before.
 func (w wal) add(e entry) wal {
+	e.hash = e.after(w)
+	return append(w, e)
+}
+
+// after is the hash of the entry when it stands behind a log.
+func (e *entry) after(w wal) uint64 {
 	h := uint64(14695981039346656037)
 	if len(w) > 0 {
 		h = w[len(w)-1].hash
@@ -45,8 +51,7 @@ func (w wal) add(e entry) wal {
 		h = (h ^ x) * 1099511628211
 		h ^= h >> 29
 	}
-	e.hash = h
-	return append(w, e)
+	return h
 }
 
 // has says whether the log contains the entry that stands at index i of the
@@ -70,6 +75,36 @@ func (w wal) common(o wal) int {
 		}
 	}
 	return lo
+}
+
+// received is called when a standby has written what came. Its segments were used
+// before, so what stands behind the end may be whole records of long ago.
+func (w *world) received(m *node) {
+	m.d.behind = m.d.behind[:0]
+	if !w.chance(w.prof.garbage) {
+		return
+	}
+	i := w.rng.IntN(len(m.d.wal))
+	m.d.behind = append(m.d.behind, m.d.wal[i:min(len(m.d.wal), i+1+w.rng.IntN(3))]...)
+}
+
+// readEnd is where a reader of the files finds the end: each record has to name
+// the one before it.
+func (w *world) readEnd(n *node) cluster.LSN {
+	known := len(n.d.wal) // what has been replayed
+	if n.pg != nil && n.pg.phase <= promoting {
+		known = n.pg.replay
+	}
+	all := n.d.wal
+	for i := range n.d.behind {
+		e := &n.d.behind[i]
+		begins := w.prof.trusting && len(all) == known // there the walk begins
+		if !begins && e.hash != e.after(all) {
+			break
+		}
+		all = append(all[:len(all):len(all)], *e)
+	}
+	return all.end()
 }
 
 func (w wal) clone() wal { return append(make(wal, 0, len(w)+64), w...) }

@@ -58,6 +58,7 @@ func (w *world) stream(n, m *node, r *receiver) {
 				return // reported past its fork; nothing can be appended
 			}
 			m.d.wal = append(m.d.wal, e)
+			w.received(m)
 			m.d.maxTimeline = max(m.d.maxTimeline, cluster.Timeline(e.tl))
 		case r.pos > len(m.d.wal):
 			return

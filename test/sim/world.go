@@ -29,6 +29,7 @@ type Profile struct {
 	slowAct    int // time passes between deciding and acting
 	flaky      int // a write's outcome is unknown although the store is there
 	late       int // a write sent into a partition is applied later
+	garbage    int // old records stand behind what a standby has just received
 
 	// Faults of the agent, not of decide: the tests show that they matter.
 	forgetful bool // after a restart an agent takes earlier writes for settled (H2)
@@ -37,6 +38,7 @@ type Profile struct {
 	amnesiac  bool // the promise is not on disk (H3)
 	lossOnly  bool // the checker is silent about names (invariant 4): only losses count
 	hasty     bool // Since is read before every walsender follows the setting (C2)
+	trusting  bool // the first record behind what was replayed need not name the one before it
 }
 
 // Stats counts what happened, so that a test can tell that it did.
