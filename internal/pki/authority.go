@@ -262,7 +262,7 @@ func (a *Authority) reply(ctx context.Context, req joinRequest, who Newcomer) ([
 	if err != nil {
 		return nil, err
 	}
-	out := joinReply{CA: string(m.ca), Cert: string(m.cert), KEK: m.kek, Secrets: m.secrets}
+	out := joinReply{CA: string(m.ca), Cert: string(m.cert), KEK: m.kek, Held: m.held}
 	if a.cfg.Facts != nil {
 		facts, err := a.cfg.Facts(ctx, who)
 		if err != nil {

@@ -1,6 +1,7 @@
 package pki
 
 import (
+	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/ecdsa"
@@ -12,6 +13,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -27,7 +29,11 @@ const (
 // memory: in the store the key is sealed (SealCAKey).
 type CA struct {
 	Cert *x509.Certificate
-	key  *ecdsa.PrivateKey
+	// chain is how its predecessors vouch for it, newest first: certificates
+	// of its key, signed by theirs. Hosts and applications that only know a
+	// predecessor believe its certificates by these.
+	chain []*x509.Certificate
+	key   *ecdsa.PrivateKey
 }
 
 // NewCA makes the authority of a herd: ECDSA P-256, valid for ten years.
@@ -36,11 +42,23 @@ func NewCA(clusterName string, now time.Time) (*CA, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make key of the authority: %w", err)
 	}
+	tmpl, err := authorityTemplate(clusterName, now)
+	if err != nil {
+		return nil, err
+	}
+	cert, err := makeAuthority(tmpl, tmpl, key, key)
+	if err != nil {
+		return nil, err
+	}
+	return &CA{Cert: cert, key: key}, nil
+}
+
+func authorityTemplate(clusterName string, now time.Time) (*x509.Certificate, error) {
 	serial, err := newSerial()
 	if err != nil {
 		return nil, err
 	}
-	tmpl := &x509.Certificate{
+	return &x509.Certificate{
 		SerialNumber:          serial,
 		Subject:               pkix.Name{CommonName: "Manada CA of " + clusterName, Organization: []string{clusterName}},
 		NotBefore:             now.Add(-backdate),
@@ -48,9 +66,11 @@ func NewCA(clusterName string, now time.Time) (*CA, error) {
 		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 		BasicConstraintsValid: true,
 		IsCA:                  true,
-		MaxPathLenZero:        true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
+	}, nil
+}
+
+func makeAuthority(tmpl, parent *x509.Certificate, of, by *ecdsa.PrivateKey) (*x509.Certificate, error) {
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, parent, of.Public(), by)
 	if err != nil {
 		return nil, fmt.Errorf("make certificate of the authority: %w", err)
 	}
@@ -58,7 +78,42 @@ func NewCA(clusterName string, now time.Time) (*CA, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read certificate of the authority: %w", err)
 	}
-	return &CA{Cert: cert, key: key}, nil
+	return cert, nil
+}
+
+// Successor makes a new authority, for which this one vouches: who believes
+// this one believes the new one's certificates as well.
+func (ca *CA) Successor(now time.Time) (*CA, error) {
+	next, err := NewCA(ca.Cluster(), now)
+	if err != nil {
+		return nil, err
+	}
+	tmpl, err := authorityTemplate(ca.Cluster(), now)
+	if err != nil {
+		return nil, err
+	}
+	if tmpl.NotAfter.After(ca.Cert.NotAfter) {
+		tmpl.NotAfter = ca.Cert.NotAfter
+	}
+	tmpl.SubjectKeyId = next.Cert.SubjectKeyId
+	voucher, err := makeAuthority(tmpl, ca.Cert, next.key, ca.key)
+	if err != nil {
+		return nil, err
+	}
+	next.chain = append([]*x509.Certificate{voucher}, ca.chain...)
+	return next, nil
+}
+
+// Alone is the authority without its predecessors' word.
+func (ca *CA) Alone() *CA { return &CA{Cert: ca.Cert, key: ca.key} }
+
+// knows says whether the certificate is of this authority or of a predecessor
+// that vouches for it.
+func (ca *CA) knows(c *x509.Certificate) bool {
+	if c.CheckSignatureFrom(ca.Cert) == nil {
+		return true
+	}
+	return slices.ContainsFunc(ca.chain, func(v *x509.Certificate) bool { return bytes.Equal(v.AuthorityKeyId, c.AuthorityKeyId) })
 }
 
 // PEM is the authority's certificate, the content of ca.crt.
@@ -176,7 +231,7 @@ func (ca *CA) signKey(pub any, n Name, hosts []string, now time.Time) ([]byte, e
 	if err != nil {
 		return nil, fmt.Errorf("sign certificate of %s: %w", n.Node, err)
 	}
-	return certPEM(der), nil
+	return append(certPEM(der), pemOf(ca.chain)...), nil
 }
 
 // sealed is the form in which the store keeps the authority's key.
@@ -184,8 +239,10 @@ type sealed struct {
 	Schema int    `json:"schema"`
 	Cipher string `json:"cipher"` // "aes-256-gcm"
 	CA     []byte `json:"ca"`     // certificate, DER; also the additional data
-	Nonce  []byte `json:"nonce"`
-	Box    []byte `json:"box"` // PKCS #8 key, encrypted
+	// Chain is how its predecessors vouch for it, PEM, newest first.
+	Chain []byte `json:"chain,omitempty"`
+	Nonce []byte `json:"nonce"`
+	Box   []byte `json:"box"` // PKCS #8 key, encrypted
 }
 
 // SealCAKey encrypts the authority's key with the kek (32 bytes, AES-256-GCM).
@@ -203,7 +260,7 @@ func SealCAKey(kek []byte, ca *CA) ([]byte, error) {
 	nonce := make([]byte, aead.NonceSize())
 	rand.Read(nonce) // never fails (crypto/rand)
 	return json.Marshal(sealed{
-		Schema: 1, Cipher: "aes-256-gcm", CA: ca.Cert.Raw, Nonce: nonce,
+		Schema: 1, Cipher: "aes-256-gcm", CA: ca.Cert.Raw, Chain: pemOf(ca.chain), Nonce: nonce,
 		Box: aead.Seal(nil, nonce, der, ca.Cert.Raw),
 	})
 }
@@ -237,7 +294,13 @@ func OpenCAKey(kek, sealedKey []byte) (*CA, error) {
 	if !ok || !ec.PublicKey.Equal(cert.PublicKey) {
 		return nil, errors.New("open key of the authority: key and certificate do not belong together")
 	}
-	return &CA{Cert: cert, key: ec}, nil
+	ca := &CA{Cert: cert, key: ec}
+	if len(s.Chain) > 0 {
+		if ca.chain, err = parseCerts(s.Chain); err != nil {
+			return nil, fmt.Errorf("open key of the authority: %w", err)
+		}
+	}
+	return ca, nil
 }
 
 func kekCipher(kek []byte) (cipher.AEAD, error) {

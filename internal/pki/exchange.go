@@ -41,11 +41,11 @@ type joinRequest struct {
 }
 
 type joinReply struct {
-	CA      string          `json:"ca"`   // PEM
-	Cert    string          `json:"cert"` // PEM
-	KEK     []byte          `json:"kek,omitempty"`
-	Secrets Secrets         `json:"secrets"`
-	Facts   json.RawMessage `json:"facts,omitempty"`
+	CA    string          `json:"ca"`   // PEM, all that are believed
+	Cert  string          `json:"cert"` // PEM, with the chain behind it
+	KEK   []byte          `json:"kek,omitempty"`
+	Held  Held            `json:"held"`
+	Facts json.RawMessage `json:"facts,omitempty"`
 }
 
 // binding ties a proof to one TLS session.

@@ -80,7 +80,7 @@ func found(dir string, n Name, hosts []string) ([]byte, error) {
 	if err := writeFile(dir, fileFounding, sealedKey, 0o600); err != nil {
 		return nil, err
 	}
-	m := material{name: n, ca: ca.PEM(), cert: cert, kek: kek, secrets: newSecrets()}
+	m := material{name: n, ca: ca.PEM(), cert: cert, kek: kek, held: Held{Passwords: newSecrets()}}
 	if err := m.write(dir, req); err != nil {
 		return nil, err
 	}
@@ -102,7 +102,7 @@ type material struct {
 	name     Name
 	ca, cert []byte // PEM
 	kek      []byte // none on a proxy
-	secrets  Secrets
+	held     Held
 }
 
 // write fills an identity directory; identity.json comes last, so that a
@@ -126,7 +126,7 @@ func (m material) write(dir string, req *Request) error {
 			return err
 		}
 	}
-	if err := WriteSecrets(dir, m.secrets); err != nil {
+	if err := writeHeld(dir, m.held); err != nil {
 		return err
 	}
 	return writeJSON(dir, fileIdentity, m.name, 0o644)

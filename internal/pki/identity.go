@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,17 +19,17 @@ import (
 type Identity struct {
 	dir  string
 	name Name
-	pool *x509.CertPool
-	ca   *x509.Certificate
 
 	cert   atomic.Pointer[tls.Certificate]
+	trust  atomic.Pointer[trust]
 	mu     sync.Mutex // guards what follows
 	stamp  fileStamp
 	looked time.Time
 }
 
-// lookEvery bounds how often a handshake looks for a renewed certificate.
-const lookEvery = 5 * time.Second
+// lookEvery bounds how often a handshake looks for a new certificate and new
+// authorities.
+const lookEvery = time.Second
 
 type fileStamp struct {
 	mod  time.Time
@@ -37,7 +38,7 @@ type fileStamp struct {
 
 // Load reads an identity directory.
 func Load(dir string) (*Identity, error) {
-	id := &Identity{dir: dir, pool: x509.NewCertPool()}
+	id := &Identity{dir: dir}
 	err := readJSON(dir, fileIdentity, &id.name)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("load identity: %s holds none; this host has not founded or joined a herd yet: %w", dir, err)
@@ -45,22 +46,17 @@ func Load(dir string) (*Identity, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load identity: %w", err)
 	}
-	pemCA, err := os.ReadFile(filepath.Join(dir, fileCA))
-	if err != nil {
+	if err := finishKeyChange(dir); err != nil {
 		return nil, fmt.Errorf("load identity: %w", err)
 	}
-	if id.ca, err = parseCert(pemCA); err != nil {
-		return nil, fmt.Errorf("load identity: %s: %w", filepath.Join(dir, fileCA), err)
-	}
-	id.pool.AddCert(id.ca)
 	if err := id.Reload(); err != nil {
 		return nil, err
 	}
 	return id, nil
 }
 
-// Reload reads the host's certificate and key again. On error the identity
-// keeps what it had.
+// Reload reads the authorities and the host's certificate and key again. On
+// error the identity keeps what it had.
 func (id *Identity) Reload() error {
 	id.mu.Lock()
 	defer id.mu.Unlock()
@@ -68,6 +64,10 @@ func (id *Identity) Reload() error {
 }
 
 func (id *Identity) reload() error {
+	t, err := loadTrust(id.dir)
+	if err != nil {
+		return fmt.Errorf("load identity: %w", err)
+	}
 	stamp, err := stampOf(filepath.Join(id.dir, fileCert))
 	if err != nil {
 		return fmt.Errorf("load identity: %w", err)
@@ -76,11 +76,13 @@ func (id *Identity) reload() error {
 	if err != nil {
 		return fmt.Errorf("load identity from %s: %w", id.dir, err)
 	}
-	if c.Leaf == nil {
-		if c.Leaf, err = x509.ParseCertificate(c.Certificate[0]); err != nil {
+	chain := make([]*x509.Certificate, len(c.Certificate))
+	for i, der := range c.Certificate {
+		if chain[i], err = x509.ParseCertificate(der); err != nil {
 			return fmt.Errorf("load identity from %s: %w", id.dir, err)
 		}
 	}
+	c.Leaf = chain[0]
 	n, err := NameOf(c.Leaf)
 	if err != nil {
 		return fmt.Errorf("load identity from %s: %w", id.dir, err)
@@ -88,29 +90,50 @@ func (id *Identity) reload() error {
 	if n != id.name {
 		return fmt.Errorf("load identity from %s: host.crt is of %v, identity.json of %v", id.dir, n, id.name)
 	}
-	if err := c.Leaf.CheckSignatureFrom(id.ca); err != nil {
-		return fmt.Errorf("load identity from %s: host.crt is not signed by ca.crt: %w", id.dir, err)
-	}
+	// Authorities that this certificate is none of are believed all the same:
+	// the host gets a certificate of theirs next (Refresh).
+	id.trust.Store(t)
 	id.cert.Store(&c)
 	id.stamp, id.looked = stamp, time.Now()
 	return nil
 }
 
-// certificate returns the newest certificate, looking at the file at most once
-// in lookEvery. A file that cannot be used is ignored until it changes again:
-// the old certificate is still good for a third of its life.
-func (id *Identity) certificate() *tls.Certificate {
+// look reads the files again when they have changed, at most once in lookEvery.
+// A file that cannot be used is ignored until it changes again: the old
+// certificate is still good for a third of its life.
+func (id *Identity) look() {
 	id.mu.Lock()
 	defer id.mu.Unlock()
-	if time.Since(id.looked) >= lookEvery {
-		id.looked = time.Now()
-		if s, err := stampOf(filepath.Join(id.dir, fileCert)); err == nil && s != id.stamp {
-			if id.reload() != nil {
-				id.stamp = s
-			}
-		}
+	if time.Since(id.looked) < lookEvery {
+		return
 	}
+	id.looked = time.Now()
+	cert, err := stampOf(filepath.Join(id.dir, fileCert))
+	if err != nil {
+		return
+	}
+	ca, err := stampOf(filepath.Join(id.dir, fileCA))
+	if err != nil || cert == id.stamp && ca == id.trust.Load().stamp {
+		return
+	}
+	if id.reload() != nil {
+		id.stamp = cert
+		t := *id.trust.Load()
+		t.stamp = ca
+		id.trust.Store(&t)
+	}
+}
+
+// certificate returns the newest certificate.
+func (id *Identity) certificate() *tls.Certificate {
+	id.look()
 	return id.cert.Load()
+}
+
+// believed are the authorities of now.
+func (id *Identity) believed() *trust {
+	id.look()
+	return id.trust.Load()
 }
 
 func stampOf(path string) (fileStamp, error) {
@@ -140,7 +163,11 @@ func (id *Identity) Dir() string { return id.dir }
 func (id *Identity) NotAfter() time.Time { return id.cert.Load().Leaf.NotAfter }
 
 // CAPEM is the content of ca.crt.
-func (id *Identity) CAPEM() []byte { return certPEM(id.ca.Raw) }
+func (id *Identity) CAPEM() []byte { return pemOf(id.believed().cas) }
+
+// Orphaned says that none of the authorities of now has signed this host's
+// certificate: it was off while they were changed, and Refresh is needed.
+func (id *Identity) Orphaned() bool { return !id.trust.Load().signed(id.cert.Load().Leaf) }
 
 // Secrets reads the roles' passwords from the directory.
 func (id *Identity) Secrets() (Secrets, error) { return ReadSecrets(id.dir) }
@@ -168,7 +195,7 @@ func (id *Identity) OpenCA(sealedCAKey []byte) (*CA, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !ca.Cert.Equal(id.ca) {
+	if !slices.ContainsFunc(id.believed().cas, ca.Cert.Equal) {
 		return nil, errors.New("open key of the authority: the store holds another authority than this host's ca.crt")
 	}
 	return ca, nil

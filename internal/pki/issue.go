@@ -43,11 +43,13 @@ func (id *Identity) sign(ca *CA, csr []byte, n Name, hosts []string) (material, 
 	if err != nil {
 		return material{}, err
 	}
-	all, err := id.Secrets()
+	held, err := ReadHeld(id.dir)
 	if err != nil {
 		return material{}, err
 	}
-	m := material{name: n, ca: ca.PEM(), cert: cert, secrets: all.For(n.Kind)}
+	held = held.For(n.Kind)
+	held.CertGeneration = held.Generation // the key was made just now
+	m := material{name: n, ca: id.CAPEM(), cert: cert, held: held}
 	if n.Member() {
 		if m.kek, err = id.KEK(); err != nil {
 			return material{}, err

@@ -272,7 +272,7 @@ func refusalFrom(addr, status string, b []byte) error {
 
 // install checks what was given and makes the identity directory.
 func (n *newcomer) install(r *joinReply) (*Identity, error) {
-	ca, err := parseCert([]byte(r.CA))
+	cas, err := parseCerts([]byte(r.CA))
 	if err != nil {
 		return nil, fmt.Errorf("install identity: authority: %w", err)
 	}
@@ -280,8 +280,8 @@ func (n *newcomer) install(r *joinReply) (*Identity, error) {
 	if err != nil {
 		return nil, fmt.Errorf("install identity: certificate: %w", err)
 	}
-	if err := cert.CheckSignatureFrom(ca); err != nil {
-		return nil, fmt.Errorf("install identity: %w", err)
+	if !(&trust{cas: cas}).signed(cert) {
+		return nil, errors.New("install identity: the certificate is of another authority")
 	}
 	if !n.req.key.PublicKey.Equal(cert.PublicKey) {
 		return nil, errors.New("install identity: the certificate is for another key")
@@ -289,7 +289,7 @@ func (n *newcomer) install(r *joinReply) (*Identity, error) {
 	if name, err := NameOf(cert); err != nil || name != n.req.Name {
 		return nil, fmt.Errorf("install identity: the certificate is of %q, not of %q", cert.Subject.CommonName, n.req.Name.Node)
 	}
-	m := material{name: n.req.Name, ca: []byte(r.CA), cert: []byte(r.Cert), kek: r.KEK, secrets: r.Secrets}
+	m := material{name: n.req.Name, ca: []byte(r.CA), cert: []byte(r.Cert), kek: r.KEK, held: r.Held}
 	if err := m.write(n.opts.Dir, n.req); err != nil {
 		return nil, fmt.Errorf("install identity: %w", err)
 	}

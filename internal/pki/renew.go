@@ -34,8 +34,8 @@ func (id *Identity) Renew(ca *CA, now time.Time) (bool, error) {
 // Resign signs a certificate of this authority anew, for the same key and
 // names. It is what a member does for a proxy, which cannot open the CA.
 func (ca *CA) Resign(old *x509.Certificate, now time.Time) ([]byte, error) {
-	if err := old.CheckSignatureFrom(ca.Cert); err != nil {
-		return nil, fmt.Errorf("renew certificate: not one of this authority: %w", err)
+	if !ca.knows(old) {
+		return nil, errors.New("renew certificate: not one of this authority")
 	}
 	n, err := NameOf(old)
 	if err != nil {
@@ -47,15 +47,15 @@ func (ca *CA) Resign(old *x509.Certificate, now time.Time) ([]byte, error) {
 // InstallCertificate replaces host.crt by a renewed certificate of the same
 // key and name.
 func (id *Identity) InstallCertificate(pemCert []byte) error {
-	c, err := parseCert(pemCert)
+	chain, err := parseCerts(pemCert)
 	if err != nil {
 		return fmt.Errorf("install certificate: %w", err)
 	}
-	old := id.cert.Load().Leaf
+	c, old := chain[0], id.cert.Load().Leaf
 	if n, err := NameOf(c); err != nil || n != id.name {
 		return fmt.Errorf("install certificate: it is of %q, this host is %q", c.Subject.CommonName, id.name.Node)
 	}
-	if err := c.CheckSignatureFrom(id.ca); err != nil {
+	if err := id.believed().believes(chain); err != nil {
 		return fmt.Errorf("install certificate: not signed by %s: %w", filepath.Join(id.dir, fileCA), err)
 	}
 	if pub, ok := old.PublicKey.(interface{ Equal(x any) bool }); ok && !pub.Equal(c.PublicKey) {

@@ -12,25 +12,29 @@ import (
 // ServerTLS is for ports where only hosts of the herd are heard: TLS 1.3, a
 // client certificate of our authority required and verified.
 func (id *Identity) ServerTLS() *tls.Config {
-	c := id.serverTLS()
-	c.ClientAuth = tls.RequireAndVerifyClientCert
-	return c
+	return id.serverTLS(tls.RequireAndVerifyClientCert)
 }
 
 // ServerTLSOptionalClient is ServerTLS for a port that also takes newcomers,
 // who have no certificate yet. A certificate that is shown must be good;
 // handlers have to ask whether one was shown (ConnectionState.VerifiedChains).
 func (id *Identity) ServerTLSOptionalClient() *tls.Config {
-	c := id.serverTLS()
-	c.ClientAuth = tls.VerifyClientCertIfGiven
+	return id.serverTLS(tls.VerifyClientCertIfGiven)
+}
+
+// serverTLS takes the authorities that are believed at each handshake.
+func (id *Identity) serverTLS(auth tls.ClientAuthType) *tls.Config {
+	c := id.serverTLSOf(auth, id.trust.Load())
+	c.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return id.serverTLSOf(auth, id.believed()), nil }
 	return c
 }
 
-func (id *Identity) serverTLS() *tls.Config {
+func (id *Identity) serverTLSOf(auth tls.ClientAuthType, t *trust) *tls.Config {
 	return &tls.Config{
 		MinVersion:     tls.VersionTLS13,
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return id.certificate(), nil },
-		ClientCAs:      id.pool,
+		ClientAuth:     auth,
+		ClientCAs:      t.pool,
 		// A resumed session would skip the look at the certificate.
 		SessionTicketsDisabled: true,
 		VerifyConnection: func(s tls.ConnectionState) error {
@@ -108,11 +112,14 @@ func (id *Identity) verifyServer(s tls.ConnectionState) (Name, error) {
 		return Name{}, errors.New("verify host: it shows no certificate")
 	}
 	opts := x509.VerifyOptions{
-		Roots:         id.pool,
+		Roots:         id.believed().pool,
 		Intermediates: x509.NewCertPool(),
 		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
 	leaf := s.PeerCertificates[0]
+	for _, c := range s.PeerCertificates[1:] {
+		opts.Intermediates.AddCert(c) // an authority that an older one vouches for
+	}
 	if _, err := leaf.Verify(opts); err != nil {
 		return Name{}, fmt.Errorf("verify host: its certificate (%s) is not of this herd: %w", leaf.Subject.CommonName, err)
 	}

@@ -1,0 +1,91 @@
+package pki
+
+import (
+	"crypto/ecdsa"
+	"crypto/tls"
+	"errors"
+	"os"
+	"path/filepath"
+)
+
+// A host's key and its certificate are two files, and PostgreSQL reads them as
+// such. Both new ones are on disk, complete, before either takes its place; a
+// change that was interrupted between the two is finished by the next Load.
+const (
+	fileNextKey  = "host.key.next"
+	fileNextCert = "host.crt.next"
+)
+
+// installPair replaces key and certificate.
+func installPair(dir string, key *ecdsa.PrivateKey, cert []byte) error {
+	text, err := keyPEM(key)
+	if err != nil {
+		return err
+	}
+	if _, err := tls.X509KeyPair(cert, text); err != nil {
+		return err
+	}
+	if err := writeFile(dir, fileNextKey, text, 0o600); err != nil {
+		return err
+	}
+	if err := writeFile(dir, fileNextCert, cert, 0o644); err != nil {
+		return err
+	}
+	return finishKeyChange(dir)
+}
+
+// finishKeyChange moves a new pair into its place. A key without its
+// certificate, which was not signed yet, stays for the next try.
+func finishKeyChange(dir string) error {
+	at := func(name string) string { return filepath.Join(dir, name) }
+	cert, err := os.ReadFile(at(fileNextCert))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	key, err := os.ReadFile(at(fileNextKey))
+	if errors.Is(err, os.ErrNotExist) { // it is in its place already
+		key, err = os.ReadFile(at(fileKey))
+	}
+	if err != nil {
+		return err
+	}
+	if _, err := tls.X509KeyPair(cert, key); err != nil {
+		return os.Remove(at(fileNextCert)) // left over from an older change
+	}
+	if err := writeFile(dir, fileKey, key, 0o600); err != nil {
+		return err
+	}
+	if err := writeFile(dir, fileCert, cert, 0o644); err != nil {
+		return err
+	}
+	for _, f := range []string{fileNextCert, fileNextKey} {
+		if err := os.Remove(at(f)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	return syncDir(dir)
+}
+
+// nextKey is the key that a new certificate is to be made for. It is on disk
+// before it is used: an answer that was lost is asked for again with the same.
+func nextKey(dir string) (*ecdsa.PrivateKey, error) {
+	b, err := os.ReadFile(filepath.Join(dir, fileNextKey))
+	if err == nil {
+		return parseKey(b)
+	}
+	if !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	key, err := newKey()
+	if err != nil {
+		return nil, err
+	}
+	text, err := keyPEM(key)
+	if err != nil {
+		return nil, err
+	}
+	return key, writeFile(dir, fileNextKey, text, 0o600)
+}
