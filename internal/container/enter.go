@@ -268,20 +268,24 @@ func (e *Entry) givePasswords() error {
 	if err != nil {
 		return err
 	}
+	var chosen []string
 	if e.Host.Superuser != "" {
 		secrets["postgres"] = e.Host.Superuser
+		chosen = append(chosen, "postgres")
 	}
 	if a := e.Host.App; a.User != "" {
 		if a.Password == "" {
 			a.Password = pki.NewPassword()
 		}
 		secrets[a.User] = a.Password
+		chosen = append(chosen, a.User) // the application was told of it
 	}
 	if m := e.Host.App.Monitor; m != "" {
 		secrets[m] = e.Host.JoinSecret
+		chosen = append(chosen, m)
 		if secrets[m] == "" {
 			secrets[m] = pki.NewPassword()
 		}
 	}
-	return pki.WriteSecrets(dir, secrets)
+	return pki.GiveSecrets(dir, secrets, chosen)
 }

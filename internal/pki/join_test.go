@@ -339,7 +339,7 @@ func TestImpostorIsNotBelieved(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-		body, _ := json.Marshal(joinReply{CA: string(m.ca), Cert: string(m.cert), KEK: m.kek, Secrets: m.secrets})
+		body, _ := json.Marshal(joinReply{CA: string(m.ca), Cert: string(m.cert), KEK: m.kek, Held: m.held})
 		bind, _ := binding(r.TLS)
 		b, _ := json.Marshal(envelope{Body: body, MAC: replyProof([]byte("guessed"), bind, env.MAC, body)})
 		w.Write(b)

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+
+	"manada/internal/durable"
 )
 
 // A host's key and its certificate are two files, and PostgreSQL reads them as
@@ -53,7 +55,7 @@ func finishKeyChange(dir string) error {
 		return err
 	}
 	if _, err := tls.X509KeyPair(cert, key); err != nil {
-		return os.Remove(at(fileNextCert)) // left over from an older change
+		return durable.Remove(at(fileNextCert)) // left over from an older change
 	}
 	if err := writeFile(dir, fileKey, key, 0o600); err != nil {
 		return err
@@ -62,11 +64,11 @@ func finishKeyChange(dir string) error {
 		return err
 	}
 	for _, f := range []string{fileNextCert, fileNextKey} {
-		if err := os.Remove(at(f)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := durable.Remove(at(f)); err != nil {
 			return err
 		}
 	}
-	return syncDir(dir)
+	return nil
 }
 
 // nextKey is the key that a new certificate is to be made for. It is on disk
