@@ -13,6 +13,7 @@ import (
 	"manada/internal/backup"
 	"manada/internal/blob"
 	"manada/internal/config"
+	"manada/internal/durable"
 	"manada/internal/pki"
 )
 
@@ -31,6 +32,9 @@ func runBackupd(ctx context.Context, c *config.Config, log *slog.Logger) error {
 	ready := func() error {
 		_, err := storage.List(ctx, "", false)
 		return err
+	}
+	if err := durable.Sweep(c.Backup.RepoPath); err != nil {
+		log.Warn("what crashes left unfinished in the repository stays", "repo_path", c.Backup.RepoPath, "error", err.Error())
 	}
 	mux := http.NewServeMux()
 	mux.Handle("/repo/", membersOnly(id.Cluster(), http.StripPrefix("/repo", blob.Handler(storage))))

@@ -19,6 +19,7 @@ import (
 
 	"manada/internal/config"
 	"manada/internal/container"
+	"manada/internal/durable"
 	"manada/internal/herd"
 	"manada/internal/pki"
 	"manada/internal/supervisor"
@@ -101,6 +102,11 @@ func (a *app) run(ctx context.Context, mirror bool) error {
 	}
 	if err := become(account); err != nil {
 		return err
+	}
+	for _, dir := range []string{c.IdentityDir(), c.StateDir()} {
+		if err := durable.Sweep(dir); err != nil {
+			a.say("warning: what a crash left unfinished in %s stays: %v", dir, err)
+		}
 	}
 	if f, ok := a.err.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 		mirror = true
