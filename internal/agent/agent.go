@@ -86,6 +86,7 @@ type Agent struct {
 	stopping atomic.Bool // this host is being stopped: it takes over nothing any more
 	ending   atomic.Bool // and PostgreSQL with it: nothing is begun any more
 
+	addrs   addresses    // of the hosts' names
 	looking sync.Mutex   // one observation at a time
 	turned  atomic.Int64 // when the loop last turned, nanoseconds since 1970
 

@@ -29,6 +29,7 @@ func (a *Agent) careLoop(ctx context.Context) {
 			a.enforce(ctx)
 		case <-slow.C:
 			a.slots(ctx)
+			a.readdress(ctx)
 			a.forgetRestore()
 		}
 	}

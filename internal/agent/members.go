@@ -131,39 +131,57 @@ func (a *Agent) watchStore(ctx context.Context) {
 	}
 }
 
-// addrOf is where a node's PostgreSQL listens, by its own word.
-func (a *Agent) addrOf(node string) (host string, port int, err error) {
+// endpointOf is where a node's PostgreSQL listens, by its own word.
+func (a *Agent) endpointOf(ctx context.Context, node string) (postgres.Endpoint, error) {
 	h, ok := a.hub.Heard()[node]
 	if !ok || h.Beat.Addrs.SQL == "" {
-		return "", 0, fmt.Errorf("the address of %s is not known yet", node)
+		return postgres.Endpoint{}, fmt.Errorf("the address of %s is not known yet", node)
 	}
 	host, p, err := net.SplitHostPort(h.Beat.Addrs.SQL)
 	if err != nil {
-		return "", 0, fmt.Errorf("address of %s: %w", node, err)
+		return postgres.Endpoint{}, fmt.Errorf("address of %s: %w", node, err)
 	}
-	port, err = strconv.Atoi(p)
-	return host, port, err
+	port, err := strconv.Atoi(p)
+	if err != nil {
+		return postgres.Endpoint{}, fmt.Errorf("address of %s: %w", node, err)
+	}
+	addrs, err := a.addrs.lookUp(ctx, host)
+	if err != nil {
+		return postgres.Endpoint{}, fmt.Errorf("address of %s: %w", node, err)
+	}
+	return postgres.Endpoint{Node: node, Addrs: addrs, Port: port}, nil
 }
 
 func (a *Agent) upstream(ctx context.Context, node, name string, epoch uint64) (postgres.Upstream, error) {
-	host, port, err := a.addrOf(node)
-	return postgres.Upstream{Host: host, Addr: onlyAddr(ctx, host), Port: port, Name: name, Epoch: epoch, Slot: cluster.SlotName(a.cfg.Node)}, err
+	at, err := a.endpointOf(ctx, node)
+	return postgres.Upstream{Endpoint: at, Name: name, Epoch: epoch, Slot: cluster.SlotName(a.cfg.Node)}, err
 }
 
-// onlyAddr is the address of a host's name, if it has one and no other. A primary
-// that starts again, perhaps under another one, is followed anew.
-func onlyAddr(ctx context.Context, host string) string {
-	ctx, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
-	defer cancel()
-	addrs, err := net.DefaultResolver.LookupHost(ctx, host)
-	if err != nil || len(addrs) != 1 {
-		return ""
+// readdress: the leader's address may change while it leads; the walreceiver
+// is told an address and looks up nothing.
+func (a *Agent) readdress(ctx context.Context) {
+	a.mu.Lock()
+	t, name, ok := a.rec.snap.Term, a.seen.upstream, a.busy == ""
+	a.mu.Unlock()
+	if !ok || t == nil || t.Leader == a.cfg.Node || name == "" {
+		return
 	}
-	return addrs[0]
+	if name != cluster.CertifiedName(a.cfg.Node, t.Epoch) && name != cluster.UncertifiedName(a.cfg.Node, t.Epoch) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, quick)
+	defer cancel()
+	up, err := a.upstream(ctx, t.Leader, name, t.Epoch)
+	if err == nil {
+		err = a.db.Readdress(ctx, up)
+	}
+	if err != nil && !errors.Is(err, postgres.ErrBarred) {
+		a.log.Debug("cannot keep the upstream's address", "error", err.Error())
+	}
 }
 
-func (a *Agent) source(node string) (postgres.Source, error) {
-	host, port, err := a.addrOf(node)
+func (a *Agent) source(ctx context.Context, node string) (postgres.Source, error) {
+	at, err := a.endpointOf(ctx, node)
 	if err != nil {
 		return postgres.Source{}, err
 	}
@@ -171,7 +189,7 @@ func (a *Agent) source(node string) (postgres.Source, error) {
 	if t == nil {
 		return postgres.Source{}, errors.New("no term is known")
 	}
-	return postgres.Source{Node: node, Host: host, Port: port, Timeline: t.Current().Timeline, Epoch: t.Epoch}, nil
+	return postgres.Source{Endpoint: at, Timeline: t.Current().Timeline, Epoch: t.Epoch}, nil
 }
 
 func streamsFor(t *cluster.Term, s cluster.Sender) bool {

@@ -205,7 +205,7 @@ func (a *Agent) promote(ctx context.Context, act decide.Action) error {
 }
 
 func (a *Agent) rewind(ctx context.Context, act decide.Action) error {
-	src, err := a.source(act.To)
+	src, err := a.source(ctx, act.To)
 	if err != nil {
 		return err
 	}
@@ -218,7 +218,7 @@ func (a *Agent) rewind(ctx context.Context, act decide.Action) error {
 }
 
 func (a *Agent) clone(ctx context.Context, act decide.Action) error {
-	src, err := a.source(act.To)
+	src, err := a.source(ctx, act.To)
 	if err != nil {
 		return err
 	}

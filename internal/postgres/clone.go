@@ -134,9 +134,13 @@ func (i *Instance) runBasebackup(ctx context.Context, s Source, name, dir string
 	if err := os.MkdirAll(i.cfg.RunDir, 0o700); err != nil {
 		return err
 	}
-	return i.withPassfile("clone", cluster.RoleReplication, i.cfg.Passwords.Replication, func(pass string) error {
+	return i.withPassfile("clone", s.Node, cluster.RoleReplication, i.cfg.Passwords.Replication, func(pass string) error {
+		info, err := i.conninfo(s.Endpoint, cluster.RoleReplication, name, pass)
+		if err != nil {
+			return err
+		}
 		said, err := runWithProgress(i.program(ctx, "pg_basebackup", nil, "-D", dir, "-X", "stream", "-c", "fast", "-P", "-w",
-			"-d", i.conninfo(s.Host, s.Port, cluster.RoleReplication, name, pass)), progress)
+			"-d", info), progress)
 		if err != nil {
 			return fmt.Errorf("pg_basebackup: %w: %s", err, said)
 		}

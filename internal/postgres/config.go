@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -27,11 +28,13 @@ type Supervisor interface {
 	WaitEmpty(context.Context) error
 }
 
-// TLSFiles are paths of PEM files that PostgreSQL and libpq read. Key must be
-// 0600 and belong to the user that runs PostgreSQL.
+// TLSFiles are paths of PEM files that PostgreSQL and libpq read, each time they
+// need them, so that a renewed certificate is shown without anything rendered
+// anew. Key must be 0600 and belong to the user that runs PostgreSQL. All three
+// are set, or none (tests: nothing is encrypted then).
 type TLSFiles struct {
-	Cert, Key string // of this host; with them ssl is on
-	CA        string // with it upstreams are verified (sslmode=verify-ca)
+	Cert, Key string // of this host, as a server and as a client
+	CA        string // of the herd
 }
 
 // Passwords of the herd's roles, in clear; they are written only into 0600
@@ -59,7 +62,10 @@ type Config struct {
 	Params map[string]string // user's settings; see Protected
 	HBA    []string          // user's pg_hba.conf lines, behind ours for our roles
 
-	TLS       TLSFiles
+	TLS TLSFiles
+	// ClientTLS is for connections of this process to the PostgreSQL of a node:
+	// it takes no other host for it. nil: without TLS, as TLS.
+	ClientTLS func(node string) *tls.Config
 	Passwords Passwords
 
 	ArchiveCommand string // empty: segments are not archived

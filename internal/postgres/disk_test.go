@@ -249,7 +249,7 @@ func TestSlotsOnBothSides(t *testing.T) {
 	b := standby(t, a, "b", 1, 1)
 	ctx := deadline(t, 30*time.Second)
 	must(t, a.EnsureSlots(ctx, []SlotWanted{{Name: cluster.SlotName("b")}, {Name: cluster.SlotName("gone")}}))
-	must(t, b.Follow(ctx, Upstream{Host: "127.0.0.1", Port: a.cfg.Port, Name: "b@e1", Epoch: 1, Slot: cluster.SlotName("b")}))
+	must(t, b.Follow(ctx, Upstream{Endpoint: a.endpoint(), Name: "b@e1", Epoch: 1, Slot: cluster.SlotName("b")}))
 	a.sql("select pg_create_physical_replication_slot('somebodys')")
 	until(t, "slot in use", func() bool {
 		for _, s := range a.observe().Slots {

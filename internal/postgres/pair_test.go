@@ -15,15 +15,20 @@ import (
 	"manada/internal/guardian"
 )
 
+// endpoint is where the node listens.
+func (n *node) endpoint() Endpoint {
+	return Endpoint{Node: n.cfg.Node, Addrs: []string{"127.0.0.1"}, Port: n.cfg.Port}
+}
+
 // source is the node as somebody else's source.
 func (n *node) source(tl cluster.Timeline) Source {
-	return Source{Host: "127.0.0.1", Port: n.cfg.Port, Node: n.cfg.Node, Timeline: tl}
+	return Source{Endpoint: n.endpoint(), Timeline: tl}
 }
 
 // follow makes n a certified standby of up.
 func (n *node) follow(up *node, epoch uint64) {
 	n.t.Helper()
-	must(n.t, n.Follow(deadline(n.t, 5*time.Second), Upstream{Host: "127.0.0.1", Port: up.cfg.Port,
+	must(n.t, n.Follow(deadline(n.t, 5*time.Second), Upstream{Endpoint: up.endpoint(),
 		Name: cluster.CertifiedName(n.cfg.Node, epoch), Epoch: epoch}))
 }
 
@@ -319,7 +324,7 @@ func TestH3_PromiseBarsEpochAcrossRestart(t *testing.T) {
 	if o.Upstream != "" || o.Promise == nil || o.Promise.LSN != 42 {
 		t.Fatalf("%+v", o)
 	}
-	up := Upstream{Host: "127.0.0.1", Port: a.cfg.Port, Name: "b@e1", Epoch: 1}
+	up := Upstream{Endpoint: a.endpoint(), Name: "b@e1", Epoch: 1}
 	if err := b.Follow(ctx, up); !errors.Is(err, ErrBarred) {
 		t.Fatalf("follow in a barred epoch: %v", err)
 	}

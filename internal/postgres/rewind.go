@@ -129,9 +129,12 @@ func (i *Instance) runRewind(ctx context.Context, s Source, name string, progres
 	if i.cfg.RestoreCommand != "" {
 		args = append(args, "--restore-target-wal")
 	}
-	err = i.withPassfile("rewind", cluster.RoleRewind, i.cfg.Passwords.Rewind, func(pass string) error {
-		args = append(args, "--source-server="+i.conninfo(s.Host, s.Port, cluster.RoleRewind, name, pass)+" dbname="+cluster.Database)
-		var err error
+	err = i.withPassfile("rewind", s.Node, cluster.RoleRewind, i.cfg.Passwords.Rewind, func(pass string) error {
+		info, err := i.conninfo(s.Endpoint, cluster.RoleRewind, name, pass)
+		if err != nil {
+			return err
+		}
+		args = append(args, "--source-server="+info+" dbname="+cluster.Database)
 		said, err = runWithProgress(i.program(ctx, "pg_rewind", nil, args...), progress)
 		return err
 	})

@@ -20,9 +20,7 @@ import (
 
 // Source is the open leader from which a directory is made anew.
 type Source struct {
-	Host     string
-	Port     int
-	Node     string
+	Endpoint
 	Timeline cluster.Timeline // of its epoch, from the term
 	Epoch    uint64
 }
@@ -66,26 +64,38 @@ func (i *Instance) checkSource(ctx context.Context, s Source, name, systemID str
 	}
 }
 
+// connectSource logs in at the source and nowhere else: what answers must show
+// the certificate of that node.
 func (i *Instance) connectSource(ctx context.Context, s Source, name string) (*pgconn.PgConn, error) {
-	dsn := fmt.Sprintf("host=%s port=%d user=%s dbname=%s connect_timeout=5", conninfoQuote(s.Host), s.Port, cluster.RoleRewind, cluster.Database)
-	if ca := i.cfg.TLS.CA; ca != "" {
-		dsn += " sslmode=verify-ca sslrootcert=" + conninfoQuote(ca)
+	if len(s.Addrs) == 0 {
+		return nil, fmt.Errorf("connect to %s: no address of it is known", s.Node)
+	}
+	dsn := fmt.Sprintf("host=%s port=%d user=%s dbname=%s connect_timeout=5 require_auth=scram-sha-256",
+		conninfoQuote(strings.Join(s.Addrs, ",")), s.Port, cluster.RoleRewind, cluster.Database)
+	if i.cfg.ClientTLS != nil {
+		dsn += " sslmode=require channel_binding=require"
 	} else {
-		dsn += " sslmode=prefer"
+		dsn += " sslmode=disable"
 	}
 	c, err := pgconn.ParseConfig(dsn)
 	if err != nil {
 		return nil, err
 	}
+	if i.cfg.ClientTLS != nil {
+		c.TLSConfig = i.cfg.ClientTLS(s.Node)
+		for _, f := range c.Fallbacks {
+			f.TLSConfig = c.TLSConfig
+		}
+	}
 	c.Password = i.cfg.Passwords.Rewind
-	c.RuntimeParams = map[string]string{"application_name": name}
+	c.RuntimeParams = map[string]string{"application_name": name, "search_path": "pg_catalog"}
 	return pgconn.ConnectConfig(ctx, c)
 }
 
 // withPassfile writes a password file for one run of a program and removes it.
-func (i *Instance) withPassfile(what, role, password string, f func(path string) error) error {
+func (i *Instance) withPassfile(what, node, role, password string, f func(path string) error) error {
 	path := i.run(what + ".pgpass")
-	if err := durable.Write(path, []byte(passfileLine(role, password)), durable.Options{}); err != nil {
+	if err := durable.Write(path, []byte(passfileLine(node, role, password)), durable.Options{}); err != nil {
 		return err
 	}
 	defer os.Remove(path)

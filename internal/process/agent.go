@@ -149,7 +149,7 @@ func postgresConfig(c *config.Config, id *pki.Identity, log *slog.Logger) (postg
 		BinDir: c.PostgreSQL.BinDir, DataDir: c.PGData(), StateDir: c.StateDir(), RunDir: c.RunDir,
 		LogFile: filepath.Join(c.LogDir(), "postgresql.log"), Port: c.Ports.PostgreSQL, Listen: []string{c.Listen},
 		Cluster: c.Cluster, Node: c.Node, Params: c.PostgreSQL.Parameters, HBA: c.PostgreSQL.HBA,
-		TLS: postgres.TLSFiles{Cert: files.Cert, Key: files.Key, CA: files.CA},
+		TLS: postgres.TLSFiles{Cert: files.Cert, Key: files.Key, CA: files.CA}, ClientTLS: id.ClientTLS,
 		Passwords: postgres.Passwords{
 			Superuser: secrets[cluster.RoleSuperuser], Replication: secrets[cluster.RoleReplication],
 			Rewind: secrets[cluster.RoleRewind], Monitor: secrets[cluster.RoleMonitor], Proxy: secrets[cluster.RoleProxy],
