@@ -116,6 +116,7 @@ func (a *Agent) change(ctx context.Context, v *decide.View, act decide.Action) e
 	n := act.Term.Clone()
 	n.Since = time.Now().UTC().Format(time.RFC3339)
 	a.setUnsettled(true)
+	sent := time.Now()
 	var rev int64
 	var err error
 	if act.Verb == decide.Create {
@@ -133,7 +134,7 @@ func (a *Agent) change(ctx context.Context, v *decide.View, act decide.Action) e
 		return fmt.Errorf("keep epoch %d on disk: %w", n.Epoch, err)
 	}
 	a.setUnsettled(false)
-	a.changed(n, rev)
+	a.changed(n, rev, sent)
 	if act.Verb == decide.Withdraw {
 		// Off the store before off the disk.
 		if err := a.db.RemovePromise(); err != nil {
@@ -153,14 +154,15 @@ func (a *Agent) setUnsettled(u bool) {
 }
 
 // changed takes over our own successful write without another read.
-func (a *Agent) changed(n *cluster.Term, rev int64) {
+func (a *Agent) changed(n *cluster.Term, rev int64, sent time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	old := a.rec.snap.Term
 	a.noteOpen(n)
+	a.rec.confirmed = later(a.rec.confirmed, sent)
 	a.rec.snap.Term, a.rec.snap.TermRev, a.rec.snap.Sent, a.rec.have = n, rev, time.Now(), true
 	if old == nil || old.Epoch != n.Epoch {
-		a.newEpoch(n.Epoch)
+		a.newEpoch(old)
 	}
 }
 

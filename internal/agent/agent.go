@@ -98,6 +98,9 @@ type Agent struct {
 	busy         string
 	mayRenew     bool
 	beat         cluster.Beat
+	beatAt       time.Time
+	said         beatTimes
+	leadsFrom    time.Time // since when this node is known to have won the epoch
 	storeUp      store.Status
 	suspects     string
 	suspectedAt  time.Time
@@ -196,7 +199,8 @@ func newMemory() memory {
 }
 
 // newEpoch forgets what belonged to the epoch before. Called with mu held.
-func (a *Agent) newEpoch(e uint64) {
+func (a *Agent) newEpoch(old *cluster.Term) {
+	a.noteWon(old)
 	a.mem.handoverTo = ""
 	a.mem.streamed = map[string]time.Time{}
 	a.mem.oldSenders = nil

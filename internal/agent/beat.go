@@ -1,6 +1,8 @@
 package agent
 
 import (
+	"time"
+
 	"manada/internal/cluster"
 	"manada/internal/decide"
 	"manada/internal/health"
@@ -14,7 +16,8 @@ func (a *Agent) publish(v *decide.View, d decide.Decision) {
 		Boot: a.boot, Seq: a.seq, Version: a.cfg.Version, Kind: a.cfg.Kind,
 		Postgres: cluster.PostgresNone, Addrs: a.cfg.Addrs,
 		StoreOK: v.Store.Reachable, Term: v.Store.Term, TermRev: v.Store.Rev, Paused: v.Store.Paused,
-		Suspects: d.Suspects, CannotCommit: d.CannotCommit, Rejoin: d.Rejoin,
+		Suspects: d.Suspects, CannotCommit: d.CannotCommit, WritesWait: d.WritesWait, Rejoin: d.Rejoin,
+		Answers:   answersTo(v),
 		Certified: d.Certified, Reason: d.Reason, Op: v.Local.Busy,
 	}
 	if a.db != nil {
@@ -30,8 +33,11 @@ func (a *Agent) publish(v *decide.View, d decide.Decision) {
 	if d.Stuck != "" {
 		b.Conditions = append(b.Conditions, health.Say(health.RestoreFails, a.cfg.Node, "why", d.Stuck))
 	}
+	b.Unconfirmed = a.unconfirmed(b)
+	now := time.Now()
 	a.mu.Lock()
-	a.beat = b
+	a.beat, a.beatAt = b, now
+	a.said.add(b.Seq, now)
 	a.mu.Unlock()
 	if err := a.hub.Publish(b); err != nil {
 		a.log.Error("cannot publish a beat", "error", err.Error())

@@ -16,6 +16,7 @@ type record struct {
 	failed     bool // the last read failed
 	unsettled  bool // a write of ours has an unknown outcome
 	rolledBack bool
+	confirmed  time.Time // when the newest request was sent that showed the record as it is in snap
 	leaseSince time.Time // since when, by our clock, the renewal counter has not moved
 	firstSeen  map[string]time.Time
 	openSince  time.Time // when this agent learned that the epoch is open
@@ -65,12 +66,13 @@ func (a *Agent) take(s store.Snapshot) {
 		a.rec.leaseSince = time.Now()
 	}
 	if s.Term != nil && (a.rec.snap.Term == nil || s.Term.Epoch != a.rec.snap.Term.Epoch) {
-		a.newEpoch(s.Term.Epoch)
+		a.newEpoch(a.rec.snap.Term)
 	}
 	if !a.rec.have && (s.Term == nil || s.Term.Leader != a.cfg.Node) {
 		a.rec.unsettled = false // nothing of ours that could arrive concerns how PostgreSQL commits here
 	}
 	a.noteOpen(s.Term)
+	a.rec.confirmed = later(a.rec.confirmed, s.Sent)
 	a.rec.snap, a.rec.have, a.rec.failed = s, true, false
 	seen := map[string]time.Time{}
 	for _, r := range s.Requests {

@@ -23,10 +23,11 @@ func (a *Agent) Status() cluster.Status {
 		s.Guardian, s.GuardianAge = &b, now.Sub(h.At)
 		in.Nodes[n] = s
 	}
-	self := a.Self()
-	in.Nodes[a.cfg.Node] = health.Seen{Beat: &self}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if self := a.beat; !a.beatAt.IsZero() {
+		in.Nodes[a.cfg.Node] = health.Seen{Beat: &self, Age: now.Sub(a.beatAt)} // old when the loop, or the host, has stood still
+	}
 	in.Term, in.TermRev = a.rec.snap.Term.Clone(), a.rec.snap.TermRev
 	in.Paused = a.rec.snap.Pause != nil
 	for _, n := range a.nodes {

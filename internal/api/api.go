@@ -13,12 +13,15 @@ import (
 	"manada/internal/cluster"
 )
 
-// Source tells the state that most endpoints show. Both methods return at once
+// Source tells the state that most endpoints show. Its methods return at once
 // from memory: load balancers ask several times a second.
 type Source interface {
 	Status() cluster.Status
 	// Self is the newest beat of this very host's agent.
 	Self() cluster.Beat
+	// Unconfirmed says why this host is not to be taken for the primary at the
+	// moment of the call; "" when it may be. At most one host of a herd says "".
+	Unconfirmed() string
 }
 
 // Read answers a GET /v1/<name> with a value that becomes JSON.
@@ -133,12 +136,26 @@ func safeHeaders(next http.Handler) http.Handler {
 	})
 }
 
-// writeJSON ends a response. An error of writing means that the client left.
+// writeJSON ends a response.
 func writeJSON(w http.ResponseWriter, code int, v any) {
-	raw, err := json.Marshal(v)
-	if err != nil {
+	raw := encode(v)
+	if raw == nil {
 		code, raw = http.StatusInternalServerError, []byte(`{"error":"the answer cannot be encoded","hint":"","code":"failed"}`)
 	}
+	writeRaw(w, code, raw)
+}
+
+// encode is a value as JSON; nil when it cannot be encoded.
+func encode(v any) []byte {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		return nil
+	}
+	return raw
+}
+
+// writeRaw ends a response with JSON. An error of writing means that the client left.
+func writeRaw(w http.ResponseWriter, code int, raw []byte) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
 	_, _ = w.Write(append(raw, '\n'))

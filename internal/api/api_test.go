@@ -21,10 +21,12 @@ import (
 type fixed struct {
 	st   cluster.Status
 	self cluster.Beat
+	why  string
 }
 
 func (f fixed) Status() cluster.Status { return f.st }
 func (f fixed) Self() cluster.Beat     { return f.self }
+func (f fixed) Unconfirmed() string    { return f.why }
 
 func ptr[T any](v T) *T { return &v }
 
@@ -56,7 +58,7 @@ func seat(node string) fixed {
 	case "backup":
 		self.Kind, self.Postgres, self.Timeline = "witness", cluster.PostgresNone, 0
 	}
-	return fixed{st, self}
+	return fixed{st: st, self: self}
 }
 
 func do(t *testing.T, h http.Handler, method, target, body string) *httptest.ResponseRecorder {
@@ -143,6 +145,11 @@ func TestStatesThatTurnLoadBalancersAway(t *testing.T) {
 	}{
 		{"leads an older epoch", "master", func(f *fixed) { f.self.Leads = 6 }, "/primary", 503},
 		{"status no longer names it", "master", func(f *fixed) { f.st.Primary = "" }, "/primary", 503},
+		{"cannot vouch for it", "master", func(f *fixed) { f.why = "nobody has confirmed epoch 7" }, "/primary", 503},
+		{"cannot vouch for it", "master", func(f *fixed) { f.why = "x" }, "/leader", 503},
+		{"cannot vouch for it", "master", func(f *fixed) { f.why = "x" }, "/read-write", 503},
+		{"cannot vouch for it", "master", func(f *fixed) { f.why = "x" }, "/readiness", 503},
+		{"cannot vouch for it", "master", func(f *fixed) { f.why = "x" }, "/health", 200},
 		{"another is primary", "master", func(f *fixed) { f.st.Primary = "slave" }, "/read-only", 503},
 		{"an old primary is no replica", "master", func(f *fixed) { f.st.Primary = "slave" }, "/replica", 503},
 		{"postgres down", "master", func(f *fixed) { f.self.Postgres = cluster.PostgresDown }, "/primary", 503},

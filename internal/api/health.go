@@ -19,19 +19,21 @@ type view struct {
 	self cluster.Beat
 	row  cluster.NodeStatus // the node's line in st; zero if it has none
 	tags map[string]string
+	// unconfirmed is Source.Unconfirmed, asked again whenever it counts.
+	unconfirmed func() string
 }
 
 func (a *API) view() view {
-	v := view{st: a.o.Source.Status(), self: a.o.Source.Self(), tags: a.o.Tags}
+	v := view{st: a.o.Source.Status(), self: a.o.Source.Self(), tags: a.o.Tags, unconfirmed: a.o.Source.Unconfirmed}
 	v.row, _ = v.st.Node(v.self.Node)
 	return v
 }
 
-// primary: the record names this node, it was seen leading, and it says so
-// itself at this moment.
+// primary: the record names this node, it was seen leading, and it can vouch for
+// that at this moment.
 func (v view) primary() bool {
 	return v.st.Primary != "" && v.st.Primary == v.self.Node &&
-		v.self.Postgres == cluster.PostgresPrimary && v.self.Leads == v.st.Epoch
+		v.self.Postgres == cluster.PostgresPrimary && v.self.Leads == v.st.Epoch && v.unconfirmed() == ""
 }
 
 // running is Patroni's state "running": PostgreSQL answers.
@@ -162,18 +164,21 @@ func (a *API) mountHealth(mux *http.ServeMux) {
 func (a *API) checked(c check) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		v := a.view()
+		doc := encode(v.document())
 		code := http.StatusServiceUnavailable
+		// Last of all, and only from what has an age: whatever delayed this answer,
+		// a host that stood still does not say what was true before.
 		if c(v, r.URL.Query()) {
 			code = http.StatusOK
 		}
-		answer(w, r, code, v.document())
+		answer(w, r, code, doc)
 	}
 }
 
 // answer writes the document for a GET and the bare code otherwise.
-func answer(w http.ResponseWriter, r *http.Request, code int, doc any) {
+func answer(w http.ResponseWriter, r *http.Request, code int, doc []byte) {
 	if r.Method == http.MethodGet {
-		writeJSON(w, code, doc)
+		writeRaw(w, code, doc)
 		return
 	}
 	w.WriteHeader(code)
@@ -183,7 +188,7 @@ func answer(w http.ResponseWriter, r *http.Request, code int, doc any) {
 func (a *API) liveness(w http.ResponseWriter, _ *http.Request) {
 	limit := 2 * a.o.LoopLimit
 	if a.o.Source != nil {
-		if a.view().primary() {
+		if a.o.Source.Self().Leads != 0 {
 			limit = a.o.LoopLimit
 		}
 		if a.o.Source.Status().Paused {
@@ -200,11 +205,11 @@ func (a *API) liveness(w http.ResponseWriter, _ *http.Request) {
 func (a *API) ready(w http.ResponseWriter, r *http.Request) {
 	if a.o.Ready != nil {
 		if err := a.o.Ready(); err != nil {
-			answer(w, r, http.StatusServiceUnavailable, map[string]string{"state": "not ready", "reason": err.Error()})
+			answer(w, r, http.StatusServiceUnavailable, encode(map[string]string{"state": "not ready", "reason": err.Error()}))
 			return
 		}
 	}
-	answer(w, r, http.StatusOK, map[string]string{"state": "running"})
+	answer(w, r, http.StatusOK, encode(map[string]string{"state": "running"}))
 }
 
 // document is Patroni's description of a node, for scripts that read more than
@@ -238,6 +243,9 @@ func (v view) document() map[string]any {
 	}
 	if v.st.Primary == "" {
 		doc["cluster_unlocked"] = true
+	}
+	if why := v.unconfirmed(); v.self.Postgres == cluster.PostgresPrimary && why != "" {
+		doc["unconfirmed"] = why
 	}
 	if v.sync() {
 		doc["sync_standby"] = true

@@ -33,7 +33,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 var (
 	mInfo       = desc("info", "Always 1; the version of the binary is a label.", "version")
 	mRole       = desc("role", "1 for the role the node has.", "role")
-	mPrimary    = desc("primary", "1 if the node is the primary of the current, open epoch.")
+	mPrimary    = desc("primary", "1 if the node is the primary of the current, open epoch, lets writes through, and can vouch for it. At most one node says 1.")
 	mHealth     = desc("health", "Health of the herd as this node sees it: 0 ok, 1 degraded, 2 down.")
 	mEpoch      = desc("epoch", "Epoch of the newest term record known.")
 	mTimeline   = desc("timeline", "PostgreSQL's timeline.")
@@ -79,7 +79,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	if row.Role != "" {
 		put(mRole, 1, string(row.Role))
 	}
-	put(mPrimary, flag(view{st: st, self: self}.primary()))
+	put(mPrimary, flag(view{st: st, self: self, unconfirmed: c.o.Source.Unconfirmed}.primary()))
 	put(mHealth, healthNumber(st.Health))
 	put(mPaused, flag(st.Paused))
 	put(mStore, flag(self.StoreOK))

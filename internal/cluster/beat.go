@@ -66,6 +66,14 @@ type Beat struct {
 	// CannotCommit is why a leader's agent believes that nothing can be
 	// committed (dead postmaster, probe past its deadline); empty when it can.
 	CannotCommit string `json:"cannot_commit,omitempty"`
+	// WritesWait is why commits wait on this leader for something outside of it;
+	// Unconfirmed why it does not vouch for being the primary at this moment, that
+	// included. Both are empty where all is well and on other nodes.
+	WritesWait  string `json:"writes_wait,omitempty"`
+	Unconfirmed string `json:"unconfirmed,omitempty"`
+	// Answers names the newest beat of the leader that had been heard when this
+	// one was said: by the leader's own clock it tells how old this one is at most.
+	Answers *BeatID `json:"answers,omitempty"`
 	// WaitingMS is the age of the oldest commit that waits for a standby.
 	WaitingMS int64 `json:"waiting_ms"`
 	StoreOK   bool  `json:"store_ok"`
@@ -83,6 +91,13 @@ type Beat struct {
 
 	Paused     bool        `json:"paused,omitempty"`
 	Conditions []Condition `json:"conditions,omitempty"`
+}
+
+// BeatID names a beat of a node's agent.
+type BeatID struct {
+	Node string `json:"node"`
+	Boot string `json:"boot"`
+	Seq  uint64 `json:"seq"`
 }
 
 // Sender is a walsender as the primary sees it (pg_stat_replication).

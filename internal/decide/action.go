@@ -135,6 +135,8 @@ type Decision struct {
 	Renew bool
 	// CannotCommit is what the beat tells the others about this leader.
 	CannotCommit string
+	// WritesWait is why commits wait on this leader for something outside of it.
+	WritesWait string
 	// Suspects is the leader that this node suspects, for the beat.
 	Suspects string
 	// Rejoin is "rewind" or "clone" while the directory must be made anew.

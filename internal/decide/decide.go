@@ -60,6 +60,7 @@ func annotate(v *View, d Decision) Decision {
 		return d
 	}
 	if t.Leader == v.Self {
+		d.WritesWait = writesWait(v)
 		d.Renew = d.Renew || (d.CannotCommit == "" && v.Local.Postgres.Up())
 		return d
 	}

@@ -1,6 +1,8 @@
 package decide
 
 import (
+	"strings"
+
 	"manada/internal/cluster"
 )
 
@@ -28,6 +30,42 @@ func lead(v *View) (Decision, bool) {
 	}
 	d.Renew = true
 	return d, true
+}
+
+// writesWait says why commits wait on this leader until something outside of it
+// changes: PostgreSQL waits for more standbys than are there, and this leader may
+// not let go of them. "" while it commits, or is about to by steps of its own.
+func writesWait(v *View) string {
+	l, t := &v.Local, v.Store.Term
+	s := l.Sync.Setting
+	if !t.Open || l.Leads != t.Epoch || l.Postgres != cluster.PostgresPrimary || s.Alone || v.Spec.Durability == cluster.Async {
+		return ""
+	}
+	there, away := 0, []string(nil)
+	for _, name := range s.Names {
+		node, _, _ := cluster.ParseCertifiedName(name)
+		if p, known := v.peer(node); known && p.UnseenFor < v.Spec.DegradeAfter {
+			there++
+		} else {
+			away = append(away, node)
+		}
+	}
+	if !s.IsHold() && there >= s.K {
+		return ""
+	}
+	who := "no standby is there"
+	if len(away) > 0 {
+		who = strings.Join(away, ", ") + " away"
+	}
+	switch {
+	case v.Store.RolledBack:
+		return who + " and the store has gone back in time"
+	case !v.Store.Reachable:
+		return who + " and the store does not answer"
+	case v.Spec.Durability == cluster.Strict && len(eligible(v)) < max(s.K, 1):
+		return who + ", durability strict"
+	}
+	return ""
 }
 
 // serveRequest begins a switchover or says why not.

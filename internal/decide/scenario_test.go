@@ -81,7 +81,7 @@ func (s *scenario) decide(t *testing.T) string {
 			s.last = a.Term
 		}
 	}
-	for _, x := range []struct{ k, v string }{{"cannot commit", d.CannotCommit}, {"suspects", d.Suspects}, {"rejoin", d.Rejoin}} {
+	for _, x := range []struct{ k, v string }{{"cannot commit", d.CannotCommit}, {"writes wait", d.WritesWait}, {"suspects", d.Suspects}, {"rejoin", d.Rejoin}} {
 		if x.v != "" {
 			fmt.Fprintf(&b, "%s: %s\n", x.k, x.v)
 		}

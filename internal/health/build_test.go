@@ -51,6 +51,7 @@ func TestBuildConditions(t *testing.T) {
 			in.Nodes["master"].Beat.Postgres, in.Nodes["master"].Beat.Leads = cluster.PostgresDown, 0
 		}, "down", 4, "", []string{"M-R01 master", "M-P01 master"}},
 		{"leader claims an older epoch", func(in *Input) { in.Nodes["master"].Beat.Leads = 6 }, "down", 4, "", []string{"M-R01 master", "M-R13 master"}},
+		{"writes wait", func(in *Input) { in.Nodes["master"].Beat.WritesWait = "slave away and the store does not answer" }, "down", 4, "master", []string{"M-R23 master"}},
 		{"leader hangs", func(in *Input) { in.Nodes["master"].Beat.Postgres = cluster.PostgresHung }, "down", 4, "", []string{"M-R01 master", "M-P02 master"}},
 		{"leader stops", func(in *Input) { in.Nodes["master"].Beat.Postgres = cluster.PostgresStopping }, "down", 4, "", []string{"M-R01 master"}},
 		{"guardian says frozen", func(in *Input) {

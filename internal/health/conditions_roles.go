@@ -26,6 +26,7 @@ const (
 	ForeignDirectory    Code = "M-R20"
 	Restoring           Code = "M-R21"
 	RestoreFails        Code = "M-R22"
+	WritesWait          Code = "M-R23"
 )
 
 var roleEntries = []Entry{
@@ -196,5 +197,14 @@ var roleEntries = []Entry{
 		Args: []string{"why"},
 		Doc: "The step is tried again every second. A target that recovery cannot reach fails for ever: undo the restore and choose " +
 			"another.",
+	},
+	{
+		Code: WritesWait, Severity: cluster.Fatal, Title: "Writes wait",
+		Text: "writes on {node} wait: {why}",
+		Hint: "bring back what is away; seen from another host it may look different:  manada status  there, and  manada explain {node}",
+		Args: []string{"why"},
+		Doc: "The primary runs, and no commit is acknowledged: it must wait for standbys that are away and cannot, or (with " +
+			"`durability: strict`) may not, go on without them. A primary that is cut off from the others says so while they have " +
+			"another one. Its `/primary` answers 503.",
 	},
 }

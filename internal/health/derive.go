@@ -59,6 +59,9 @@ func (b *builder) leadership() []cluster.Condition {
 		if p.beat.CannotCommit != "" {
 			cs = append(cs, Say(CannotCommit, p.name, "why", p.beat.CannotCommit))
 		}
+		if p.beat.WritesWait != "" {
+			cs = append(cs, Say(WritesWait, p.name, "why", p.beat.WritesWait))
+		}
 		if w := time.Duration(p.beat.WaitingMS) * time.Millisecond; w > b.lim.Waiting {
 			cs = append(cs, Say(CommitsWaiting, p.name, "age", duration(w)))
 		}

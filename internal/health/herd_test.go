@@ -97,6 +97,16 @@ var scenarios = map[string]func() Input{
 		}
 		return in
 	},
+	"writes_wait": func() Input {
+		in := herd()
+		in.Self = "master"
+		stale(in, "slave", 14*time.Second)
+		stale(in, "backup", 14*time.Second)
+		in.Nodes["master"].Beat.StoreOK = false
+		in.Nodes["master"].Beat.WritesWait = "slave away and the store does not answer"
+		in.Store.Up, in.Store.Leader, in.Store.Down = 1, "", []string{"backup", "slave"}
+		return in
+	},
 	"paused": func() Input {
 		in := herd()
 		in.Paused = true

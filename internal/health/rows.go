@@ -100,7 +100,7 @@ func (b *builder) primaryState(n *node) cluster.NodeState {
 		return cluster.StateRunning
 	case n.name != b.primary:
 		return cluster.StateOldPrimary
-	case n.beat.CannotCommit != "":
+	case n.beat.CannotCommit != "", n.beat.WritesWait != "":
 		return cluster.StateCannotCommit
 	}
 	return cluster.StateRunning

@@ -112,8 +112,12 @@ func (p *printer) commitFacts() []string {
 		verb = "waited"
 	}
 	switch {
+	case has(s, WritesWait):
+		return []string{"is not acknowledged: writes wait (" + tail + ")"}
 	case s.Durability == cluster.Async:
 		return []string{verb + " for nobody (" + tail + ")"}
+	case s.K == 0 && s.Durability == cluster.Strict:
+		return []string{"waits until a standby is there (" + tail + ")"}
 	case s.K == 0:
 		return []string{"on the primary alone (" + tail + ")"}
 	case s.K == len(s.Sync):
@@ -134,6 +138,8 @@ func Failover(s cluster.Status) string {
 	switch {
 	case s.Durability == cluster.Async:
 		return "not safe: with async durability the newest commits may be lost"
+	case (len(s.Sync) == 0 || s.K == 0) && s.Durability == cluster.Strict:
+		return "not possible: no standby is there to wait for"
 	case len(s.Sync) == 0 || s.K == 0:
 		return "not safe: no standby holds the newest commits"
 	case s.Paused:

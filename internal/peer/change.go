@@ -12,6 +12,7 @@ import (
 func matters(old, b *cluster.Beat) bool {
 	return state(old) != state(b) ||
 		(old.CannotCommit == "") != (b.CannotCommit == "") ||
+		(old.Unconfirmed == "") != (b.Unconfirmed == "") ||
 		!sameConditions(old.Conditions, b.Conditions)
 }
 

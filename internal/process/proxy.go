@@ -90,7 +90,9 @@ func keepTopology(ctx context.Context, f *peer.Follower, topo *route.Holder, fre
 		for _, n := range slices.Sorted(maps.Keys(heard)) {
 			beats = append(beats, route.Heard{Beat: heard[n].Beat, Age: now.Sub(heard[n].At)})
 		}
-		topo.Set(route.FromBeats(beats, max(fresh, time.Second)))
+		v := route.FromBeats(beats, max(fresh, time.Second))
+		v.At = now
+		topo.Set(v)
 		select {
 		case <-ctx.Done():
 			return

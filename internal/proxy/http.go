@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"encoding/json"
 	"net/http"
 	"time"
@@ -17,7 +18,7 @@ import (
 //	/liveness    200 while the process answers
 //	/health      200 while the proxy runs
 //	/readiness   200 while it accepts clients and has a node for them
-//	/primary     200 while there is a primary to route to
+//	/primary     200 while there is a primary to route to that lets writes through
 //	/replica     200 while there is a standby to read from
 //	/read-only   200 while there is either
 //	/v1/status   Status as JSON
@@ -35,7 +36,7 @@ func (p *Proxy) Handler() http.Handler {
 		})
 	}
 	usable := func(s Status) bool { return s.usable > 0 }
-	primary := func(s Status) bool { return s.Primary != nil }
+	primary := func(s Status) bool { return s.writable }
 	check("/liveness", func(Status) bool { return true })
 	check("/health", func(s Status) bool { return s.State != "stopped" })
 	check("/readiness", func(s Status) bool { return s.State == "running" && (primary(s) || usable(s)) })
@@ -54,13 +55,14 @@ type Status struct {
 	Epoch     *uint64          `json:"epoch"`
 	Open      bool             `json:"open"`
 	Primary   *NodeStatus      `json:"primary"`
-	Why       string           `json:"why,omitempty"` // there is no primary
+	Why       string           `json:"why,omitempty"` // there is no primary, or it lets no write through
 	Standbys  []NodeStatus     `json:"standbys"`
 	Ports     map[string]Ports `json:"ports"`
 	MaxClient int              `json:"max_client_conn"`
 	UptimeMS  int64            `json:"uptime_ms"`
 
-	usable int
+	usable   int
+	writable bool
 }
 
 // NodeStatus is a node as the proxy sees it.
@@ -95,6 +97,10 @@ func (p *Proxy) Status() Status {
 	}
 	if v.Known {
 		s.Epoch = &v.Epoch
+	}
+	s.writable = v.Writable()
+	if v.HasPrimary() && !s.writable {
+		s.Why = cmp.Or(v.Doubt, "nothing was heard of the herd for a moment")
 	}
 	count := p.sessions.Backends()
 	if v.HasPrimary() {

@@ -65,8 +65,8 @@ func newMetrics(p *Proxy) *metrics {
 	}
 	top := p.cfg.Topology
 	m.register("manada_proxy_epoch", "Epoch that is followed.", nil, true, func() float64 { return float64(top.Current().Epoch) })
-	m.register("manada_proxy_has_primary", "1 when there is a primary to route to.", nil, true, func() float64 {
-		if top.Current().HasPrimary() {
+	m.register("manada_proxy_has_primary", "1 when there is a primary to route to that lets writes through.", nil, true, func() float64 {
+		if top.Current().Writable() {
 			return 1
 		}
 		return 0

@@ -29,22 +29,7 @@ func TestThreeHosts(t *testing.T) {
 		return
 	}
 	start := time.Now()
-	l := newLab(t)
-	l.standIns()
-	l.buildProgram()
-	for name, addr := range map[string]string{"db1": "10.0.0.11", "db2": "10.0.0.12", "witness": "10.0.0.13"} {
-		l.boot(name, addr)
-	}
-	l.knowNames()
-	t.Cleanup(func() { l.tellIfFailed() })
-	t.Logf("%5.1fs hosts are up", time.Since(start).Seconds())
-	for _, s := range steps {
-		l.follow(s)
-		t.Logf("%5.1fs README.md:%d on %s", time.Since(start).Seconds(), s.line, strings.Join(s.hosts, ", "))
-	}
-	for h := range l.hosts {
-		l.healthy(h)
-	}
+	l := threeHosts(t, steps)
 	for _, part := range []struct {
 		name string
 		run  func(*testing.T)
@@ -62,6 +47,29 @@ func TestThreeHosts(t *testing.T) {
 			return
 		}
 	}
+}
+
+// threeHosts is the herd of the walk-through, made by typing it.
+func threeHosts(t *testing.T, steps []step) *lab {
+	t.Helper()
+	start := time.Now()
+	l := newLab(t)
+	l.standIns()
+	l.buildProgram()
+	for name, addr := range map[string]string{"db1": "10.0.0.11", "db2": "10.0.0.12", "witness": "10.0.0.13"} {
+		l.boot(name, addr)
+	}
+	l.knowNames()
+	t.Cleanup(func() { l.tellIfFailed() })
+	t.Logf("%5.1fs hosts are up", time.Since(start).Seconds())
+	for _, s := range steps {
+		l.follow(s)
+		t.Logf("%5.1fs README.md:%d on %s", time.Since(start).Seconds(), s.line, strings.Join(s.hosts, ", "))
+	}
+	for h := range l.hosts {
+		l.healthy(h)
+	}
+	return l
 }
 
 // follow types a step where it says.

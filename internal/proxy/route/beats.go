@@ -53,10 +53,29 @@ func FromBeats(beats []Heard, fresh time.Duration) View {
 		v.Why = fmt.Sprintf("%s leads epoch %d but has not said where its PostgreSQL listens", term.Leader, term.Epoch)
 	default:
 		v.Primary = Node{term.Leader, leader.Beat.Addrs.SQL}
+		v.Doubt = doubt(beats, leader, fresh)
 	}
 	v.Standbys = standbys(nodes, term, fresh)
 	v.Members = members(nodes, term, fresh)
 	return v
+}
+
+// doubt is why the leader may let no write through: its own word, or silence of
+// both its agent and its guardian.
+func doubt(beats []Heard, leader Heard, fresh time.Duration) string {
+	if why := leader.Beat.Unconfirmed; why != "" {
+		return why
+	}
+	age := leader.Age
+	for _, h := range beats {
+		if h.Beat.Node == leader.Beat.Node {
+			age = min(age, h.Age)
+		}
+	}
+	if age > fresh {
+		return fmt.Sprintf("%s was last heard %s ago", leader.Beat.Node, age.Round(100*time.Millisecond))
+	}
+	return ""
 }
 
 func newestTerm(beats []Heard) *cluster.Term {

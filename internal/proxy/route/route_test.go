@@ -48,6 +48,10 @@ func TestFromBeats(t *testing.T) {
 
 	ordered := term(7, "master", true)
 	ordered.Restore = &cluster.Restore{ID: "r1", Type: "default", Set: "F1"}
+	doubtful := leads("master", 7)
+	doubtful.Unconfirmed = "writes wait"
+	up := guardian
+	up.Postgres = cluster.PostgresPrimary
 	busy := leads("master", 7)
 	busy.Op = "restoring F1 43%"
 
@@ -57,6 +61,8 @@ func TestFromBeats(t *testing.T) {
 		want  View
 		why   string
 	}{
+		{"it does not vouch for itself", heard(with(doubtful, t7, 1)), View{Known: true, Epoch: 7, Open: true, Primary: master, Doubt: "writes wait"}, ""},
+		{"its guardian beats", append(stale(heard(with(leads("master", 7), t7, 1)), 0), heard(up)...), View{Known: true, Epoch: 7, Open: true, Primary: master}, ""},
 		{"nobody", nil, View{}, "no host of the herd"},
 		{"beats without a record", heard(leads("master", 7)), View{}, "no host of the herd"},
 		{"normal", heard(with(leads("master", 7), t7, 5), follows("slave", 7, 900)),
@@ -72,7 +78,7 @@ func TestFromBeats(t *testing.T) {
 		{"leader unheard of", heard(with(follows("slave", 7, 900), t7, 5)),
 			View{Known: true, Epoch: 7, Open: true, Standbys: []Standby{{Node{"slave", "slave:5432"}, -1, -1, true}}}, "has not been heard"},
 		{"a silent agent is not a dead primary", stale(heard(with(leads("master", 7), t7, 5)), 0),
-			View{Known: true, Epoch: 7, Open: true, Primary: master}, ""},
+			View{Known: true, Epoch: 7, Open: true, Primary: master, Doubt: "master was last heard 1m0s ago"}, ""},
 		{"unless its guardian says so", append(stale(heard(with(leads("master", 7), t7, 5)), 0), heard(guardian)...),
 			View{Known: true, Epoch: 7, Open: true}, "its PostgreSQL does not (down"},
 		{"a silent standby does not stream", stale(heard(with(leads("master", 7), t7, 5), follows("slave", 7, 900)), 1),

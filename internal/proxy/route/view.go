@@ -1,6 +1,9 @@
 package route
 
-import "sync"
+import (
+	"sync"
+	"time"
+)
 
 // Node is a database that sessions can be sent to.
 type Node struct {
@@ -44,12 +47,23 @@ type View struct {
 	Standbys []Standby
 	// Why says, for people, why there is no primary; empty when there is one.
 	Why string
+	// Doubt says why the primary, which sessions are sent to all the same, may let
+	// no write through at present: it says so, or was not heard for too long.
+	Doubt string
+	// At is when the view was derived; zero for one that does not age.
+	At time.Time
 	// Members are all hosts with a database that were heard of, by name.
 	Members []Member
 }
 
 // HasPrimary says whether there is a primary to route to.
 func (v View) HasPrimary() bool { return v.Known && v.Open && v.Primary.Name != "" }
+
+// Writable says whether the primary is known to let writes through, now: a view
+// that nobody renews, as on a host that stood still, knows nothing.
+func (v View) Writable() bool {
+	return v.HasPrimary() && v.Doubt == "" && (v.At.IsZero() || time.Since(v.At) < time.Second)
+}
 
 // Topology is what the proxy follows.
 type Topology interface {
