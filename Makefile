@@ -7,6 +7,8 @@
 # make trust   what must hold every time, tried as often as is promised; hours
 # make race    every test that does not measure, with the race detector
 GO      ?= go
+# What many goroutines share, also with the race detector in every run of the tests.
+RACED   := ./internal/peer/... ./internal/agent/... ./internal/store/... ./internal/blob/... ./internal/proxy/...
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS := -s -w -X manada/internal/cli.version=$(VERSION)
 
@@ -27,6 +29,7 @@ test:
 	@scripts/deps.sh test
 	@[ "$$MANADA_SKIP_DOCKER" = 1 ] || scripts/deps.sh docker
 	$(GO) vet ./...
+	$(GO) test -race -p 1 -timeout 20m $(RACED)
 	$(GO) test -p 1 -timeout 20m ./...
 
 check:

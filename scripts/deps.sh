@@ -9,7 +9,7 @@
 set -eu
 
 run_packages="postgresql-15"
-test_packages="pgbackrest repmgr postgresql-15-repmgr iproute2 procps nftables zstd"
+test_packages="pgbackrest repmgr postgresql-15-repmgr iproute2 procps nftables zstd gcc libc6-dev"  # gcc: the race detector
 
 case "${1:-run}" in
 run) want="$run_packages" ;;

@@ -226,6 +226,7 @@ func TestSIGTERMStopsPostgreSQLFirst(t *testing.T) {
 
 // The guardian runs in this process here: it has no postmaster.
 func TestBeatsRepeatTheAgent(t *testing.T) {
+	awaitChildless(t) // what an earlier test started would count as PostgreSQL's
 	dir := pgtest.Dir(t)
 	beats := make(chan cluster.Beat, 100)
 	cfg := guardian.Config{DataDir: filepath.Join(dir, "data"), RunDir: dir, Beater: func(ctx context.Context, to guardian.BeatConfig, in <-chan cluster.Beat) {
@@ -279,5 +280,20 @@ func TestBeatsRepeatTheAgent(t *testing.T) {
 	}
 	if err := <-done; err != nil {
 		t.Fatal(err)
+	}
+}
+
+// awaitChildless waits until this process, which a guardian in it makes the
+// reaper of orphans, has no children any more.
+func awaitChildless(t *testing.T) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		pid, err := syscall.Wait4(-1, nil, syscall.WNOHANG, nil)
+		if err == syscall.ECHILD {
+			return
+		}
+		if err != nil || time.Now().After(end) {
+			t.Fatalf("children are left: %d, %v", pid, err)
+		}
 	}
 }

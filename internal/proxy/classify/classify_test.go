@@ -117,13 +117,6 @@ func TestMute(t *testing.T) {
 	}
 }
 
-func TestSmallTextsCostNoMemory(t *testing.T) {
-	sql := []byte("SELECT abalance FROM pgbench_accounts WHERE aid = $1 and lower(x) = 'y' order by count(*)")
-	if n := testing.AllocsPerRun(100, func() { Text(sql) }); n > 0 {
-		t.Errorf("%.0f allocations", n)
-	}
-}
-
 func BenchmarkText(b *testing.B) {
 	sql := []byte("SELECT abalance FROM pgbench_accounts WHERE aid = 12345;")
 	b.ReportAllocs()
