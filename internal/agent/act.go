@@ -65,7 +65,9 @@ func (a *Agent) seenDone(act decide.Action) bool {
 		a.seen.upstream, a.seen.receiver = "", true
 	case decide.EndReceiver:
 		a.seen.receiver = false
-	case decide.ReadPosition, decide.WriteControl, decide.Probe:
+	case decide.WriteControl:
+		a.seen.controlEpoch, a.seen.controlNonce = act.Epoch, act.Nonce
+	case decide.ReadPosition, decide.Probe:
 	default:
 		return false
 	}

@@ -108,6 +108,7 @@ type Agent struct {
 	nodes        []store.Node
 	drift        []cluster.Condition
 	careful      []cluster.Condition // of limits.go
+	unfurnished  []cluster.Condition // of furnish.go
 	stepFails    []cluster.Condition // of the newest long operation
 	putBack      string
 	putBackAt    time.Time
@@ -148,7 +149,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	loops := []func(context.Context){a.followStore, a.renewLoop, a.eventLoop, a.membersLoop, a.loop}
 	if a.db != nil {
 		a.observe(ctx)
-		loops = append(loops, a.observeLoop, a.guardianLoop, a.careLoop)
+		loops = append(loops, a.observeLoop, a.guardianLoop, a.careLoop, a.furnishLoop)
 		if a.repo != nil {
 			loops = append(loops, a.backfillLoop)
 		}

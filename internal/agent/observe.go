@@ -34,6 +34,7 @@ type observed struct {
 	silentFor      time.Duration
 	controlNonce   string
 	controlEpoch   uint64
+	controlTable   bool // whether there is one that could be read
 	sync           cluster.SyncSetting
 	senders        []cluster.Sender
 	replied        []time.Time // by senders[i]'s standby, if its clock is right
@@ -113,6 +114,7 @@ func translate(o postgres.Observation) observed {
 	if o.Promise != nil {
 		s.promised = o.Promise.Epoch
 	}
+	s.controlTable = o.ControlTable
 	if o.ControlRow != nil {
 		s.controlNonce, s.controlEpoch = o.ControlRow.Nonce, o.ControlRow.Epoch
 	}
@@ -211,6 +213,10 @@ func (a *Agent) noteLeading(s *observed, now time.Time) {
 		if leads != 0 && t.K >= 1 && len(s.sync.Names) > 0 {
 			m.provedPID = s.postmaster
 		}
+	}
+	// Somebody deleted the row, or the table, which was made anew without it.
+	if leads != 0 && s.state == cluster.PostgresPrimary && s.controlTable && s.controlEpoch != leads {
+		m.writtenEpoch = 0
 	}
 }
 

@@ -67,7 +67,7 @@ func (a *Agent) conditions(v *decide.View) []cluster.Condition {
 	if foreign(v) {
 		cs = append(cs, health.Say(health.ForeignDirectory, a.cfg.Node, "found", v.Local.SystemID, "herd", v.Store.Term.SystemID))
 	}
-	cs = append(cs, a.drift...)
+	cs = append(append(cs, a.drift...), a.unfurnished...)
 	if p := a.seen.pendingRestart; len(p) > 0 {
 		cs = append(cs, health.Say(health.RestartNeeded, a.cfg.Node, "parameters", strings.Join(p, ", ")))
 	}

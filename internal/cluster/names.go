@@ -13,6 +13,7 @@ const (
 	RoleRewind      = "manada_rewind"
 	RoleMonitor     = "manada_monitor"
 	RoleProxy       = "manada_proxy"
+	RoleBackup      = "manada_backup" // no password: it logs in over the socket only
 	RoleSuperuser   = "postgres"
 	Database        = "postgres"
 	// Placeholder is a standby name that nobody bears.

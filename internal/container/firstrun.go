@@ -18,6 +18,7 @@ import (
 	"manada/internal/cluster"
 	"manada/internal/config"
 	"manada/internal/guardian"
+	"manada/internal/pgconnect"
 	"manada/internal/pki"
 	"manada/internal/postgres"
 )
@@ -167,8 +168,8 @@ func dialLocal(ctx context.Context, c *config.Config) (*pgconn.PgConn, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	return pgconn.Connect(ctx, fmt.Sprintf("host='%s' port=%d user=%s dbname=%s sslmode=disable application_name=%s",
-		dir, c.Ports.PostgreSQL, cluster.RoleSuperuser, cluster.Database, cluster.ServiceName("first-run", c.Node)))
+	return pgconnect.Open(ctx, pgconnect.Session{Conninfo: pgconnect.Local(dir, c.Ports.PostgreSQL, cluster.RoleSuperuser),
+		Name: cluster.ServiceName("first-run", c.Node)})
 }
 
 // furnish makes role and database. Passwords stay out of PostgreSQL's log.

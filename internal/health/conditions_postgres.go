@@ -10,6 +10,7 @@ const (
 	CommitNotSync Code = "M-P04"
 	RestartNeeded Code = "M-P05"
 	StepFails     Code = "M-P06"
+	Unfurnished   Code = "M-P07"
 )
 
 var postgresEntries = []Entry{
@@ -56,5 +57,14 @@ var postgresEntries = []Entry{
 		Args: []string{"step", "why"},
 		Doc: "Starting, stopping, promoting, rewinding or cloning PostgreSQL ended with an error: a port that another program " +
 			"has taken, a full disk, a file that cannot be read. It goes away when the step succeeds.",
+	},
+	{
+		Code: Unfurnished, Severity: cluster.Warning, Title: "Somebody keeps changing what the herd needs in the database",
+		Text: "{what} on {node} is not as the herd needs it: {why}; perhaps by {by}",
+		Hint: "stop what changes it; it is put back by itself. Set log_statement to ddl to find out who does",
+		Args: []string{"what", "why", "by"},
+		Doc: "Roles, passwords and rights of the herd and the schema `manada` in database `postgres` are compared every second and " +
+			"put back, each three times a minute at most. Until then standbys may not be able to log in, proxies refuse clients, " +
+			"or the next failover takes longer: a new primary makes what it needs before it opens.",
 	},
 }

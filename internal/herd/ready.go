@@ -9,11 +9,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"manada/internal/cluster"
 	"manada/internal/config"
 	"manada/internal/health"
+	"manada/internal/pgconnect"
 	"manada/internal/supervisor"
 )
 
@@ -122,12 +121,12 @@ func synchronous(s cluster.Status) error {
 
 // write commits a transaction that leaves nothing behind but WAL.
 func write(ctx context.Context, uri string) error {
-	c, err := pgx.Connect(ctx, uri)
+	c, err := pgconnect.Open(ctx, pgconnect.Session{Conninfo: uri, Name: "manada up"})
 	if err != nil {
 		return err
 	}
 	defer c.Close(ctx)
-	_, err = c.Exec(ctx, "select pg_logical_emit_message(true, 'manada', 'up')")
+	_, err = c.Exec(ctx, "select pg_logical_emit_message(true, 'manada', 'up')").ReadAll()
 	return err
 }
 

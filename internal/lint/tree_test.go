@@ -55,6 +55,9 @@ func (s *source) imports() map[string]string {
 	for _, i := range s.ast.Imports {
 		path, _ := strconv.Unquote(i.Path.Value)
 		name := path[strings.LastIndex(path, "/")+1:]
+		if dir, major, ok := strings.Cut(path, "/v"); ok && strings.Trim(major, "0123456789") == "" {
+			name = dir[strings.LastIndex(dir, "/")+1:] // "pgx/v5" is pgx
+		}
 		if i.Name != nil {
 			name = i.Name.Name
 		}

@@ -140,7 +140,7 @@ func (i *Instance) renderHBA() string {
 	for _, r := range ours[1:] {
 		lines = append(lines, i.hbaPair("all", r)...)
 	}
-	for _, r := range ours {
+	for _, r := range append(ours, cluster.RoleBackup) {
 		lines = append(lines, "host all "+r+" all reject", "host replication "+r+" all reject")
 	}
 	lines = append(lines, i.cfg.HBA...)
@@ -165,7 +165,7 @@ func (i *Instance) renderIdent() string {
 	var b strings.Builder
 	b.WriteString("# Rendered by manada.\n")
 	for _, u := range []string{osUser(), "root"} {
-		for _, r := range []string{cluster.RoleSuperuser, cluster.RoleMonitor} {
+		for _, r := range []string{cluster.RoleSuperuser, cluster.RoleMonitor, cluster.RoleBackup} {
 			fmt.Fprintf(&b, "manada %q %q\n", u, r)
 		}
 	}

@@ -157,7 +157,7 @@ func TestC1_DivergedNodeIsSaidToBe(t *testing.T) {
 	// Against every rule it is started as a certified standby.
 	a.follow(b, 2)
 	must(t, a.StartStandby(ctx))
-	if !b.waits("insert into manada.probe values ('c1', now())") {
+	if !b.waits("select pg_logical_emit_message(true, 'test', 'c1')") {
 		t.Fatal("the placeholder let a commit through")
 	}
 	until(t, "a recovers its own history", func() bool { return a.observe().Replayed > fork })

@@ -84,51 +84,26 @@ func (i *Instance) initdb(ctx context.Context, dir string) error {
 	return writeDataDirConf(dir)
 }
 
-// furnish makes roles and the schema, and takes pg_cancel_backend and
-// pg_terminate_backend from PUBLIC in every template (finding H9: a cancelled
-// wait is reported as a commit).
+// furnish makes roles, the schema and what they may do. Functions by which
+// waiting commits could be cancelled are taken from PUBLIC in every template.
 func (i *Instance) furnish(ctx context.Context, dir string) error {
-	revoke := []string{
-		"revoke execute on function pg_cancel_backend(int), pg_terminate_backend(int, bigint) from public",
-		"grant execute on function pg_cancel_backend(int), pg_terminate_backend(int, bigint) to pg_signal_backend",
-	}
 	for _, db := range []string{"template0", "template1"} {
-		if err := i.single(ctx, dir, db, revoke); err != nil {
+		if err := i.single(ctx, dir, db, signalsRevoked); err != nil {
 			return err
 		}
 	}
-	return i.single(ctx, dir, cluster.Database, append(revoke, i.foundSQL()...))
-}
-
-func (i *Instance) foundSQL() []string {
-	role := func(name, password, attributes string) string {
-		s := "create role " + name + " login " + attributes
-		if password != "" {
-			s += " password " + literal(password)
-		}
-		return s
+	var sql []string
+	for _, f := range fixtures {
+		sql = append(sql, f.make...)
 	}
-	p := i.cfg.Passwords
-	return []string{
-		role(cluster.RoleReplication, p.Replication, "replication"),
-		role(cluster.RoleRewind, p.Rewind, ""),
-		role(cluster.RoleMonitor, p.Monitor, ""),
-		role(cluster.RoleProxy, p.Proxy, ""),
-		"grant execute on function pg_ls_dir(text, boolean, boolean), pg_stat_file(text, boolean), pg_read_binary_file(text), pg_read_binary_file(text, bigint, bigint, boolean) to " + cluster.RoleRewind,
-		"grant pg_checkpoint, pg_monitor to " + cluster.RoleRewind,
-		"grant pg_monitor to " + cluster.RoleMonitor,
-		"create schema manada",
-		"revoke all on schema manada from public",
-		"grant usage on schema manada to " + cluster.RoleMonitor + ", " + cluster.RoleProxy,
-		"create table manada.control (epoch bigint primary key, node text not null, nonce text not null, at timestamptz not null default now())",
-		"grant select on manada.control to " + cluster.RoleMonitor + ", " + cluster.RoleProxy,
-		"create table manada.probe (node text primary key, at timestamptz not null)",
-		`create function manada.user_lookup(name text) returns table (rolname name, rolpassword text)
-language sql stable security definer set search_path = pg_catalog, pg_temp as
-'select a.rolname, a.rolpassword from pg_authid a where a.rolname = $1 and a.rolcanlogin and (a.rolvaliduntil is null or a.rolvaliduntil > now())'`,
-		"revoke all on function manada.user_lookup(text) from public",
-		"grant execute on function manada.user_lookup(text) to " + cluster.RoleProxy,
+	passwords, err := i.passwords(nil)
+	if err != nil {
+		return err
 	}
+	for _, f := range passwords {
+		sql = append(sql, f.make...)
+	}
+	return i.single(ctx, dir, cluster.Database, sql)
 }
 
 // single runs statements in single-user mode, fed through standard input, so

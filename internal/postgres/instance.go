@@ -25,6 +25,8 @@ type Instance struct {
 	probe   prober
 	inForce inForceProbe
 	waits   waitTracker
+
+	furnisher furnisher
 }
 
 // New makes an instance; it touches nothing but the state and run directories.
@@ -42,7 +44,8 @@ func New(cfg Config, sup Supervisor) (*Instance, error) {
 	if i.socketDir, err = socketDirFor(cfg); err != nil {
 		return nil, err
 	}
-	i.main.name = "manada:agent"
+	i.main.name, i.furnisher.session.name = "manada:agent", "manada:furnish"
+	i.furnisher.times, i.furnisher.known = map[string][]time.Time{}, map[string]verified{}
 	return i, nil
 }
 
@@ -59,6 +62,7 @@ func (i *Instance) SocketDir() string { return i.socketDir }
 // Close ends the instance's sessions; PostgreSQL goes on.
 func (i *Instance) Close() {
 	i.main.close()
+	i.furnisher.session.close()
 	i.inForce.close()
 }
 

@@ -49,6 +49,8 @@ type Observation struct {
 	MessageAge time.Duration // since the last word of the upstream; only when streaming
 	ConnInfoOf string        // application_name of the receiver that lives
 	ControlRow *ControlRow   // newest replayed (or written)
+	// ControlTable says whether the table of control rows is there and ours.
+	ControlTable bool
 
 	Sync           string // synchronous_standby_names as a fresh command sees it
 	SyncSource     string // file that it comes from

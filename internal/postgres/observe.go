@@ -95,8 +95,10 @@ func (i *Instance) observeLive(ctx context.Context, o *Observation, st guardian.
 	if o.Paused && o.Restore != nil && o.Control != nil {
 		o.Unfit = i.unfit(ctx, o.Control)
 	}
-	if r, err := i.query(ctx, controlRowSQL); err == nil {
-		o.ControlRow = readControlRow(r[0])
+	if o.ControlTable = boolOf(res[6][0][0]); !o.ControlTable {
+		// Not there, or not ours: nothing of it is touched.
+	} else if r, err := i.query(ctx, controlRowSQL); err == nil {
+		o.ControlRow = readControlRow(r[1])
 	} else if code(err) == "" {
 		o.State, o.Why = i.stateOfError(ctx, err, st, status), err.Error()
 		return
@@ -137,7 +139,7 @@ func (i *Instance) stateOfError(ctx context.Context, err error, st guardian.Stat
 // observeSQL is one round trip. The end of a primary's WAL is read last: a
 // position that a standby reports beyond it is then a lie for certain (C1), and
 // not one that was written in between.
-const observeSQL = `
+var observeSQL = `
 select r, case when r then pg_last_wal_receive_lsn() end, case when r then pg_last_wal_replay_lsn() end,
   case when not r then pg_current_wal_flush_lsn() end, case when not r then pg_current_wal_insert_lsn() end,
   case when not r then substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8) end,
@@ -152,9 +154,10 @@ select s.pid, s.application_name, s.state, s.sync_state, s.sent_lsn, s.write_lsn
 from pg_stat_replication s;
 select pid, extract(epoch from query_start) from pg_stat_activity where wait_event = 'SyncRep';
 select slot_name, active, restart_lsn, wal_status from pg_replication_slots;
-select case when not pg_is_in_recovery() then pg_current_wal_insert_lsn() end`
+select case when not pg_is_in_recovery() then pg_current_wal_insert_lsn() end;
+select ` + trusted("control")
 
-const controlRowSQL = `select epoch, node, nonce from manada.control order by epoch desc limit 1`
+var controlRowSQL = trustedOnly + `select epoch, node, nonce from manada.control order by epoch desc limit 1`
 
 func (i *Instance) readMain(o *Observation, res []rows) {
 	r := res[0][0]

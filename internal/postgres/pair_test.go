@@ -259,7 +259,7 @@ func TestC5_ProbeSeenWaiting(t *testing.T) {
 	}
 	must(t, syscall.Kill(checkpointer, syscall.SIGCONT))
 	until(t, "in force", func() bool { ok, err := a.ProbeInForce(ctx); must(t, err); return ok })
-	if !a.waits("insert into manada.probe values ('x', now())") {
+	if !a.waits("select pg_logical_emit_message(true, 'test', 'x')") {
 		t.Fatal("a commit came through")
 	}
 	until(t, "the wait is seen", func() bool { o := a.observe(); return o.Waiting >= 1 && o.OldestWait > 0 })

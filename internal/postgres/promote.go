@@ -154,20 +154,28 @@ func (i *Instance) forkOf(ctx context.Context, want cluster.Timeline) (cluster.L
 }
 
 // WriteControl writes the control row of an epoch, flushed here and not waiting
-// for any standby. Writing it again changes nothing but the nonce.
+// for any standby, and makes all that is needed for it first. Writing it again
+// changes nothing but the nonce.
 func (i *Instance) WriteControl(ctx context.Context, epoch uint64, node, nonce string) error {
-	sql := fmt.Sprintf("insert into manada.control (epoch, node, nonce) values (%d, %s, %s) on conflict (epoch) do update set node = excluded.node, nonce = excluded.nonce, at = now()",
+	sql := trustedOnly + fmt.Sprintf("insert into manada.control (epoch, node, nonce) values (%d, %s, %s) on conflict (epoch) do update set node = excluded.node, nonce = excluded.nonce, at = now()",
 		epoch, literal(node), literal(nonce))
+	if _, err := i.Furnish(ctx, true); err != nil {
+		return fmt.Errorf("write control row of epoch %d: %w", epoch, err)
+	}
 	if _, err := i.query(ctx, sql); err != nil {
 		return fmt.Errorf("write control row of epoch %d: %w", epoch, err)
 	}
 	return nil
 }
 
+// emitWAL is a commit that leaves nothing behind but WAL, and needs nothing that
+// could be missing.
+const emitWAL = "select pg_logical_emit_message(true, 'manada', '')"
+
 // Nudge writes a little WAL, flushed here and waiting for nobody, so that every
 // standby has something to flush and to reply to.
 func (i *Instance) Nudge(ctx context.Context) error {
-	if _, err := i.query(ctx, "update manada.control set at = now() where epoch = (select max(epoch) from manada.control)"); err != nil {
+	if _, err := i.query(ctx, emitWAL); err != nil {
 		return fmt.Errorf("write a little WAL: %w", err)
 	}
 	return nil

@@ -134,7 +134,7 @@ func (i *Instance) runRewind(ctx context.Context, s Source, name string, progres
 		if err != nil {
 			return err
 		}
-		args = append(args, "--source-server="+info+" dbname="+cluster.Database)
+		args = append(args, "--source-server="+info+" dbname="+cluster.Database+" options='-c search_path=pg_catalog'")
 		said, err = runWithProgress(i.program(ctx, "pg_rewind", nil, args...), progress)
 		return err
 	})

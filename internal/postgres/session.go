@@ -3,7 +3,6 @@ package postgres
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strconv"
 	"sync"
 	"time"
@@ -11,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"manada/internal/cluster"
+	"manada/internal/pgconnect"
 )
 
 // session is a connection that is opened when needed and kept. Commits of it
@@ -38,18 +38,8 @@ func (s *session) drop() {
 
 // connect opens a local superuser connection by peer authentication.
 func (i *Instance) connect(ctx context.Context, name, syncCommit string) (*pgconn.PgConn, error) {
-	// A complete connection string keeps libpq's environment and files out.
-	c, err := pgconn.ParseConfig(fmt.Sprintf("host='%s' port=%d user=%s dbname=%s sslmode=disable application_name='%s'",
-		i.socketDir, i.cfg.Port, cluster.RoleSuperuser, cluster.Database, name))
-	if err != nil {
-		return nil, fmt.Errorf("connect to postgres: %w", err)
-	}
-	c.Password = ""
-	c.RuntimeParams = map[string]string{
-		"application_name": name, "synchronous_commit": syncCommit, "client_encoding": "UTF8",
-		"statement_timeout": "0", "lock_timeout": "0", "search_path": "pg_catalog", "datestyle": "ISO",
-	}
-	return pgconn.ConnectConfig(ctx, c)
+	return pgconnect.Open(ctx, pgconnect.Session{Conninfo: pgconnect.Local(i.socketDir, i.cfg.Port, cluster.RoleSuperuser), Name: name,
+		More: map[string]string{"synchronous_commit": syncCommit}})
 }
 
 // rows of one result, as text; nil bytes are NULL.
@@ -60,19 +50,23 @@ type rows [][][]byte
 // server's answer the session is thrown away; a session that somebody ended
 // meanwhile is replaced once.
 func (i *Instance) query(ctx context.Context, sql string) ([]rows, error) {
-	i.main.mu.Lock()
-	defer i.main.mu.Unlock()
+	return i.queryOn(ctx, &i.main, sql)
+}
+
+func (i *Instance) queryOn(ctx context.Context, s *session, sql string) ([]rows, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for attempt := 0; ; attempt++ {
-		fresh := i.main.conn == nil || i.main.conn.IsClosed()
+		fresh := s.conn == nil || s.conn.IsClosed()
 		if fresh {
-			i.main.drop()
-			c, err := i.connect(ctx, i.main.name, "local")
+			s.drop()
+			c, err := i.connect(ctx, s.name, "local")
 			if err != nil {
 				return nil, err
 			}
-			i.main.conn = c
+			s.conn = c
 		}
-		out, err := run(ctx, i.main.conn, sql)
+		out, err := run(ctx, s.conn, sql)
 		if err == nil {
 			return out, nil
 		}
@@ -80,7 +74,7 @@ func (i *Instance) query(ctx context.Context, sql string) ([]rows, error) {
 		if errors.As(err, &pg) && !fatalCode(pg.Code) {
 			return nil, err
 		}
-		i.main.drop()
+		s.drop()
 		// Only a statement that never reached the server may be sent again.
 		if fresh || attempt > 0 || ctx.Err() != nil || !pgconn.SafeToRetry(err) && !closedByServer(pg) {
 			return nil, err

@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"manada/internal/cluster"
+	"manada/internal/pgconnect"
 )
 
 // Source is the open leader from which a directory is made anew.
@@ -77,19 +78,11 @@ func (i *Instance) connectSource(ctx context.Context, s Source, name string) (*p
 	} else {
 		dsn += " sslmode=disable"
 	}
-	c, err := pgconn.ParseConfig(dsn)
-	if err != nil {
-		return nil, err
-	}
+	q := pgconnect.Session{Conninfo: dsn, Password: i.cfg.Passwords.Rewind, Name: name}
 	if i.cfg.ClientTLS != nil {
-		c.TLSConfig = i.cfg.ClientTLS(s.Node)
-		for _, f := range c.Fallbacks {
-			f.TLSConfig = c.TLSConfig
-		}
+		q.TLS = i.cfg.ClientTLS(s.Node)
 	}
-	c.Password = i.cfg.Passwords.Rewind
-	c.RuntimeParams = map[string]string{"application_name": name, "search_path": "pg_catalog"}
-	return pgconn.ConnectConfig(ctx, c)
+	return pgconnect.Open(ctx, q)
 }
 
 // withPassfile writes a password file for one run of a program and removes it.

@@ -80,8 +80,8 @@ func (p *inForceProbe) close() {
 	}
 }
 
-// ProbeInForce proves that commits wait: it commits a tiny row with
-// synchronous_commit=on and looks for it in the wait "SyncRep". What
+// ProbeInForce proves that commits wait: it commits a tiny
+// message with synchronous_commit=on and looks for it in the wait "SyncRep". What
 // pg_settings says proves nothing, because a flag in shared memory that only
 // the checkpointer sets decides (finding C5). It returns false when the commit
 // came through without waiting, and an error when ctx ended before either was
@@ -131,10 +131,9 @@ func (i *Instance) startProbe(ctx context.Context, p *inForceProbe) error {
 	}
 	done := make(chan error, 1)
 	p.conn, p.pid, p.done = c, c.PID(), done
-	sql := "insert into manada.probe values (" + literal(i.cfg.Node) + ", clock_timestamp()) on conflict (node) do update set at = excluded.at"
 	// Detached: the commit waits for as long as it must, and is never cancelled.
 	go func() {
-		_, err := run(context.WithoutCancel(ctx), c, sql)
+		_, err := run(context.WithoutCancel(ctx), c, emitWAL)
 		done <- err
 	}()
 	return nil

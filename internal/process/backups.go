@@ -11,13 +11,15 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"manada/internal/cluster"
 	"manada/internal/peer"
+	"manada/internal/pgconnect"
 )
 
 // Job is a backup that runs or the last one that ended on this host.
@@ -274,10 +276,8 @@ func (m workerMessage) apply(j *Job) {
 
 var errRole = errors.New("this host has no database")
 
-// conninfoOf is how a process on the primary's own host logs in: peer
-// authentication over the unix socket, no password.
-func conninfoOf(socketDir string, port int) string {
-	q := func(s string) string { return "'" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(s) + "'" }
-	return fmt.Sprintf("host=%s port=%d user=%s dbname=%s application_name=%s sslmode=disable", q(socketDir), port,
-		cluster.RoleSuperuser, cluster.Database, q(cluster.ServiceName("backup", "worker")))
+// connectLocal is how a process on the primary's own host logs in to make a
+// backup: by the user of the operating system, with a role that may do just that.
+func connectLocal(ctx context.Context, socketDir string, port int) (*pgconn.PgConn, error) {
+	return pgconnect.Open(ctx, pgconnect.Session{Conninfo: pgconnect.Local(socketDir, port, cluster.RoleBackup), Name: cluster.ServiceName("backup", "worker")})
 }

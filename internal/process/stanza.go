@@ -6,8 +6,6 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgconn"
-
 	"manada/internal/backup"
 	"manada/internal/peer"
 )
@@ -60,7 +58,7 @@ func (h *hostAgent) postArchiveCheck(w http.ResponseWriter, r *http.Request) {
 func (h *hostAgent) switchWAL(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
-	c, err := pgconn.Connect(ctx, conninfoOf(h.agent.SocketDir(), h.cfg.Ports.PostgreSQL))
+	c, err := connectLocal(ctx, h.agent.SocketDir(), h.cfg.Ports.PostgreSQL)
 	if err != nil {
 		return "", fmt.Errorf("switch WAL on %s: %w", h.cfg.Node, err)
 	}

@@ -64,7 +64,7 @@ func runBackup(ctx context.Context, c *config.Config, q BackupRequest, socketDir
 	return backup.Backup(ctx, backup.Options{
 		Storage: s, Stanza: c.Backup.Stanza, PGData: c.PGData(), Type: repo.BackupType(q.Type),
 		Connect: func(ctx context.Context) (*pgconn.PgConn, error) {
-			return pgconn.Connect(ctx, conninfoOf(socketDir, c.Ports.PostgreSQL))
+			return connectLocal(ctx, socketDir, c.Ports.PostgreSQL)
 		},
 		Workers: o.Processes, Compress: repo.Compression(o.Compress), CompressLevel: o.CompressLevel,
 		Delta: o.Delta, SlowStart: !*o.StartFast, ArchiveTimeout: time.Duration(o.ArchiveTimeoutMS) * time.Millisecond,

@@ -165,9 +165,7 @@ func (v *Verifiers) ask(ctx context.Context, n *lookups, role string) (Secret, e
 		}
 		n.drop()
 	}
-	b, err := v.Dialer.Open(ctx, n.addr, Login{Password: v.Password, Params: []wire.Param{
-		{Name: "user", Value: v.User}, {Name: "database", Value: v.Database},
-		{Name: "application_name", Value: "manada proxy"}, {Name: "client_encoding", Value: "UTF8"}}})
+	b, err := v.Dialer.Open(ctx, n.addr, own(v.User, v.Password, v.Database))
 	if err != nil {
 		return Secret{}, err
 	}

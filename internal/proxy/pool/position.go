@@ -128,8 +128,7 @@ func (p *Positions) read(ctx context.Context, g *gauge, r *reading) error {
 		}
 		g.drop()
 	}
-	b, err := p.Dialer.Open(ctx, g.addr, Login{Password: p.Password, Params: []wire.Param{
-		{Name: "user", Value: p.User}, {Name: "database", Value: p.Database}, {Name: "application_name", Value: "manada proxy"}}})
+	b, err := p.Dialer.Open(ctx, g.addr, own(p.User, p.Password, p.Database))
 	if err != nil {
 		return err
 	}

@@ -92,6 +92,16 @@ func FromPassword(password string, salt []byte, iterations int) (Keys, error) {
 	return k, nil
 }
 
+// Matches says whether a verifier is of a password (plain ASCII). One that would
+// cost seconds to find out is not.
+func Matches(v Verifier, password string) bool {
+	if v.Iterations > 100*DefaultIterations {
+		return false
+	}
+	k, err := FromPassword(password, v.Salt, v.Iterations)
+	return err == nil && hmac.Equal(k.Verifier.StoredKey[:], v.StoredKey[:]) && hmac.Equal(k.Verifier.ServerKey[:], v.ServerKey[:])
+}
+
 // Mock makes the verifier that is shown for a role that does not exist or has
 // no password. The salt is the same at every attempt, as a real one would be.
 func Mock(secret []byte, user string) Verifier {

@@ -1,0 +1,68 @@
+package agent
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"manada/internal/cluster"
+	"manada/internal/health"
+)
+
+// furnishLoop compares what the herd leans on inside the database, once a second
+// on a primary, and puts back what somebody changed. A standby keeps the session
+// for it warm: a promotion begins with it.
+func (a *Agent) furnishLoop(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for n := 0; ; n++ {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		switch state, ok := a.running(); {
+		case ok && state == cluster.PostgresPrimary && a.leading():
+			a.furnish(ctx)
+		case ok && n%5 == 0:
+			_ = a.db.WarmFurnisher(ctx) // says nothing that the primary does not say
+			fallthrough
+		default:
+			a.mu.Lock()
+			a.unfurnished = nil
+			a.mu.Unlock()
+		}
+	}
+}
+
+func (a *Agent) furnish(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, quick)
+	defer cancel()
+	found, err := a.db.Furnish(ctx, false)
+	if err != nil {
+		return // a session that does not come about is said by observations
+	}
+	back := strings.Join(found.PutBack, ", ")
+	if back != "" {
+		a.event("config_changed", 0, back+" in the database was changed on "+a.cfg.Node+" and put back")
+		a.poke()
+	}
+	var cs []cluster.Condition
+	by := "no session that is still there"
+	if len(found.By) > 0 {
+		by = strings.Join(found.By, "; ")
+	}
+	if len(found.Contested) > 0 {
+		cs = append(cs, health.Say(health.Unfurnished, a.cfg.Node, "what", strings.Join(found.Contested, ", "), "by", by,
+			"why", "it was put back three times within a minute"))
+	}
+	if found.Failed != "" {
+		cs = append(cs, health.Say(health.Unfurnished, a.cfg.Node, "what", "what the herd needs in the database", "by", by, "why", found.Failed))
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if back != "" {
+		a.putBack, a.putBackAt = back, time.Now()
+	}
+	a.unfurnished = cs
+}
