@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -29,14 +31,18 @@ type Follower struct {
 	mu    sync.Mutex
 	known map[string]string // peer address by node
 	seen  map[string]time.Time
-	errs  map[string]error // by address, of the last round
+	errs  map[string]error // by address, of its last answer
+	busy  map[string]bool  // by address, while it is asked
 	turn  int
+
+	asking sync.WaitGroup
 }
 
 const (
 	refreshWell = 3 * time.Second        // every node is heard directly
 	refreshIll  = 500 * time.Millisecond // some node is not
-	freshFor    = time.Second
+	freshFor    = 500 * time.Millisecond
+	lookEvery   = 100 * time.Millisecond
 	forgetAfter = time.Minute // a node that nobody mentions any more
 )
 
@@ -50,7 +56,7 @@ func Follow(cfg Config, seeds []string) *Follower {
 		cfg: cfg, client: Client{TLS: cfg.TLS, DialTimeout: cfg.DialTimeout}, seeds: seeds,
 		in: newInbox(cfg.Cluster, ""), cancel: cancel,
 		ended: make(chan struct{}), heard: make(chan struct{}),
-		known: map[string]string{}, seen: map[string]time.Time{}, errs: map[string]error{},
+		known: map[string]string{}, seen: map[string]time.Time{}, errs: map[string]error{}, busy: map[string]bool{},
 	}
 	f.links = newLinks(cfg.Log, f.subscribe)
 	go f.loop(ctx)
@@ -117,8 +123,8 @@ func (f *Follower) Wait(ctx context.Context) error {
 	return fmt.Errorf("nobody of the herd answers: %w", context.Cause(ctx))
 }
 
-// Err joins what went wrong at each address in the last round of questions,
-// nil when all answered.
+// Err joins what went wrong at each address when it was last asked, nil when
+// all answered.
 func (f *Follower) Err() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -143,19 +149,34 @@ func (f *Follower) subscribe(ctx context.Context, node, addr string) (heard bool
 
 func (f *Follower) loop(ctx context.Context) {
 	defer close(f.ended)
+	defer f.asking.Wait()
 	for {
 		well := f.well()
 		f.ask(ctx, f.addresses(well))
-		wait := refreshIll
-		if well {
-			wait = refreshWell
+		f.rest(ctx, well)
+		if ctx.Err() != nil {
+			return
 		}
-		t := time.NewTimer(wait)
+	}
+}
+
+// rest waits until the next round, which comes early when a node that was heard
+// falls silent: others may hear it still.
+func (f *Follower) rest(ctx context.Context, well bool) {
+	wait := refreshIll
+	if well {
+		wait = refreshWell
+	}
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for began := time.Now(); time.Since(began) < wait; {
 		select {
 		case <-ctx.Done():
-			t.Stop()
 			return
-		case <-t.C:
+		case <-tick.C:
+		}
+		if well && !f.well() {
+			return
 		}
 	}
 }
@@ -201,28 +222,57 @@ func (f *Follower) addresses(well bool) []string {
 }
 
 // ask asks the addresses for their views, all at once, and listens to the
-// nodes they name.
+// nodes they name. It does not wait long for one that does not answer: what the
+// others say of that one is news.
 func (f *Follower) ask(ctx context.Context, addrs []string) {
-	ctx, cancel := context.WithTimeout(ctx, 2*f.cfg.DialTimeout)
-	defer cancel()
 	f.mu.Lock()
-	f.errs = map[string]error{}
+	maps.DeleteFunc(f.errs, func(a string, _ error) bool { return !slices.Contains(addrs, a) })
 	f.mu.Unlock()
 	var wg sync.WaitGroup
 	for _, a := range addrs {
-		wg.Go(func() {
+		if !f.begin(a) {
+			continue // is still being asked
+		}
+		wg.Add(1)
+		f.asking.Go(func() {
+			defer wg.Done()
+			ctx, cancel := context.WithTimeout(ctx, 2*f.cfg.DialTimeout)
+			defer cancel()
 			rows, err := f.client.View(ctx, a)
-			if err != nil {
-				f.mu.Lock()
-				f.errs[a] = err
-				f.mu.Unlock()
-				return
+			f.finish(a, err)
+			if err == nil {
+				f.merge(rows)
 			}
-			f.merge(rows)
 		})
 	}
-	wg.Wait()
+	done := make(chan struct{})
+	go func() { wg.Wait(); close(done) }()
+	t := time.NewTimer(refreshIll)
+	defer t.Stop()
+	select {
+	case <-done:
+	case <-t.C:
+	}
 	f.connect()
+}
+
+func (f *Follower) begin(addr string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.busy[addr] {
+		return false
+	}
+	f.busy[addr] = true
+	return true
+}
+
+func (f *Follower) finish(addr string, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.busy, addr)
+	if delete(f.errs, addr); err != nil {
+		f.errs[addr] = err
+	}
 }
 
 func (f *Follower) merge(rows []Row) {

@@ -15,6 +15,9 @@ type Heard struct {
 	Beat cluster.Beat
 	// At is when it arrived here, with a monotonic reading.
 	At time.Time
+	// Direct is when the node itself was last heard, whatever others say of it;
+	// before that ever happened, when it was first heard of.
+	Direct time.Time
 	// Broken says that the connection over which it came has ended since: a
 	// sign, ahead of any time-out, that the process or its host is gone.
 	Broken bool
@@ -122,8 +125,11 @@ func (s *source) close() {
 func (in *inbox) accept(b cluster.Beat, at time.Time, stream uint64) bool {
 	k := speaker{b.Node, b.From}
 	e := in.entries[k]
+	if e != nil && stream != 0 {
+		e.heard.Direct = at
+	}
 	if e == nil {
-		e = &entry{}
+		e = &entry{heard: Heard{Direct: time.Now()}}
 		in.entries[k] = e
 	} else if old := &e.heard.Beat; old.Boot == b.Boot && b.Seq <= old.Seq || slices.Contains(e.past, b.Boot) {
 		if old.Boot == b.Boot && b.Seq == old.Seq && e.stream == 0 {
@@ -140,7 +146,7 @@ func (in *inbox) accept(b cluster.Beat, at time.Time, stream uint64) bool {
 		in.term, in.termRev = b.Term, b.TermRev
 	}
 	news := e.heard.Broken || matters(&e.heard.Beat, &b)
-	e.heard, e.stream = Heard{Beat: b, At: at}, stream
+	e.heard, e.stream = Heard{Beat: b, At: at, Direct: e.heard.Direct}, stream
 	if news {
 		in.notify()
 	}

@@ -154,3 +154,22 @@ func TestTermNeverGoesBack(t *testing.T) {
 		}
 	}
 }
+
+// What others say of a node does not count as its own word.
+func TestDirectIsTheNodesOwnWord(t *testing.T) {
+	in := newInbox(herdName, "")
+	s := in.stream("master")
+	say(t, s, cluster.Beat{Node: "master", Boot: "a", Seq: 1})
+	own := in.from(FromAgent)["master"]
+	time.Sleep(2 * time.Millisecond)
+	row := Row{Beat: cluster.Beat{Cluster: herdName, Node: "master", From: FromAgent, Boot: "a", Seq: 9}}
+	in.hearsay(row, time.Now())
+	h := in.from(FromAgent)["master"]
+	if h.Beat.Seq != 9 || !h.At.After(own.At) || h.Direct != own.Direct {
+		t.Errorf("after hearsay: %+v, before %+v", h, own)
+	}
+	say(t, s, cluster.Beat{Node: "master", Boot: "a", Seq: 8}) // late, but from the node itself
+	if again := in.from(FromAgent)["master"]; !again.Direct.After(h.Direct) || again.Beat.Seq != 9 {
+		t.Errorf("its own word: %+v", again)
+	}
+}

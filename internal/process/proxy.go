@@ -88,7 +88,7 @@ func keepTopology(ctx context.Context, f *peer.Follower, topo *route.Holder, fre
 		var beats []route.Heard
 		heard := f.Heard()
 		for _, n := range slices.Sorted(maps.Keys(heard)) {
-			beats = append(beats, route.Heard{Beat: heard[n].Beat, Age: now.Sub(heard[n].At)})
+			beats = append(beats, route.Heard{Beat: heard[n].Beat, Age: now.Sub(heard[n].At), Silent: now.Sub(heard[n].Direct)})
 		}
 		v := route.FromBeats(beats, max(fresh, time.Second))
 		v.At = now

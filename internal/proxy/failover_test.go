@@ -76,6 +76,43 @@ func TestWaitsAfterLookupOnStandby(t *testing.T) {
 	}
 }
 
+// A primary that others hear and this host cannot reach is no reason to wait:
+// the client may get to it through another proxy. While nobody hears it, it is.
+func TestCutOffFromPrimary(t *testing.T) {
+	f := start(t, nil)
+	role := f.role(t, "login password 'pw'")
+	v := f.view(7)
+	v.CutOff = true
+	f.top.Set(v)
+	connect(t, f.dsn(session.ReadWrite, role, "pw", "sslmode=disable")).Close(t.Context()) // it can be reached all the same
+
+	away, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.Primary.Addr = away.Addr().String()
+	away.Close()
+	v.CutOff = false
+	f.top.Set(v)
+	got := make(chan error, 1)
+	go func() {
+		_, err := pgx.Connect(t.Context(), f.dsn(session.ReadWrite, role, "pw", "sslmode=disable"))
+		got <- err
+	}()
+	eventually(t, "a waiting client", func() bool { return f.Status().Ports["read_write"].Waiting == 1 })
+	v.CutOff = true
+	began := time.Now()
+	f.top.Set(v)
+	if err := <-got; code(err) != "57P03" || !strings.Contains(err.Error(), "master leads epoch 7 and cannot be reached") || time.Since(began) > time.Second {
+		t.Errorf("who waited: %v after %s", err, time.Since(began))
+	}
+	began = time.Now()
+	if _, err := pgx.Connect(t.Context(), f.dsn(session.ReadWrite, role, "pw", "sslmode=disable")); code(err) != "57P03" || time.Since(began) > time.Second {
+		t.Errorf("who came later: %v after %s", err, time.Since(began))
+	}
+	connect(t, f.dsn(session.ReadOnly, role, "pw", "sslmode=disable")) // the standby is not cut off
+}
+
 // The wait is bounded and ends with what is going on and what to do.
 func TestWaitIsBounded(t *testing.T) {
 	f := start(t, func(c *proxy.Config) { c.ConnectWait = 300 * time.Millisecond })

@@ -12,5 +12,5 @@
 //
 // It deliberately checks no figures: bench does.
 //
-// Start reading at TestThreeHosts (threehosts_test.go).
+// Start reading at TestTrustThreeHosts (threehosts_test.go).
 package netns

@@ -21,9 +21,9 @@ import (
 // limit is for everything; it takes about a minute.
 const limit = 4 * time.Minute
 
-// TestThreeHosts types the walk-through of the README on three hosts, and then
+// TestTrustThreeHosts types the walk-through of the README on three hosts, and then
 // does to them what networks do.
-func TestThreeHosts(t *testing.T) {
+func TestTrustThreeHosts(t *testing.T) {
 	steps := readWalkThrough(t)
 	if !inSandbox(t, limit) {
 		return
@@ -38,6 +38,8 @@ func TestThreeHosts(t *testing.T) {
 		{"wrong and used tokens", l.badTokens},
 		{"the primary's host is unplugged", l.primaryUnplugged},
 		{"the standby's host is unplugged", l.standbyUnplugged},
+		{"primary and standby lose each other", l.cutApart},
+		{"clients while the primary is killed", l.killedUnderClients},
 		{"a host that lost its disk", l.diskLost},
 		{"stopped", l.stopAll},
 	} {

@@ -68,6 +68,20 @@ func (d *Dialer) turn(ctx context.Context, addr string) (done func(), err error)
 // ErrPlain means that a node could only be reached without encryption.
 var ErrPlain = errors.New("no TLS configuration, and plain connections are only allowed on this machine")
 
+// Reach says whether something at addr accepts a connection.
+func (d *Dialer) Reach(ctx context.Context, addr string) error {
+	network := "tcp"
+	if strings.HasPrefix(addr, "/") {
+		network = "unix"
+	}
+	var nd net.Dialer
+	conn, err := nd.DialContext(ctx, network, addr)
+	if err != nil {
+		return fmt.Errorf("connect to postgres: %w", err)
+	}
+	return conn.Close()
+}
+
 // keepAlive finds a dead host behind an idle session in about 5 s. Data on its
 // way is watched by Backend.Lost. TCP_USER_TIMEOUT would do both, but it also
 // ends a connection whose peer is alive and does not read for a while, as a

@@ -16,7 +16,17 @@ const whyUnknown = "no host of the herd has answered yet"
 type Heard struct {
 	Beat cluster.Beat
 	Age  time.Duration
+	// Silent is how long ago the node itself was heard; more than Age when others
+	// hear it and this host does not.
+	Silent time.Duration
 }
+
+// cutAfter is how much longer than the others this host must not have heard a
+// node to be cut off from it.
+const cutAfter = 400 * time.Millisecond
+
+// cutOff says that others hear the node and this host does not.
+func (h Heard) cutOff(fresh time.Duration) bool { return h.Age <= fresh && h.Silent-h.Age >= cutAfter }
 
 // FromBeats derives the view from what the hosts say of themselves. The term
 // record with the highest revision wins. Its leader is the primary only while
@@ -24,7 +34,8 @@ type Heard struct {
 //
 // Age never unseats a primary: a silent agent is not a dead database, and a
 // dead one is replaced by a newer record. It does disqualify standbys: one that
-// was not heard within fresh is not streaming as far as anybody knows.
+// was not heard within fresh is not streaming as far as anybody knows, and one that
+// only others hear is of no use here.
 func FromBeats(beats []Heard, fresh time.Duration) View {
 	term := newestTerm(beats)
 	if term == nil {
@@ -54,6 +65,7 @@ func FromBeats(beats []Heard, fresh time.Duration) View {
 	default:
 		v.Primary = Node{term.Leader, leader.Beat.Addrs.SQL}
 		v.Doubt = doubt(beats, leader, fresh)
+		v.CutOff = leader.cutOff(fresh)
 	}
 	v.Standbys = standbys(nodes, term, fresh)
 	v.Members = members(nodes, term, fresh)
@@ -124,7 +136,7 @@ func standbys(nodes map[string]Heard, term *cluster.Term, fresh time.Duration) [
 			continue
 		}
 		s := Standby{Node: Node{name, b.Addrs.SQL}, LagBytes: -1, LagMS: -1}
-		s.Streaming = b.Streaming && b.Rejoin == "" && b.Certified == term.Epoch && h.Age <= fresh
+		s.Streaming = b.Streaming && b.Rejoin == "" && b.Certified == term.Epoch && h.Age <= fresh && !h.cutOff(fresh)
 		if end.LSN != 0 && b.Replay != 0 {
 			s.LagBytes = max(0, int64(end.LSN)-int64(b.Replay))
 		}

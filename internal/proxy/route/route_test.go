@@ -169,3 +169,25 @@ func TestMembers(t *testing.T) {
 		t.Error(d)
 	}
 }
+
+// A primary that others hear, and this host no longer, is told apart from one
+// that nobody hears.
+func TestCutOff(t *testing.T) {
+	const fresh = time.Second
+	for _, c := range []struct {
+		age, silent time.Duration
+		want        bool
+	}{
+		{0, 0, false}, {50 * time.Millisecond, 500 * time.Millisecond, true}, {900 * time.Millisecond, 5 * time.Second, true},
+		{2 * time.Second, 2100 * time.Millisecond, false}, {5 * time.Second, 10 * time.Second, false}, {300 * time.Millisecond, 400 * time.Millisecond, false},
+	} {
+		b := []Heard{{Beat: with(leads("master", 7), term(7, "master", true), 70), Age: c.age, Silent: c.silent}}
+		if v := FromBeats(b, fresh); v.CutOff != c.want || !v.HasPrimary() {
+			t.Errorf("heard %s ago, by this host %s ago: %+v", c.age, c.silent, v)
+		}
+		b = append(b, Heard{Beat: follows("slave", 7, 900), Age: c.age, Silent: c.silent})
+		if v := FromBeats(b, fresh); v.Standbys[0].Streaming != (c.age <= fresh && !c.want) {
+			t.Errorf("a standby heard %s ago, by this host %s ago: %+v", c.age, c.silent, v.Standbys)
+		}
+	}
+}

@@ -43,7 +43,10 @@ type View struct {
 	Epoch uint64
 	Open  bool
 	// Primary has an empty name when no session may be sent to a primary.
-	Primary  Node
+	Primary Node
+	// CutOff says that others hear the primary and this host does not: it is
+	// probably the path from here that is broken.
+	CutOff   bool
 	Standbys []Standby
 	// Why says, for people, why there is no primary; empty when there is one.
 	Why string

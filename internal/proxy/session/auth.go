@@ -122,7 +122,12 @@ func (c *client) lookUp(ctx context.Context) (pool.Secret, error) {
 		defer cancel()
 		err := errNoNode
 		if v.HasPrimary() {
-			if secret, err = c.Verifiers.Lookup(ctx, v.Primary.Addr, c.user); err == nil {
+			if err = c.reachable(ctx, v); err == nil {
+				secret, err = c.Verifiers.Lookup(ctx, v.Primary.Addr, c.user)
+			} else if c.port == ReadOnly {
+				err = errNoNode // what a standby says is enough
+			}
+			if err == nil {
 				return nil
 			}
 		}
@@ -139,7 +144,8 @@ func (c *client) lookUp(ctx context.Context) (pool.Secret, error) {
 		}
 		return err
 	})
-	if err == nil || transient(err) { // what is transient here was waited for long enough
+	var own refusal
+	if err == nil || transient(err) || errors.As(err, &own) { // what is transient here was waited for long enough
 		return secret, err
 	}
 	c.Log.Error("role look-up failed", "user", c.user, "error", err)

@@ -142,6 +142,9 @@ func (c *client) openPrimary(ctx context.Context, v route.View, l pool.Login) (*
 	if !v.HasPrimary() {
 		return nil, destination{}, errNoNode
 	}
+	if err := c.reachable(ctx, v); err != nil {
+		return nil, destination{}, err
+	}
 	ctx, cancel := whilePrimary(ctx, c.Topology, v)
 	defer cancel()
 	b, err := c.Dialer.Open(ctx, v.Primary.Addr, l)
@@ -158,14 +161,38 @@ func (c *client) openPrimary(ctx context.Context, v route.View, l pool.Login) (*
 	return b, destination{v.Primary, v.Epoch, true}, nil
 }
 
+// tryPath is how long the primary may take to answer a host that does not hear
+// it while others do.
+const tryPath = 400 * time.Millisecond
+
+// reachable tries the path to a primary that others hear and this host does not.
+// Nobody is kept waiting for that to change: the client has, or should have, the
+// names of other proxies, and this is the error on which libpq goes on to them.
+func (c *client) reachable(ctx context.Context, v route.View) error {
+	if !v.CutOff {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, tryPath)
+	defer cancel()
+	err := c.Dialer.Reach(ctx, v.Primary.Addr)
+	if err == nil {
+		return nil
+	}
+	e := wire.Fatal("57P03", fmt.Sprintf("%s leads epoch %d and cannot be reached from this proxy, though other hosts hear it", v.Primary.Name, v.Epoch),
+		"Connect through another proxy: name several hosts in the connection string. The network between this host and "+v.Primary.Name+" needs care.")
+	e.Detail = err.Error()
+	return refusal{e}
+}
+
 // whilePrimary ends an attempt when the view's primary is no longer the one to
-// reach: a frozen host would otherwise hold it for the whole log-in time-out.
+// reach, or out of reach from here: a frozen host would otherwise hold it for
+// the whole log-in time-out.
 func whilePrimary(ctx context.Context, t route.Topology, v route.View) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	go func() {
 		for {
 			changed := t.Changed()
-			if now := t.Current(); now.Epoch != v.Epoch || now.Primary != v.Primary {
+			if now := t.Current(); now.Epoch != v.Epoch || now.Primary != v.Primary || now.CutOff && !v.CutOff {
 				cancel(errChanged)
 				return
 			}

@@ -37,6 +37,7 @@ func (p Port) String() string {
 type Dialer interface {
 	Open(ctx context.Context, addr string, l pool.Login) (*pool.Backend, error)
 	Cancel(ctx context.Context, addr string, pid uint32, key []byte) error
+	Reach(ctx context.Context, addr string) error
 }
 
 // Verifiers looks up what is stored for a role; *pool.Verifiers is the real one.
