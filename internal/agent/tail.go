@@ -8,9 +8,8 @@ import (
 	"path/filepath"
 	"time"
 
-	"manada/internal/durable"
-
 	"manada/internal/cluster"
+	"manada/internal/durable"
 )
 
 // segSize is that of the WAL segments of a herd (initdb's default).

@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"manada/internal/durable"
-
 	"manada/internal/pki"
 )
 

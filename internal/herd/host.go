@@ -11,9 +11,8 @@ import (
 	"os"
 	"path/filepath"
 
-	"manada/internal/durable"
-
 	"manada/internal/config"
+	"manada/internal/durable"
 	"manada/internal/peer"
 	"manada/internal/pki"
 	"manada/internal/process"

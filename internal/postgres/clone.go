@@ -10,9 +10,8 @@ import (
 	"syscall"
 	"time"
 
-	"manada/internal/durable"
-
 	"manada/internal/cluster"
+	"manada/internal/durable"
 )
 
 // Clone makes the data directory anew with pg_basebackup from the source, beside

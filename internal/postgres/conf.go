@@ -7,9 +7,8 @@ import (
 	"slices"
 	"strings"
 
-	"manada/internal/durable"
-
 	"manada/internal/cluster"
+	"manada/internal/durable"
 	"manada/internal/guardian"
 )
 

@@ -7,9 +7,8 @@ import (
 	"os"
 	"strings"
 
-	"manada/internal/durable"
-
 	"manada/internal/cluster"
+	"manada/internal/durable"
 )
 
 // Endpoint is where the PostgreSQL of another node listens. Addrs are IP

@@ -13,9 +13,8 @@ import (
 	"syscall"
 	"time"
 
-	"manada/internal/durable"
-
 	"manada/internal/cluster"
+	"manada/internal/durable"
 )
 
 // Found makes the database cluster: initdb beside PGDATA, roles and the schema

@@ -9,9 +9,8 @@ import (
 	"strconv"
 	"strings"
 
-	"manada/internal/durable"
-
 	"manada/internal/cluster"
+	"manada/internal/durable"
 )
 
 // fillerText makes a history file that names no parent: PostgreSQL counts it

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"manada/internal/durable"
-
 	"manada/internal/guardian/procfs"
 )
 

@@ -11,9 +11,8 @@ import (
 	"strconv"
 	"strings"
 
-	"manada/internal/durable"
-
 	"manada/internal/cluster"
+	"manada/internal/durable"
 )
 
 // RestoreMark is StateDir/restore.json: how far this node has come with an

@@ -9,9 +9,8 @@ import (
 	"strings"
 	"time"
 
-	"manada/internal/durable"
-
 	"manada/internal/cluster"
+	"manada/internal/durable"
 )
 
 // tailNote describes a bundle in StateDir/lost-and-found.

@@ -11,9 +11,8 @@ import (
 	"strings"
 	"time"
 
-	"manada/internal/durable"
-
 	"manada/internal/cluster"
+	"manada/internal/durable"
 	"manada/internal/guardian"
 	"manada/internal/guardian/procfs"
 )

@@ -10,9 +10,8 @@ import (
 	"strings"
 	"time"
 
-	"manada/internal/durable"
-
 	"manada/internal/cluster"
+	"manada/internal/durable"
 )
 
 // marks is StateDir/state.json.

@@ -7,9 +7,8 @@ import (
 	"os"
 	"path/filepath"
 
-	"manada/internal/durable"
-
 	"manada/internal/config"
+	"manada/internal/durable"
 )
 
 // Facts is what a host knows of its herd before it has talked to anybody: told

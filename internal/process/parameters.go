@@ -11,9 +11,8 @@ import (
 	"strings"
 	"time"
 
-	"manada/internal/durable"
-
 	"manada/internal/config"
+	"manada/internal/durable"
 	"manada/internal/postgres"
 )
 
