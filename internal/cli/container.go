@@ -13,6 +13,7 @@ import (
 
 	"manada/internal/config"
 	"manada/internal/container"
+	"manada/internal/herd"
 )
 
 // Files read what is mounted into a container; main sets them.
@@ -52,6 +53,10 @@ func (a *app) container(ctx context.Context) error {
 	}
 	exe, err := program(account)
 	if err != nil {
+		return err
+	}
+	// As root: a volume's old database belongs to whoever ran it.
+	if err := herd.NoForeignData(&config.Config{DataDir: places.DataDir}); err != nil {
 		return err
 	}
 	if os.Geteuid() == 0 {

@@ -335,3 +335,33 @@ func TestPortsOfARunningHostAreLeftAlone(t *testing.T) {
 		}
 	}
 }
+
+// TestForeignDataStopsFounding: a database that no herd made is never shadowed,
+// neither by a new herd nor by a member's copy, and nothing is written beside it.
+func TestForeignDataStopsFounding(t *testing.T) {
+	dir := public(t)
+	c := &config.Config{Cluster: "orders", Node: "db1", DataDir: dir, RunDir: filepath.Join(dir, "run"), Roles: []string{config.Database, config.Store}}
+	old := filepath.Join(dir, "data")
+	if err := os.Mkdir(old, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(old, "PG_VERSION"), []byte("15\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, joining := Join(t.Context(), c, config.CurrentAccount(), []string{"127.0.0.1:1"}, "secret", "v")
+	for what, err := range map[string]error{"founding": Found(c, config.CurrentAccount()), "joining": joining} {
+		var hinted *Hinted
+		if !errors.As(err, &hinted) || !strings.Contains(err.Error(), old+" holds a database of PostgreSQL 15") || !strings.Contains(hinted.Hint, "pg_dumpall") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if es, _ := os.ReadDir(dir); len(es) != 1 {
+		t.Errorf("%d files in the folder", len(es))
+	}
+	if err := os.WriteFile(filepath.Join(old, "manada.ignored"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := Found(c, config.CurrentAccount()); err != nil {
+		t.Errorf("its owner knows of it: %v", err)
+	}
+}

@@ -15,6 +15,7 @@ import (
 	"manada/internal/durable"
 	"manada/internal/peer"
 	"manada/internal/pki"
+	"manada/internal/postgres"
 	"manada/internal/process"
 )
 
@@ -97,6 +98,9 @@ func Found(c *config.Config, a config.Account) error {
 	if c.Kind() == pki.KindProxy || !c.Has(config.Database) || !c.Has(config.Store) {
 		return errors.New("found herd: the first host needs the roles database and store")
 	}
+	if err := NoForeignData(c); err != nil {
+		return err
+	}
 	if err := Prepare(c, a); err != nil {
 		return err
 	}
@@ -119,6 +123,26 @@ func Found(c *config.Config, a config.Account) error {
 	return err
 }
 
+// NoForeignData refuses a host below whose data_dir there is a database that no
+// herd made: a new one beside it would shadow it, and applications would write
+// into an empty database without a word. A host that has its identity is not
+// asked: what is there it has made, or it was asked then.
+func NoForeignData(c *config.Config) error {
+	if c.HasIdentity() {
+		return nil
+	}
+	dir, version, err := postgres.Foreign(c.DataDir)
+	if err != nil {
+		return fmt.Errorf("look for a database in %s: %w", c.DataDir, err)
+	}
+	if dir == "" {
+		return nil
+	}
+	return misused("its data is not taken over in place: start it as before, pg_dumpall it, and load that into the new herd; "+
+		"then move "+dir+" away, or, to leave it where it is, touch "+filepath.Join(dir, postgres.IgnoredFile),
+		"%s holds a database of PostgreSQL %s that is not Manada's: no herd is made beside it", dir, version)
+}
+
 // hostNames are the names and addresses under which others reach this host.
 func hostNames(c *config.Config) []string {
 	names := []string{c.Advertise}
@@ -132,6 +156,9 @@ func hostNames(c *config.Config) []string {
 // addresses. It tries once; refusals are *pki.JoinError. A join that was
 // interrupted is completed.
 func Join(ctx context.Context, c *config.Config, a config.Account, addrs []string, secret, version string) (via string, err error) {
+	if err := NoForeignData(c); err != nil {
+		return "", err
+	}
 	if err := Prepare(c, a); err != nil {
 		return "", err
 	}
