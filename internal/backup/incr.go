@@ -23,7 +23,7 @@ func findPrior(ctx context.Context, s blob.Storage, stanza string, info *repo.Ba
 		if err != nil {
 			return nil, fmt.Errorf("load the prior backup: %w", err)
 		}
-		if err := m.Check(); err != nil {
+		if err := m.Restorable(); err != nil {
 			note(fmt.Sprintf("the %s backup will be a full one: %v", t, err))
 			return nil, nil
 		}

@@ -46,10 +46,16 @@ type RestoreOptions struct {
 	TargetAction    string      // pause, promote, shutdown; "" leaves PostgreSQL's default, pause
 	TargetTimeline  string      // "" leaves the default; else latest, current or a number
 
-	// Delta keeps files of Dir that are as in the backup, by their content, and
-	// removes what is not in it. Force does the same by size and time only.
+	// Delta keeps files of Dir that are as in the backup, by their content, or by
+	// size and time only when Force is set too. Force alone writes all of them
+	// anew. Both remove from Dir what is not in the backup.
 	Delta bool
 	Force bool
+
+	// Others are data directories of this host that must stay as they are, with
+	// their tablespaces, whether they run or not. What runs is left alone anyway.
+	Others []string
+	DryRun bool // choose, look and refuse, but write nothing
 
 	TablespaceMap    map[string]string // by oid or name, where a tablespace goes
 	TablespaceMapAll string            // directory in which all others go, each under its name
@@ -75,8 +81,12 @@ type RestoreResult struct {
 	Kept     int       // files that a delta found unchanged
 	Bytes    int64     // of the database
 	Restored int64     // bytes that were written
+	Spaces   []RestoredSpace
 	Notices  []string
 }
+
+// RestoredSpace is where a tablespace went.
+type RestoredSpace struct{ Name, From, To string }
 
 func (o *RestoreOptions) defaults() error {
 	if o.Workers <= 0 {
@@ -120,11 +130,14 @@ type restore struct {
 	owners *owners
 	spaces map[string]string // oid to directory
 	links  map[string]string // manifest name of a link to where it leads, tablespaces included
-	notes  *notices
-	track  *tracker
-	delta  bool
-	kept   int
-	wrote  int64
+	// linkFile says which of links lead to files.
+	linkFile map[string]bool
+	tree     *tree
+	notes    *notices
+	track    *tracker
+	over     bool // what is in Dir may be replaced
+	kept     int
+	wrote    int64
 }
 
 // Restore puts a backup into a data directory and sets it up for recovery. The
@@ -134,7 +147,7 @@ func Restore(ctx context.Context, o RestoreOptions) (*RestoreResult, error) {
 	if err := o.defaults(); err != nil {
 		return nil, err
 	}
-	r := &restore{RestoreOptions: o, notes: newNotices(o.Log), track: &tracker{report: o.Progress}, delta: o.Delta || o.Force}
+	r := &restore{RestoreOptions: o, notes: newNotices(o.Log), track: &tracker{report: o.Progress}, over: o.Delta || o.Force, linkFile: map[string]bool{}}
 	if err := r.run(ctx); err != nil {
 		return nil, fmt.Errorf("restore stanza %s to %s: %w", o.Stanza, o.Dir, err)
 	}
@@ -142,6 +155,11 @@ func Restore(ctx context.Context, o RestoreOptions) (*RestoreResult, error) {
 		Kept: r.kept, Restored: r.wrote, Notices: r.notes.list}
 	for i := range r.m.Files {
 		res.Bytes += r.m.Files[i].Size
+	}
+	for _, t := range r.m.Targets {
+		if dir, ok := r.spaces[t.TablespaceID]; ok {
+			res.Spaces = append(res.Spaces, RestoredSpace{t.TablespaceName, t.Path, dir})
+		}
 	}
 	r.track.phase(PhaseDone)
 	return res, nil
@@ -158,7 +176,10 @@ func (r *restore) run(ctx context.Context) error {
 	if err := r.mapTargets(); err != nil {
 		return err
 	}
-	if err := r.checkDirs(); err != nil {
+	if err := r.checkNeighbours(ctx); err != nil {
+		return err
+	}
+	if err := r.checkDirs(); err != nil || r.DryRun {
 		return err
 	}
 	if !r.Locked {
@@ -169,6 +190,11 @@ func (r *restore) run(ctx context.Context) error {
 		defer unlock()
 	}
 	r.owners = newOwners(r.Dir)
+	defer func() {
+		if r.tree != nil {
+			r.tree.close()
+		}
+	}()
 	if err := r.prepareDirs(); err != nil {
 		return err
 	}
@@ -195,10 +221,13 @@ func (r *restore) loadSet(ctx context.Context) error {
 	if r.m, err = repo.LoadManifest(ctx, r.Storage, r.Stanza, e.Label); err != nil {
 		return err
 	}
-	if err := r.m.Check(); err != nil {
+	if err := r.m.Restorable(); err != nil {
 		return &Error{Code: CodeFeature, Text: "this backup cannot be restored by this version", Err: err,
 			Hint: "pgbackrest 2.46 or later restores it."}
 	}
+	// The links of pg_tblspc are made here: with this file PostgreSQL would make
+	// them anew at its first start, to where the tablespaces of the original are.
+	r.m.Files = slices.DeleteFunc(r.m.Files, func(f repo.File) bool { return f.Name == repo.TargetData+"/tablespace_map" })
 	r.data, err = r.m.Render()
 	r.notes.log.Info("restoring", "stanza", r.Stanza, "label", r.m.Label, "to", r.Dir)
 	return err

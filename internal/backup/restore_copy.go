@@ -127,7 +127,7 @@ func (w *reworker) do(ctx context.Context, j rejob) error {
 			}
 			continue
 		}
-		if body == nil || f.BundleOffset-at > skipGap {
+		if body == nil || f.BundleOffset < at || f.BundleOffset-at > skipGap {
 			if body != nil {
 				body.Close()
 			}
@@ -159,38 +159,46 @@ func (w *reworker) do(ctx context.Context, j rejob) error {
 
 // keep says whether a delta restore finds the file as the backup has it.
 func (w *reworker) keep(f *repo.File) bool {
-	if !w.delta || f.Name == controlName {
+	if !w.Delta || f.Name == controlName {
 		return false
 	}
-	path := w.path(f.Name)
-	st, err := os.Stat(path)
-	if err != nil || !st.Mode().IsRegular() || st.Size() < f.Size {
+	have, st, err := w.tree.edit(f.Name)
+	if err != nil {
+		return false
+	}
+	defer have.Close()
+	if st.Size() < f.Size {
 		return false
 	}
 	mtime := time.Unix(f.Timestamp, 0)
-	if w.Force && !w.Delta {
+	if w.Force {
 		if st.Size() != f.Size || !st.ModTime().Equal(mtime) || f.Timestamp >= w.m.CopyStart {
 			return false
 		}
 	} else {
-		if st.Size() > f.Size && os.Truncate(path, f.Size) != nil {
+		if st.Size() > f.Size && have.Truncate(f.Size) != nil {
 			return false // grown since: the beginning may be the same
 		}
-		sum, err := w.hashFile(path)
+		sum, err := w.hashFile(have)
 		if err != nil || sum != f.Hash() {
 			return false
 		}
 	}
-	return os.Chmod(path, fs.FileMode(f.Mode)&fs.ModePerm) == nil && w.owners.apply(path, f.User, f.Group) == nil &&
-		os.Chtimes(path, mtime, mtime) == nil
+	return w.attributes(f.Name, f) == nil
 }
 
-func (w *reworker) hashFile(path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
+// attributes gives a file its mode, owner and time.
+func (w *reworker) attributes(name string, f *repo.File) error {
+	if err := w.tree.chmod(name, f.Mode); err != nil {
+		return err
 	}
-	defer f.Close()
+	if err := w.owners.apply(w.tree, name, f.User, f.Group); err != nil {
+		return err
+	}
+	return w.tree.chtimes(name, time.Unix(f.Timestamp, 0))
+}
+
+func (w *reworker) hashFile(f io.Reader) (string, error) {
 	w.h.Reset()
 	if _, err := io.CopyBuffer(struct{ io.Writer }{w.h}, struct{ io.Reader }{f}, w.buf); err != nil {
 		return "", err
@@ -201,22 +209,26 @@ func (w *reworker) hashFile(path string) (string, error) {
 // writeFile writes one file from its stored bytes and checks it. pg_control goes
 // under another name until all is done.
 func (w *reworker) writeFile(f *repo.File, stored io.Reader) error {
-	path := w.path(f.Name)
-	if f.Name == controlName {
-		path += controlTemp
+	name := f.Name
+	if name == controlName {
+		name += controlTemp
 	}
-	err := w.write(path, f, stored)
+	err := w.write(name, f, stored)
+	if err == nil {
+		err = w.attributes(name, f)
+	}
 	if err != nil {
-		os.Remove(path)
+		_ = w.tree.remove(name) // what cannot be removed is incomplete without pg_control, too
 		return fmt.Errorf("restore %s: %w", f.Name, err)
 	}
+	w.track.update(func(p *Progress) { p.FilesDone++; p.File = f.Name; w.wrote += f.Size })
 	return nil
 }
 
 const controlTemp = ".pgbackrest.tmp" // as pgBackRest names it
 
-func (w *reworker) write(path string, f *repo.File, stored io.Reader) (err error) {
-	out, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+func (w *reworker) write(name string, f *repo.File, stored io.Reader) (err error) {
+	out, err := w.tree.create(name)
 	if err != nil {
 		return err
 	}
@@ -240,17 +252,6 @@ func (w *reworker) write(path string, f *repo.File, stored io.Reader) (err error
 		return fail(CodeChecksum, "The repository is damaged: run verify, and restore another backup set.",
 			"its content has checksum %s instead of %s", got, f.Hash())
 	}
-	if err := out.Chmod(fs.FileMode(f.Mode) & fs.ModePerm); err != nil {
-		return err
-	}
-	if err := w.owners.apply(path, f.User, f.Group); err != nil {
-		return err
-	}
-	mtime := time.Unix(f.Timestamp, 0)
-	if err := os.Chtimes(path, mtime, mtime); err != nil {
-		return err
-	}
-	w.track.update(func(p *Progress) { p.FilesDone++; p.File = f.Name; w.wrote += f.Size })
 	return nil
 }
 
@@ -290,16 +291,15 @@ func (r *restore) finish(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	control := filepath.Join(r.Dir, "global", "pg_control")
-	if !exists(control + controlTemp) {
+	if !r.tree.exists(controlName + controlTemp) {
 		return fail(CodeFileMissing, "", "backup %s has no pg_control", r.m.Label)
 	}
 	if r.m.Option.Online {
-		if err := r.invalidate(control + controlTemp); err != nil {
+		if err := r.invalidate(controlName + controlTemp); err != nil {
 			return err
 		}
 	}
-	if err := os.Remove(filepath.Join(r.Dir, repo.ManifestFile)); err != nil {
+	if err := r.tree.remove(manifestName); err != nil {
 		return err
 	}
 	for _, d := range r.roots() {
@@ -307,24 +307,24 @@ func (r *restore) finish(ctx context.Context) error {
 			return fmt.Errorf("make %s durable: %w", d, err)
 		}
 	}
+	control := filepath.Join(r.Dir, "global", "pg_control") // nothing in between is a link now but the restore's own
 	return durable.Rename(control+controlTemp, control)
 }
 
-func (r *restore) invalidate(path string) error {
-	b, err := os.ReadFile(path)
+func (r *restore) invalidate(name string) error {
+	b, err := r.tree.read(name)
 	if err != nil {
 		return err
 	}
 	if err := invalidateControl(b); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	f, _, err := r.tree.edit(name)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
 	_, err = f.Write(b)
-	return err
+	return errors.Join(err, f.Close())
 }
 
 // syncFS writes everything of a directory's file system to its disk, in one call
@@ -342,8 +342,8 @@ func syncFS(dir string) error {
 // the signal file.
 func (r *restore) writeRecovery() error {
 	label := r.Now().Format("2006-01-02 15:04:05")
-	path := filepath.Join(r.Dir, "postgresql.auto.conf")
-	old, err := os.ReadFile(path)
+	const auto = repo.TargetData + "/postgresql.auto.conf"
+	old, err := r.tree.read(auto)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -357,21 +357,24 @@ func (r *restore) writeRecovery() error {
 		if r.Type == RestoreStandby {
 			signal = "standby.signal"
 		}
-		if err := r.writeOwned(filepath.Join(r.Dir, signal), ""); err != nil {
+		if err := r.writeOwned(repo.TargetData+"/"+signal, ""); err != nil {
 			return err
 		}
 	}
-	return r.writeOwned(path, text)
+	return r.writeOwned(auto, text)
 }
 
-func (r *restore) writeOwned(path, text string) error {
+func (r *restore) writeOwned(name, text string) error {
 	d := r.m.FileDefault
-	mode := fs.FileMode(d.Mode) & fs.ModePerm
+	mode := d.Mode
 	if mode == 0 {
 		mode = 0o600
 	}
-	if err := os.WriteFile(path, []byte(text), mode); err != nil {
+	if err := r.tree.write(name, []byte(text)); err != nil {
 		return err
 	}
-	return r.owners.apply(path, d.User, d.Group)
+	if err := r.tree.chmod(name, mode); err != nil {
+		return err
+	}
+	return r.owners.apply(r.tree, name, d.User, d.Group)
 }

@@ -114,7 +114,7 @@ type stored struct {
 func (v *verifier) backup(ctx context.Context, e *repo.BackupEntry, seen map[string]bool) error {
 	m, err := repo.LoadManifest(ctx, v.Storage, v.Stanza, e.Label)
 	if err == nil {
-		err = m.Check()
+		err = m.Restorable()
 	}
 	if err != nil {
 		if ctx.Err() != nil {

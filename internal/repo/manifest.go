@@ -2,7 +2,6 @@ package repo
 
 import (
 	"encoding/json"
-	"fmt"
 	"slices"
 	"strings"
 )
@@ -138,47 +137,6 @@ func (m *Manifest) DataTarget() Target {
 		}
 	}
 	return Target{}
-}
-
-// Check says whether the manifest describes something that can be restored by
-// this version.
-func (m *Manifest) Check() error {
-	if m.BlockIncr {
-		for i := range m.Files {
-			if m.Files[i].BlockMapSize != 0 {
-				return fmt.Errorf("backup %s: %w: block incremental (repo-block=y), as in %s", m.Label, ErrUnsupported, m.Files[i].Name)
-			}
-		}
-	}
-	for i := range m.Files {
-		f := &m.Files[i]
-		if err := checkFileName(f.Name); err != nil {
-			return fmt.Errorf("backup %s: %w", m.Label, err)
-		}
-		if f.Size != 0 && f.SHA1 == "" {
-			return fmt.Errorf("backup %s: %w: %s has no checksum", m.Label, ErrFormat, f.Name)
-		}
-		if f.Reference != "" && !IsLabel(f.Reference) {
-			return fmt.Errorf("backup %s: %w: %s refers to %q", m.Label, ErrFormat, f.Name, f.Reference)
-		}
-	}
-	for i := range m.Paths {
-		if err := checkFileName(m.Paths[i].Name); err != nil {
-			return fmt.Errorf("backup %s: %w", m.Label, err)
-		}
-	}
-	return nil
-}
-
-// checkFileName makes sure that a name stays inside its target.
-func checkFileName(name string) error {
-	first, _, _ := strings.Cut(name, "/")
-	parts := strings.Split(name, "/")
-	if first != TargetData && first != TargetTblsp || slices.Contains(parts, "..") || slices.Contains(parts, ".") ||
-		slices.Contains(parts, "") || strings.ContainsRune(name, 0) {
-		return fmt.Errorf("%w: file name %q", ErrFormat, name)
-	}
-	return nil
 }
 
 // Find gives a file by name, nil if there is none.

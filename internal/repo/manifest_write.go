@@ -49,28 +49,53 @@ func (m *Manifest) checkNames() error {
 	slices.SortFunc(m.Paths, func(a, b Path) int { return strings.Compare(a.Name, b.Name) })
 	slices.SortFunc(m.Targets, func(a, b Target) int { return strings.Compare(a.Name, b.Name) })
 	slices.SortFunc(m.Databases, func(a, b Database) int { return strings.Compare(a.Name, b.Name) })
-	check := func(n string) error {
-		if strings.ContainsAny(n, "\n\r") || strings.HasPrefix(n, "[") {
-			return fmt.Errorf("%w: the name %q", ErrUnsupported, n)
-		}
-		return nil
-	}
-	for i := range m.Files {
-		if err := check(m.Files[i].Name); err != nil {
+	for _, name := range m.keys() {
+		if err := CheckKey(name); err != nil {
 			return err
 		}
 	}
-	for i := range m.Paths {
-		if err := check(m.Paths[i].Name); err != nil {
-			return err
-		}
-	}
-	for _, d := range m.Databases {
-		if err := check(d.Name); err != nil {
+	for _, text := range m.values() {
+		if err := CheckValue(text); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// keys are the names that stand before the = of a line.
+func (m *Manifest) keys() []string {
+	out := make([]string, 0, len(m.Files)+len(m.Paths))
+	for i := range m.Files {
+		out = append(out, m.Files[i].Name)
+	}
+	for i := range m.Paths {
+		out = append(out, m.Paths[i].Name)
+	}
+	for _, l := range m.Links {
+		out = append(out, l.Name)
+	}
+	for _, t := range m.Targets {
+		out = append(out, t.Name)
+	}
+	for _, d := range m.Databases {
+		out = append(out, d.Name)
+	}
+	return out
+}
+
+// values are the texts that somebody else than this program chose.
+func (m *Manifest) values() []string {
+	var out []string
+	for _, l := range m.Links {
+		out = append(out, l.Destination)
+	}
+	for _, t := range m.Targets {
+		out = append(out, t.Path, t.File, t.TablespaceName)
+	}
+	for k, v := range m.Annotations {
+		out = append(out, k, v)
+	}
+	return out
 }
 
 func (m *Manifest) writeBackup(w *infoWriter) {

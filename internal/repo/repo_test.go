@@ -128,7 +128,7 @@ func TestRefusedByName(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := m.Check(); !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), "block incremental") {
+		if err := m.Restorable(); !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), "block incremental") {
 			t.Errorf("%s: %v", f, err)
 		}
 	}
@@ -342,7 +342,8 @@ func TestCopyIsUsed(t *testing.T) {
 			t.Fatalf("%v, %v", got, err)
 		}
 	}
-	m := &Manifest{Label: "20260101-000000F", Type: Full, Option: ManifestOption{Compress: Zstd}, References: []string{"20260101-000000F"}}
+	m := &Manifest{Label: "20260101-000000F", Type: Full, Option: ManifestOption{Compress: Zstd}, References: []string{"20260101-000000F"},
+		DB: DB{ID: 1, Version: "15"}, Targets: []Target{{Name: "pg_data", Path: "/srv/pg"}}}
 	if err := SaveManifest(ctx, s, "demo", m); err != nil {
 		t.Fatal(err)
 	}

@@ -67,6 +67,9 @@ func LoadManifest(ctx context.Context, s blob.Storage, stanza, label string) (*M
 	if m.Label != label {
 		return nil, fmt.Errorf("load manifest of %s: %w: it is of %s", label, ErrFormat, m.Label)
 	}
+	if err := m.Check(); err != nil {
+		return nil, fmt.Errorf("load manifest: %w", err)
+	}
 	return m, nil
 }
 
