@@ -101,7 +101,12 @@ func (h *Herd) RestoreTarget(dir string, reuse bool) (command string, err error)
 	if err != nil {
 		return "", err
 	}
-	if err := prepareRestore(dir, reuse, account); err != nil {
+	if !reuse {
+		if err := refuseFull(dir, false); err != nil {
+			return "", err
+		}
+	}
+	if err := prepareRestore(dir, account); err != nil {
 		return "", err
 	}
 	if command, err = (&app{}).restoreCommand(h.c, account); err != nil {
@@ -109,6 +114,9 @@ func (h *Herd) RestoreTarget(dir string, reuse bool) (command string, err error)
 	}
 	return command, become(account)
 }
+
+// DataDirs are the data directories of this machine's hosts.
+func (h *Herd) DataDirs() []string { return h.c.dataDirs() }
 
 // Standalone gives a restored directory a configuration of its own.
 func (h *Herd) Standalone(dir, label string, params map[string]string) error {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -35,25 +36,41 @@ func (a *app) newProgress(what string) *progress {
 
 // show tells how far the work is; total is 0 while that is not known.
 func (p *progress) show(phase string, done, total int64) {
+	if total <= 0 {
+		p.draw(phase, 0)
+		return
+	}
+	p.mu.Lock()
+	rate := p.rate(done, total)
+	p.mu.Unlock()
+	p.draw(fmt.Sprintf("%s %3d %%  %s of %s%s", phase, 100*done/total, bytesText(done), bytesText(total), rate), int(100*done/total))
+}
+
+// said shows what somebody else says of the work: how far it is, in per cent,
+// stands at the end of the text if it is known.
+func (p *progress) said(text string) {
+	percent := 0
+	if head, ok := strings.CutSuffix(text, "%"); ok {
+		percent, _ = strconv.Atoi(strings.TrimSpace(head[strings.LastIndex(head, " ")+1:]))
+	}
+	p.draw(text, percent)
+}
+
+// draw writes a line if it is time, on a terminal behind the bar.
+func (p *progress) draw(line string, percent int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if time.Since(p.last) < p.every {
 		return
 	}
 	p.last = time.Now()
-	line := fmt.Sprintf("%s: %s", p.what, phase)
-	if total > 0 {
-		line = fmt.Sprintf("%s: %s %3d %%  %s of %s%s", p.what, phase, 100*done/total, bytesText(done), bytesText(total), p.rate(done, total))
-	}
+	line = p.what + ": " + line
 	if !p.bar {
 		fmt.Fprintln(p.w, line)
 		return
 	}
 	const width = 20
-	full := 0
-	if total > 0 {
-		full = int(min(width*done/total, width))
-	}
+	full := min(width*max(percent, 0)/100, width)
 	fmt.Fprintf(p.w, "\r\x1b[K[%s%s] %s", strings.Repeat("#", full), strings.Repeat(".", width-full), line)
 	p.drawn = true
 }

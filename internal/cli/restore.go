@@ -16,14 +16,19 @@ import (
 	"github.com/spf13/cobra"
 
 	"manada/internal/backup"
+	"manada/internal/cluster"
 	"manada/internal/config"
+	"manada/internal/durable"
 	"manada/internal/herd"
+	"manada/internal/repo"
 )
 
 type restoreFlags struct {
 	to, set, action string
 	at              targetFlags
 	delta           bool
+	spaces          []string // NAME=DIR
+	allSpaces       string
 	on              herdFlags
 }
 
@@ -43,13 +48,17 @@ as long as the new epoch has not begun.
 With --to DIR: restore the newest backup (or --set) into a new data directory on
 this machine and set it up to recover from the archive. The herd is not touched:
 what is restored is a copy of its own, which archives nothing and waits for no
-standby. Start it with pg_ctl; it is reached through its unix socket.` + exits(exitFailed, exitUsage, exitNoPrimary, exitRefused, exitUnknown),
+standby. Start it with pg_ctl; it is reached through its unix socket. Its
+tablespaces go where --tablespace-map says, else to where they were; directories
+that a cluster of this host uses, or that have something in them, are refused,
+with --delta too, which goes over an earlier restore into DIR only.` + exits(exitFailed, exitUsage, exitNoPrimary, exitRefused, exitUnknown),
 		Example: `  manada restore --herd
   manada restore --herd --target-time '2026-11-22 14:30:00+01' --dry-run
   manada restore --herd --type=time --target='2026-11-22 14:30:00+01' --yes
   manada restore --herd --undo
   manada restore --to /srv/restored --target-time '2026-11-22 14:30Z'
-  manada restore --to /srv/restored --set 20261122-030000F`,
+  manada restore --to /srv/restored --set 20261122-030000F
+  manada restore --to /srv/restored --tablespace-map fast=/srv/fast2 --dry-run`,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := checkHerdFlags(f); err != nil {
@@ -74,7 +83,9 @@ standby. Start it with pg_ctl; it is reached through its unix socket.` + exits(e
 	fl.StringVar(&f.set, "set", "", "`LABEL` of the backup; default: the newest that reaches the target")
 	f.at.add(fl)
 	fl.StringVar(&f.action, "target-action", "promote", "what follows at the target: promote, pause or shutdown")
-	fl.BoolVar(&f.delta, "delta", false, "use what is in DIR already and remove what is not in the backup")
+	fl.BoolVar(&f.delta, "delta", false, "complete or repeat an earlier restore into DIR: keep what is as in the backup, remove what is not in it")
+	fl.StringArrayVar(&f.spaces, "tablespace-map", nil, "`NAME=DIR`: where a tablespace, by its name or oid, goes; may be repeated")
+	fl.StringVar(&f.allSpaces, "tablespace-map-all", "", "`DIR` in which all other tablespaces go, each under its name")
 	a.outputFlag(c)
 	return c
 }
@@ -96,16 +107,22 @@ func (a *app) restore(ctx context.Context, f restoreFlags) error {
 		return err
 	}
 	for _, cfg := range c.hosts {
-		if dir == cfg.PGData() {
-			return fail(exitRefused, "choose a new directory", "%s is the data directory of host %s", dir, cfg.Node)
+		if within(dir, cfg.PGData()) || within(cfg.PGData(), dir) {
+			return fail(exitRefused, "choose a new directory", "%s is, or overlaps, the data directory of host %s", dir, cfg.Node)
 		}
 	}
 	account, err := c.hosts[0].RunAs()
 	if err != nil {
 		return err
 	}
-	if err := prepareRestore(dir, f.delta, account); err != nil {
+	earlier := f.delta && restoredBefore(dir)
+	if err := refuseFull(dir, earlier); err != nil {
 		return err
+	}
+	if !f.on.dryRun {
+		if err := prepareRestore(dir, account); err != nil {
+			return err
+		}
 	}
 	command, err := a.restoreCommand(c, account)
 	if err != nil {
@@ -114,18 +131,47 @@ func (a *app) restore(ctx context.Context, f restoreFlags) error {
 	if err := become(account); err != nil { // the files are to be PostgreSQL's
 		return err
 	}
-	return a.doRestore(ctx, r, dir, command, f)
+	return a.doRestore(ctx, r, dir, command, c.dataDirs(), f)
 }
 
-// prepareRestore makes the directory, which must be new or empty.
-func prepareRestore(dir string, delta bool, account config.Account) error {
+// dataDirs are the data directories of this machine's hosts.
+func (c *caller) dataDirs() []string {
+	var out []string
+	for _, cfg := range c.hosts {
+		if cfg.Has(config.Database) {
+			out = append(out, cfg.PGData())
+		}
+	}
+	return out
+}
+
+// restoredBefore says whether a directory has what an earlier restore into it
+// left, whole or not.
+func restoredBefore(dir string) bool {
+	if _, err := os.Stat(filepath.Join(dir, repo.ManifestFile)); err == nil {
+		return true
+	}
+	b, err := os.ReadFile(filepath.Join(dir, "postgresql.conf"))
+	return err == nil && strings.HasPrefix(string(b), restoredMark)
+}
+
+// refuseFull refuses a directory that has something else in it.
+func refuseFull(dir string, reuse bool) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	if len(entries) > 0 && !delta {
-		return fail(exitRefused, "choose a new directory, or add --delta to reuse what is there", "%s is not empty", dir)
+	switch {
+	case len(entries) == 0 || reuse:
+		return nil
+	case restoredBefore(dir):
+		return fail(exitRefused, "choose a new directory, or add --delta to restore over the earlier restore in it", "%s is not empty", dir)
 	}
+	return fail(exitRefused, "choose a new directory; --delta goes over an earlier restore only", "%s is not empty, and no earlier restore is in it", dir)
+}
+
+// prepareRestore makes the directory.
+func prepareRestore(dir string, account config.Account) error {
 	if b := account.Reaches(filepath.Join(dir, "x")); b != "" && b != dir {
 		return fail(exitUsage, "choose a directory below one that everybody can enter, such as /var/lib/postgresql", "user %s cannot enter %s", account.Name, b)
 	}
@@ -159,15 +205,20 @@ func (a *app) restoreCommand(c *caller, account config.Account) (string, error) 
 	return "", fail(exitFailed, "restore on a data or witness host", "this host cannot read the repository")
 }
 
-func (a *app) doRestore(ctx context.Context, r *repository, dir, command string, f restoreFlags) error {
+func (a *app) doRestore(ctx context.Context, r *repository, dir, command string, others []string, f restoreFlags) error {
 	kind, target, err := f.at.resolve()
+	if err != nil {
+		return err
+	}
+	spaces, err := spaceMap(f.spaces)
 	if err != nil {
 		return err
 	}
 	p := a.newProgress("restore")
 	o := backup.RestoreOptions{
 		Storage: r.storage, Stanza: r.cfg.Backup.Stanza, Dir: dir, Set: f.set, Type: backup.RestoreType(kind), Target: target, TargetExclusive: f.at.exclusive,
-		Delta: f.delta, RestoreCommand: command, ArchiveOff: true, Workers: r.cfg.Backup.Processes,
+		Delta: f.delta, TablespaceMap: spaces, TablespaceMapAll: f.allSpaces, Others: others, DryRun: f.on.dryRun,
+		RestoreCommand: command, ArchiveOff: true, Workers: r.cfg.Backup.Processes,
 		Progress: func(x backup.Progress) { p.show(string(x.Phase), x.BytesDone, x.BytesTotal) },
 	}
 	if target != "" || kind == string(backup.RestoreImmediate) {
@@ -184,20 +235,53 @@ func (a *app) doRestore(ctx context.Context, r *repository, dir, command string,
 		}
 		return backupFailure(err)
 	}
-	if err := standalone(dir, res.Label, r.cfg.PostgreSQL.Parameters); err != nil {
-		return err
+	if !f.on.dryRun {
+		if err := standalone(dir, res.Label, r.cfg.PostgreSQL.Parameters); err != nil {
+			return err
+		}
 	}
+	return a.tellRestore(r, dir, res, f.on.dryRun)
+}
+
+// spaceMap reads NAME=DIR.
+func spaceMap(pairs []string) (map[string]string, error) {
+	out := map[string]string{}
+	for _, p := range pairs {
+		name, dir, ok := strings.Cut(p, "=")
+		if !ok || name == "" || !filepath.IsAbs(dir) {
+			return nil, usage("--tablespace-map fast=/srv/restored-fast", "--tablespace-map %q: want the name of a tablespace and an absolute path", p)
+		}
+		out[name] = dir
+	}
+	return out, nil
+}
+
+func (a *app) tellRestore(r *repository, dir string, res *backup.RestoreResult, dry bool) error {
 	if a.output == "json" {
-		return json.NewEncoder(a.out).Encode(map[string]any{"schema": 1, "label": res.Label, "dir": dir, "stop": res.Stop.UTC().Format(time.RFC3339),
-			"files": res.Files, "kept": res.Kept, "bytes": res.Bytes, "restored_bytes": res.Restored, "notices": res.Notices})
+		spaces := map[string]string{}
+		for _, s := range res.Spaces {
+			spaces[s.Name] = s.To
+		}
+		return json.NewEncoder(a.out).Encode(map[string]any{"schema": 1, "label": res.Label, "dir": dir, "dry_run": dry, "stop": res.Stop.UTC().Format(time.RFC3339),
+			"files": res.Files, "kept": res.Kept, "bytes": res.Bytes, "restored_bytes": res.Restored, "tablespaces": spaces, "notices": res.Notices})
 	}
 	for _, n := range res.Notices {
 		a.say("note: %s", n)
 	}
-	a.print("%s restored into %s: %d files, %s", res.Label, dir, res.Files, bytesText(res.Bytes))
+	if dry {
+		a.print("PLAN  restore %s, ended %s, into %s: %d files, %s", res.Label, res.Stop.UTC().Format("2006-01-02 15:04:05Z"), dir, res.Files, bytesText(res.Bytes))
+	} else {
+		a.print("%s restored into %s: %d files, %s", res.Label, dir, res.Files, bytesText(res.Bytes))
+	}
+	for _, s := range res.Spaces {
+		a.print("  tablespace %s: %s", s.Name, s.To)
+	}
+	if dry {
+		return nil
+	}
 	a.print("Next:")
 	a.print("  %s/pg_ctl -D %s -o '-p 5499 -k %s' -w start    (as the user who owns it)", r.cfg.PostgreSQL.BinDir, dir, dir)
-	a.print("  psql -h %s -p 5499 postgres", dir)
+	a.print("  psql -h %s -p 5499 -U %s postgres    (as that user, or root)", dir, cluster.RoleSuperuser)
 	return nil
 }
 
@@ -211,7 +295,7 @@ var room = map[string]int{"max_connections": 500, "max_worker_processes": 64, "m
 // standby that nobody is.
 func standalone(dir, label string, params map[string]string) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "# Restored by manada from backup %s: a copy of its own, no member of a herd.\n", label)
+	fmt.Fprintf(&b, "%s %s: a copy of its own, no member of a herd.\n", restoredMark, label)
 	b.WriteString("listen_addresses = ''\narchive_mode = off\nsynchronous_standby_names = ''\n")
 	for _, name := range slices.Sorted(maps.Keys(room)) {
 		n, _ := strconv.Atoi(params[name])
@@ -220,11 +304,21 @@ func standalone(dir, label string, params map[string]string) error {
 	if libs := params["shared_preload_libraries"]; libs != "" {
 		fmt.Fprintf(&b, "shared_preload_libraries = '%s'\n", strings.ReplaceAll(libs, "'", "''"))
 	}
-	if err := os.WriteFile(filepath.Join(dir, "postgresql.conf"), []byte(b.String()), 0o600); err != nil {
-		return fmt.Errorf("configure the restored directory: %w", err)
+	hba := "# A copy that manada restored: whoever owns it, and root, is its superuser.\nlocal all " + cluster.RoleSuperuser + " peer map=owner\nlocal all all peer\n"
+	ident := ""
+	for _, who := range []string{config.CurrentAccount().Name, "root"} {
+		ident += fmt.Sprintf("owner %q %s\n", who, cluster.RoleSuperuser)
+	}
+	for name, text := range map[string]string{"postgresql.conf": b.String(), "pg_hba.conf": hba, "pg_ident.conf": ident} {
+		if err := durable.Write(filepath.Join(dir, name), []byte(text), durable.Options{Mode: 0o600}); err != nil {
+			return fmt.Errorf("configure the restored directory: %w", err)
+		}
 	}
 	return nil
 }
+
+// restoredMark begins the configuration of a copy.
+const restoredMark = "# Restored by manada from backup"
 
 // backupFailure gives an error of the engine its hint.
 func backupFailure(err error) error {

@@ -184,7 +184,7 @@ type restoreWatch struct {
 // under tells of a restore that is under way; the error says that it does not
 // go on.
 func (w *restoreWatch) under(op, why string) error {
-	w.p.show(op, 0, 0)
+	w.p.said(op)
 	if phase := strings.TrimRight(op, "0123456789%"); phase != w.said && !w.p.bar {
 		w.said = phase
 		w.say("restore: %s", op)
@@ -355,8 +355,10 @@ func checkHerdFlags(f restoreFlags) error {
 		return usage("manada restore --herd  or  manada restore --to DIR", "--herd restores the running herd, --to a copy into a directory: one or the other")
 	case f.on.herd && one == "true true":
 		return usage("one of them", "--resume and --undo")
-	case !f.on.herd && (f.on.resume || f.on.undo || f.on.keepOld || f.on.dryRun || f.on.yes):
-		return usage("add --herd", "--keep-old, --yes, --dry-run, --resume and --undo go with --herd")
+	case f.on.herd && (len(f.spaces) > 0 || f.allSpaces != ""):
+		return usage("leave it out", "--tablespace-map goes with --to: the herd's tablespaces stay where they are")
+	case !f.on.herd && (f.on.resume || f.on.undo || f.on.keepOld || f.on.yes):
+		return usage("add --herd", "--keep-old, --yes, --resume and --undo go with --herd")
 	}
 	return nil
 }

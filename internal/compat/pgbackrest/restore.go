@@ -48,7 +48,7 @@ func (f *face) restore(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	o.Storage = r.Storage
+	o.Storage, o.Others = r.Storage, f.herd.DataDirs()
 	if o.Workers == 0 {
 		o.Workers = r.Host.Backup.Processes
 	}
