@@ -43,10 +43,10 @@ func TestIdentitySurvivesPowerLoss(t *testing.T) {
 func TestSecretsSurvivePowerLoss(t *testing.T) {
 	dir := t.TempDir()
 	old, next := newSecrets(), newSecrets()
-	if err := WriteSecrets(dir, old); err != nil {
+	if err := GiveSecrets(dir, old, nil); err != nil {
 		t.Fatal(err)
 	}
-	durabletest.PowerLoss(t, dir, func() error { return WriteSecrets(dir, next) }, func(l durabletest.Loss) string {
+	durabletest.PowerLoss(t, dir, func() error { return GiveSecrets(dir, next, nil) }, func(l durabletest.Loss) string {
 		got, err := ReadSecrets(l.Dir)
 		if err != nil {
 			return err.Error()
