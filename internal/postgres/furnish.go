@@ -39,6 +39,7 @@ type furnisher struct {
 	session session
 	times   map[string][]time.Time // when each thing was put back lately
 	known   map[string]verified    // verifiers that were compared, by role
+	unsaid  []string               // put back when an epoch opened, where nobody listened
 }
 
 // verified is the last comparison of a password with what is stored for it: it
@@ -88,6 +89,11 @@ func (i *Instance) Furnish(ctx context.Context, opening bool) (Furnished, error)
 	}
 	if len(out.PutBack) > 0 {
 		i.log.Warn("put back what was changed in the database", "what", out.PutBack)
+	}
+	if opening {
+		f.unsaid = append(f.unsaid, out.PutBack...)
+	} else {
+		out.PutBack, f.unsaid = append(f.unsaid, out.PutBack...), nil
 	}
 	if len(out.Contested) > 0 || out.Failed != "" {
 		out.By = i.suspects(ctx)

@@ -145,6 +145,9 @@ func TestFurnishWaitsForNobody(t *testing.T) {
 	if f, err = a.Furnish(ctx, true); err != nil || len(f.PutBack) != 1 {
 		t.Fatalf("when an epoch opens: %+v, %v", f, err)
 	}
+	if f, err = a.Furnish(ctx, false); err != nil || len(f.PutBack) != 1 {
+		t.Fatalf("what was put back then is told later: %+v, %v", f, err)
+	}
 	a.furnisher.times["role manada_monitor"] = []time.Time{time.Now().Add(-putBackEvery - time.Second)}
 	if a.furnisher.often("role manada_monitor", time.Now()) {
 		t.Error("a minute later it is still not put back")

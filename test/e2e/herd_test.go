@@ -29,6 +29,7 @@ func TestHerd(t *testing.T) {
 		{"SupervisorKilled", supervisorKilled},
 		{"StoreFrozen", storeFrozen},
 		{"SettingPutBack", settingPutBack},
+		{"HostileOwner", hostileOwner},
 		{"ClusterParameters", clusterParameters},
 		{"RepmgrFace", repmgrFace},
 		{"FailbackAfterStart", failbackAfterStart},
