@@ -340,7 +340,7 @@ func TestPortsOfARunningHostAreLeftAlone(t *testing.T) {
 // neither by a new herd nor by a member's copy, and nothing is written beside it.
 func TestForeignDataStopsFounding(t *testing.T) {
 	dir := public(t)
-	c := &config.Config{Cluster: "orders", Node: "db1", DataDir: dir, RunDir: filepath.Join(dir, "run"), Roles: []string{string(config.Database), string(config.Store)}}
+	c := &config.Config{Cluster: "orders", Node: "db1", Listen: "127.0.0.1", Advertise: "127.0.0.1", DataDir: dir, RunDir: filepath.Join(dir, "run"), Roles: []string{string(config.Database), string(config.Store)}}
 	old := filepath.Join(dir, "data")
 	if err := os.Mkdir(old, 0o700); err != nil {
 		t.Fatal(err)
