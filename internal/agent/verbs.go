@@ -216,9 +216,25 @@ func (a *Agent) serveHistory(w http.ResponseWriter, r *http.Request) {
 	peer.WriteJSON(w, events)
 }
 
+// TokenVerb is the body of POST /v1/token: what may join with the token; empty
+// fields leave it open.
+type TokenVerb struct {
+	Node string `json:"node,omitempty"`
+	Kind string `json:"kind,omitempty"` // "data", "witness" or "proxy"
+}
+
 // serveToken makes a join token: one use, one hour.
 func (a *Agent) serveToken(w http.ResponseWriter, r *http.Request) {
+	var q TokenVerb
+	if err := peer.ReadJSON(r, &q); err != nil {
+		peer.WriteError(w, err)
+		return
+	}
 	text, rec := pki.NewToken(time.Now())
+	if err := rec.Narrow(q.Node, q.Kind); err != nil {
+		peer.WriteError(w, peer.Refuse(http.StatusBadRequest, peer.CodeBadRequest, "manada node token --help", "%v", err))
+		return
+	}
 	data, err := json.Marshal(rec)
 	if err == nil {
 		err = a.store.CreateToken(r.Context(), store.Token{ID: rec.ID, Data: data, Expires: rec.Expires})
@@ -233,36 +249,43 @@ func (a *Agent) serveToken(w http.ResponseWriter, r *http.Request) {
 // serveRemove takes a host that is gone for good out of the herd.
 func (a *Agent) serveRemove(w http.ResponseWriter, r *http.Request) {
 	var q struct {
-		Node string `json:"node"`
+		Node  string `json:"node"`
+		Force bool   `json:"force"`
 	}
 	if err := peer.ReadJSON(r, &q); err != nil {
 		peer.WriteError(w, err)
 		return
 	}
-	if err := a.RemoveNode(r.Context(), q.Node); err != nil {
+	if err := a.RemoveNode(r.Context(), q.Node, q.Force); err != nil {
 		peer.WriteError(w, err)
 		return
 	}
 	peer.WriteJSON(w, map[string]string{"result": q.Node + " is removed"})
 }
 
-// RemoveNode takes a host out of the herd, with its vote, unless it answers,
-// leads, or commits wait for it.
-func (a *Agent) RemoveNode(ctx context.Context, node string) error {
+// RemoveNode takes a host out of the herd, with its vote and its certificates,
+// unless it answers, leads, or commits wait for it. With force it may answer:
+// who stole its identity can do so, too. A host that only bears a certificate,
+// as a proxy does, may answer.
+func (a *Agent) RemoveNode(ctx context.Context, node string, force bool) error {
 	refuse := func(code, hint, format string, args ...any) error {
 		return peer.Refuse(http.StatusConflict, code, hint, format, args...)
 	}
 	st := a.Status()
 	for _, n := range st.Nodes {
-		if n.Name == node && n.SeenMS != nil && *n.SeenMS < 3000 {
-			return refuse("is_up", "stop manada on "+node+" first", "%s answers: only a host that is gone is removed", node)
+		if n.Name == node && n.SeenMS != nil && *n.SeenMS < 3000 && !force {
+			return refuse("is_up", "stop manada on "+node+" first; if it is not in your hands any more: manada node remove "+node+" --force", "%s answers: only a host that is gone is removed", node)
 		}
 	}
 	nodes, err := a.store.Nodes(ctx)
 	if err != nil {
 		return storeDown(err)
 	}
-	known := false
+	list, err := a.store.Registry(ctx)
+	if err != nil {
+		return storeDown(err)
+	}
+	known := list.Has(node)
 	for _, n := range nodes {
 		known = known || n.Name == node
 	}

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -37,7 +38,7 @@ func runBackupd(ctx context.Context, c *config.Config, log *slog.Logger) error {
 		log.Warn("what crashes left unfinished in the repository stays", "repo_path", c.Backup.RepoPath, "error", err.Error())
 	}
 	mux := http.NewServeMux()
-	mux.Handle("/repo/", membersOnly(id.Cluster(), http.StripPrefix("/repo", blob.Handler(storage))))
+	mux.Handle("/repo/", membersOnly(id, http.StripPrefix("/repo", blob.Handler(storage))))
 	mux.Handle("/", api.New(api.Options{Log: log, Ready: ready, Reads: map[string]api.Read{
 		// pgbackrest's `info --output=json` of all stanzas.
 		"status": func(ctx context.Context, _ url.Values) (any, error) {
@@ -49,6 +50,7 @@ func runBackupd(ctx context.Context, c *config.Config, log *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("serve the repository on %s: %w", addr, err)
 	}
+	l = id.Listener(l, log)
 	srv := &http.Server{
 		Handler: mux, TLSConfig: id.ServerTLSOptionalClient(),
 		ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute, // bodies take as long as they need: blob.Handler watches them
@@ -71,19 +73,20 @@ func runBackupd(ctx context.Context, c *config.Config, log *slog.Logger) error {
 	return nil
 }
 
-// membersOnly admits requests that came with the certificate of a data or
-// witness host of this herd.
-func membersOnly(cluster string, next http.Handler) http.Handler {
+// membersOnly admits requests that came with the registered certificate of a
+// data or witness host of this herd.
+func membersOnly(id *pki.Identity, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
-			http.Error(w, "a certificate of this herd is needed", http.StatusUnauthorized)
-			return
-		}
-		who, err := pki.NameOf(r.TLS.VerifiedChains[0][0])
-		if err != nil || who.Cluster != cluster || !who.Member() {
+		who, err := id.Caller(r.TLS)
+		switch {
+		case errors.Is(err, pki.ErrNoCertificate):
+			http.Error(w, err.Error(), http.StatusUnauthorized)
+		case err != nil:
+			http.Error(w, err.Error(), http.StatusForbidden)
+		case !who.Member():
 			http.Error(w, "only data and witness hosts of this herd use its repository", http.StatusForbidden)
-			return
+		default:
+			next.ServeHTTP(w, r)
 		}
-		next.ServeHTTP(w, r)
 	})
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"manada/internal/agent"
 	"manada/internal/config"
 	"manada/internal/herd"
 	"manada/internal/pki"
@@ -159,15 +160,24 @@ func (a *app) nodeCmd() *cobra.Command {
 	return c
 }
 
+// kinds are the kinds of hosts as a user names them.
+var kinds = map[string]string{"": "", "database": pki.KindData, "witness": pki.KindWitness, "proxy": pki.KindProxy}
+
 func (a *app) nodeTokenCmd() *cobra.Command {
-	return &cobra.Command{
+	var node, kind string
+	c := &cobra.Command{
 		Use:   "token",
 		Short: "Print a token with which one host can join",
 		Long: `Print a token with which one host can join the herd: good once, for an hour. It
-is a secret; hand it over in a file or a pipe.` + exits(exitFailed, exitUsage, exitUnknown),
-		Example: "  manada node token > token && chmod 600 token\n  manada node token | ssh pg2 manada join 10.0.0.11",
+is a secret; hand it over in a file or a pipe. --node and --kind narrow who may
+use it.` + exits(exitFailed, exitUsage, exitUnknown),
+		Example: "  manada node token > token && chmod 600 token\n  manada node token --node pg2 --kind database | ssh pg2 manada join 10.0.0.11",
 		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
+			asked, known := kinds[kind]
+			if !known {
+				return usage("manada node token --help", "--kind %s: want database, witness or proxy", kind)
+			}
 			call, err := a.open()
 			if err != nil {
 				return err
@@ -175,7 +185,7 @@ is a secret; hand it over in a file or a pipe.` + exits(exitFailed, exitUsage, e
 			var answer struct {
 				Token string `json:"token"`
 			}
-			if err := call.write(c.Context(), http.MethodPost, "/v1/token", nil, &answer); err != nil {
+			if err := call.write(c.Context(), http.MethodPost, "/v1/token", agent.TokenVerb{Node: node, Kind: asked}, &answer); err != nil {
 				return err
 			}
 			a.print("%s", answer.Token)
@@ -183,6 +193,9 @@ is a secret; hand it over in a file or a pipe.` + exits(exitFailed, exitUsage, e
 			return nil
 		},
 	}
+	c.Flags().StringVar(&node, "node", "", "only a host of this name may join with it")
+	c.Flags().StringVar(&kind, "kind", "", "only a host of this kind: database, witness or proxy")
+	return c
 }
 
 func firstAddr(c *caller) string {
@@ -193,12 +206,14 @@ func firstAddr(c *caller) string {
 }
 
 func (a *app) nodeRemoveCmd() *cobra.Command {
-	var yes bool
+	var yes, force bool
 	c := &cobra.Command{
 		Use:   "remove NAME",
 		Short: "Take a host that is gone for good out of the herd",
-		Long: `Take a host that is gone for good out of the herd, with its vote. A host that
-answers, leads, or that commits wait for is refused.` + exits(exitFailed, exitUsage, exitUnknown),
+		Long: `Take a host that is gone for good, or a proxy, out of the herd, with its vote.
+Its certificates open nothing any more, and its connections end within seconds.
+A host that leads or that commits wait for is refused, and so is one that
+answers unless --force is given: for a host that was stolen.` + exits(exitFailed, exitUsage, exitUnknown),
 		Example: "  manada node remove pg2 --yes",
 		Args:    exactly("the name of a host"),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -209,7 +224,7 @@ answers, leads, or that commits wait for is refused.` + exits(exitFailed, exitUs
 			if err := a.confirm(yes, args[0], fmt.Sprintf("This takes the host %s and its vote out of the herd %s.", args[0], call.id.Cluster())); err != nil {
 				return err
 			}
-			if err := call.write(c.Context(), http.MethodPost, "/v1/node/remove", map[string]string{"node": args[0]}, nil); err != nil {
+			if err := call.write(c.Context(), http.MethodPost, "/v1/node/remove", map[string]any{"node": args[0], "force": force}, nil); err != nil {
 				return err
 			}
 			a.say("host %s is removed", args[0])
@@ -217,5 +232,6 @@ answers, leads, or that commits wait for is refused.` + exits(exitFailed, exitUs
 		},
 	}
 	c.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	c.Flags().BoolVar(&force, "force", false, "also a host that answers")
 	return c
 }

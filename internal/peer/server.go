@@ -3,6 +3,7 @@ package peer
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -26,9 +27,12 @@ type ServerConfig struct {
 	// Join answers POST /v1/join, the one request without a client
 	// certificate (pki.Authority). nil: nobody joins here.
 	Join http.Handler
-	// Admit may refuse a caller whose certificate is good, as that of a host
-	// that was removed from the herd. nil: all are admitted.
-	Admit func(pki.Name) error
+	// Admit may refuse a caller whose certificate TLS has verified, as that of
+	// a host that was removed from the herd. nil: all are admitted.
+	Admit func(*x509.Certificate) error
+	// Watch wraps the listener, to end connections of callers that are not
+	// admitted any more (pki.Identity.Listener). nil: none.
+	Watch func(net.Listener) net.Listener
 	Log   *slog.Logger
 	// Silence is how long a stream may be stuck. Default 2 s.
 	Silence time.Duration
@@ -89,7 +93,11 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){},
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- srv.ServeTLS(&tunedListener{l, s.cfg.Silence}, "", "") }()
+	var tuned net.Listener = &tunedListener{l, s.cfg.Silence}
+	if s.cfg.Watch != nil {
+		tuned = s.cfg.Watch(tuned)
+	}
+	go func() { ended <- srv.ServeTLS(tuned, "", "") }()
 	var err error
 	select {
 	case err = <-ended:
@@ -173,7 +181,7 @@ func (s *Server) admit(r *http.Request) (pki.Name, error) {
 			"type the command on a data or witness host", "%s is a %s and may not change the herd", who.Node, who.Kind)
 	}
 	if s.cfg.Admit != nil {
-		if err := s.cfg.Admit(who); err != nil {
+		if err := s.cfg.Admit(r.TLS.VerifiedChains[0][0]); err != nil {
 			return pki.Name{}, Refuse(http.StatusForbidden, CodeForbidden, "", "%v", err)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -137,8 +138,8 @@ func TestProxiesMayOnlyLook(t *testing.T) {
 func TestRemovedHostIsNotAdmitted(t *testing.T) {
 	h := newHerd(t, herdName, "master")
 	a := h.host("master")
-	a.cfg.Admit = func(n pki.Name) error {
-		if n.Node == "gone" {
+	a.cfg.Admit = func(c *x509.Certificate) error {
+		if c.Subject.CommonName == "gone" {
 			return errors.New("gone was removed from the herd")
 		}
 		return nil

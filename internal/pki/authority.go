@@ -11,10 +11,11 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"manada/internal/cluster"
 )
 
 const (
@@ -29,21 +30,7 @@ type Newcomer struct {
 	Hosts   []string
 	Version string // of its binary
 	Shared  bool   // by the shared secret, not by a token
-}
-
-// Clashes says whether the newcomer's name, or a host name that its certificate
-// would carry, is the name of one of these other nodes. PostgreSQL's clients
-// verify a node by such a name. For AuthorityConfig.Allow.
-func (n Newcomer) Clashes(others []string) error {
-	for _, o := range others {
-		if n.Node == o {
-			return fmt.Errorf("the herd has a host named %s already", o)
-		}
-		if slices.ContainsFunc(n.Hosts, func(h string) bool { return strings.EqualFold(strings.TrimSuffix(h, "."), o) }) {
-			return fmt.Errorf("host name %s is the name of another node", o)
-		}
-	}
-	return nil
+	Key     string // of its request, as in cluster.Certificate
 }
 
 // AuthorityConfig is what a member needs to take newcomers in.
@@ -57,10 +44,13 @@ type AuthorityConfig struct {
 	// for at every exchange.
 	SharedSecret func() (string, error)
 	// Allow may refuse a newcomer whose secret is good, for instance because
-	// its name is that of another host (Newcomer.Clashes); the text goes to the newcomer,
+	// its name is that of another host; the text goes to the newcomer,
 	// as ErrNotAllowed unless it is a *JoinError.
 	// nil: all are allowed.
 	Allow func(context.Context, Newcomer) error
+	// Register writes a certificate that is about to be handed out into the
+	// herd's list and returns the list. nil: there is none (tests).
+	Register func(context.Context, cluster.Certificate) (cluster.Registry, error)
 	// Facts is what the newcomer is told of the herd (store endpoints, peers),
 	// opaque to this package. nil: nothing.
 	Facts func(context.Context, Newcomer) (any, error)
@@ -143,6 +133,9 @@ func (a *Authority) exchange(r *http.Request) ([]byte, Newcomer, error) {
 	who := Newcomer{
 		Name:  Name{Cluster: req.Cluster, Node: req.Node, Kind: req.Kind},
 		Hosts: req.Hosts, Version: req.Version, Shared: req.Token == "",
+	}
+	if csr, err := parseRequest([]byte(req.CSR)); err == nil {
+		who.Key = digest(csr.RawSubjectPublicKeyInfo)
 	}
 	if req.Cluster != a.cfg.Identity.Cluster() {
 		// No secret: our certificate says it to everybody who connects.
@@ -272,7 +265,26 @@ func (a *Authority) reply(ctx context.Context, req joinRequest, who Newcomer) ([
 			return nil, fmt.Errorf("encode facts for a newcomer: %w", err)
 		}
 	}
+	// After Facts, which ends the removal of a host of that name.
+	if out.Registry, err = a.register(ctx, m.cert); err != nil {
+		return nil, err
+	}
 	return json.Marshal(out)
+}
+
+func (a *Authority) register(ctx context.Context, pemCert []byte) (*cluster.Registry, error) {
+	if a.cfg.Register == nil {
+		return nil, nil
+	}
+	c, err := registered(pemCert)
+	if err != nil {
+		return nil, err
+	}
+	list, err := a.cfg.Register(ctx, c)
+	if err != nil {
+		return nil, fmt.Errorf("register the certificate of %s: %w", c.Node, err)
+	}
+	return &list, nil
 }
 
 // sharedKey derives the key of the shared secret, once for each secret: it is
@@ -315,6 +327,9 @@ func (a *Authority) RenewHandler() http.Handler {
 		var cert []byte
 		if err == nil {
 			cert, err = ca.Resign(old, time.Now())
+		}
+		if err == nil {
+			_, err = a.register(r.Context(), cert)
 		}
 		if err != nil {
 			a.cfg.Log.Warn("certificate not renewed", "peer", old.Subject.CommonName, "err", err)

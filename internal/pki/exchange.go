@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+
+	"manada/internal/cluster"
 )
 
 // The join exchange, over one TLS 1.3 connection on which nobody has verified
@@ -46,6 +48,9 @@ type joinReply struct {
 	KEK   []byte          `json:"kek,omitempty"`
 	Held  Held            `json:"held"`
 	Facts json.RawMessage `json:"facts,omitempty"`
+	// Registry is the list of certificates, with the newcomer's among them;
+	// none from a member of a release without one.
+	Registry *cluster.Registry `json:"registry,omitempty"`
 }
 
 // binding ties a proof to one TLS session.

@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"manada/internal/cluster"
 )
 
 // ErrExists is returned where an identity would overwrite another.
@@ -80,7 +82,12 @@ func found(dir string, n Name, hosts []string) ([]byte, error) {
 	if err := writeFile(dir, fileFounding, sealedKey, 0o600); err != nil {
 		return nil, err
 	}
-	m := material{name: n, ca: ca.PEM(), cert: cert, kek: kek, held: Held{Passwords: newSecrets()}}
+	own, err := registered(cert)
+	if err != nil {
+		return nil, err
+	}
+	list := &cluster.Registry{Schema: 1, Rev: 1, Good: []cluster.Certificate{own}}
+	m := material{name: n, ca: ca.PEM(), cert: cert, kek: kek, held: Held{Passwords: newSecrets()}, list: list}
 	if err := m.write(dir, req); err != nil {
 		return nil, err
 	}
@@ -103,6 +110,7 @@ type material struct {
 	ca, cert []byte // PEM
 	kek      []byte // none on a proxy
 	held     Held
+	list     *cluster.Registry // nil: given by a host of a release that has none
 }
 
 // write fills an identity directory; identity.json comes last, so that a
@@ -128,6 +136,11 @@ func (m material) write(dir string, req *Request) error {
 	}
 	if err := writeHeld(dir, m.held); err != nil {
 		return err
+	}
+	if m.list != nil {
+		if err := writeRegistry(dir, *m.list); err != nil {
+			return err
+		}
 	}
 	return writeJSON(dir, fileIdentity, m.name, 0o644)
 }

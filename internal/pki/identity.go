@@ -20,6 +20,8 @@ type Identity struct {
 	dir  string
 	name Name
 
+	registry *Registry
+
 	cert   atomic.Pointer[tls.Certificate]
 	trust  atomic.Pointer[trust]
 	mu     sync.Mutex // guards what follows
@@ -51,6 +53,9 @@ func Load(dir string) (*Identity, error) {
 	}
 	if err := id.Reload(); err != nil {
 		return nil, err
+	}
+	if id.registry, err = openRegistry(dir); err != nil {
+		return nil, fmt.Errorf("load identity: %w", err)
 	}
 	return id, nil
 }
@@ -169,6 +174,12 @@ func (id *Identity) CAPEM() []byte { return pemOf(id.believed().cas) }
 // certificate: it was off while they were changed, and Refresh is needed.
 func (id *Identity) Orphaned() bool { return !id.trust.Load().signed(id.cert.Load().Leaf) }
 
+// Registry is the list of the herd's certificates as this host knows it.
+func (id *Identity) Registry() *Registry { return id.registry }
+
+// Certificate is this host's own.
+func (id *Identity) Certificate() *x509.Certificate { return id.certificate().Leaf }
+
 // Secrets reads the roles' passwords from the directory.
 func (id *Identity) Secrets() (Secrets, error) { return ReadSecrets(id.dir) }
 
@@ -204,9 +215,9 @@ func (id *Identity) OpenCA(sealedCAKey []byte) (*CA, error) {
 // Files are paths of PEM files.
 type Files struct {
 	CA, Cert, Key string
-	// AllowedHostname is the alternative name that a client of the store has
-	// to have in its certificate (etcd: TLSInfo.AllowedHostnames, for the
-	// client and for the peer port). Only StoreFiles sets it.
+	// AllowedHostname is the alternative name that a voter has to have in its
+	// certificate when another one calls it (etcd: TLSInfo.AllowedHostnames).
+	// Only StoreFiles sets it.
 	AllowedHostname string
 }
 
@@ -219,7 +230,8 @@ func (id *Identity) PostgresFiles() Files {
 	}
 }
 
-// StoreFiles are those of the embedded etcd, client and peer side.
+// StoreFiles are those with which the embedded etcd calls the other voters;
+// who calls it meets StoreTLS.
 func (id *Identity) StoreFiles() Files {
 	f := id.PostgresFiles()
 	f.AllowedHostname = MemberName

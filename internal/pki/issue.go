@@ -22,6 +22,18 @@ func Issue(from *Identity, ca *CA, dir, node, kind string, hosts []string) (*Ide
 	if err := makeDir(dir); err != nil {
 		return nil, err
 	}
+	own, err := registered(m.cert)
+	if err != nil {
+		return nil, fmt.Errorf("issue identity of %s: %w", node, err)
+	}
+	list := from.registry.List()
+	list.Rev++
+	if err := list.Register(own, time.Now()); err != nil {
+		return nil, err
+	}
+	if err := from.registry.Set(list); err != nil {
+		return nil, err
+	}
 	if err := m.write(dir, req); err != nil {
 		return nil, fmt.Errorf("issue identity of %s: %w", node, err)
 	}

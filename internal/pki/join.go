@@ -289,7 +289,7 @@ func (n *newcomer) install(r *joinReply) (*Identity, error) {
 	if name, err := NameOf(cert); err != nil || name != n.req.Name {
 		return nil, fmt.Errorf("install identity: the certificate is of %q, not of %q", cert.Subject.CommonName, n.req.Name.Node)
 	}
-	m := material{name: n.req.Name, ca: []byte(r.CA), cert: []byte(r.Cert), kek: r.KEK, held: r.Held}
+	m := material{name: n.req.Name, ca: []byte(r.CA), cert: []byte(r.Cert), kek: r.KEK, held: r.Held, list: r.Registry}
 	if err := m.write(n.opts.Dir, n.req); err != nil {
 		return nil, fmt.Errorf("install identity: %w", err)
 	}

@@ -15,6 +15,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"manada/internal/cluster"
 )
 
 // tokenStore is the store's side of tokens.
@@ -68,6 +70,11 @@ func newGate(t *testing.T) *gate {
 		Tokens:       g.tokens.change,
 		SharedSecret: func() (string, error) { return g.shared, nil },
 		Allow:        func(context.Context, Newcomer) error { return g.deny },
+		Register: func(_ context.Context, c cluster.Certificate) (cluster.Registry, error) {
+			list := id.Registry().List()
+			list.Rev++
+			return list, errors.Join(list.Register(c, time.Now()), id.Registry().Set(list))
+		},
 		Facts: func(_ context.Context, n Newcomer) (any, error) {
 			return map[string]any{"store": []string{"https://10.0.0.1:2379"}, "you": n.Node + "<&>"}, nil
 		},
@@ -406,14 +413,5 @@ func TestProxyRenewsThroughAMember(t *testing.T) {
 	}
 	if n, err := NameOf(leaf); err != nil || n != j.Identity.Name() {
 		t.Errorf("renewed as %v, %v", n, err)
-	}
-}
-
-func TestClashingNames(t *testing.T) {
-	n := Newcomer{Name: Name{"olivo", "slave", KindProxy}, Hosts: []string{"db2", "MASTER."}}
-	for others, want := range map[string]bool{"slave": true, "master": true, "third": false, "db": false} {
-		if err := n.Clashes([]string{"x", others}); (err != nil) != want {
-			t.Errorf("clash with %s: %v, want %v", others, err, want)
-		}
 	}
 }

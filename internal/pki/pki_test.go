@@ -281,7 +281,7 @@ func TestRenewalIsSeenWithoutRestart(t *testing.T) {
 	other, err := Load(id.Dir()) // another process of the host
 	must(t, err)
 	now := time.Now()
-	if done, err := id.Renew(ca, now); done || err != nil {
+	if done, err := id.Renew(ca, now, func(cluster.Certificate) error { return nil }); done || err != nil {
 		t.Fatalf("renewed a fresh certificate: %v, %v", done, err)
 	}
 	first := id.NotAfter()
@@ -289,7 +289,7 @@ func TestRenewalIsSeenWithoutRestart(t *testing.T) {
 	if !id.NeedsRenewal(later.Add(24 * time.Hour)) {
 		t.Fatal("no renewal wanted with less than a third left")
 	}
-	done, err := id.Renew(ca, later.Add(24*time.Hour))
+	done, err := id.Renew(ca, later.Add(24*time.Hour), func(cluster.Certificate) error { return nil })
 	must(t, err)
 	if !done || !id.NotAfter().After(first) {
 		t.Fatalf("renewed: %v; valid until %v, before until %v", done, id.NotAfter(), first)

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"path/filepath"
 	"time"
+
+	"manada/internal/cluster"
 )
 
 // NeedsRenewal says whether less than a third of the certificate's life is left.
@@ -18,15 +20,23 @@ func needsRenewal(c *x509.Certificate, now time.Time) bool {
 }
 
 // Renew signs this host's certificate anew, for the same key and names, when
-// less than a third of its life is left, and says whether it did. Running
-// processes pick it up by themselves; PostgreSQL needs a reload.
-func (id *Identity) Renew(ca *CA, now time.Time) (bool, error) {
+// less than a third of its life is left, and says whether it did. register is
+// called with the new one before it is used. Running processes pick it up by
+// themselves; PostgreSQL needs a reload.
+func (id *Identity) Renew(ca *CA, now time.Time, register func(cluster.Certificate) error) (bool, error) {
 	if !id.NeedsRenewal(now) {
 		return false, nil
 	}
 	cert, err := ca.Resign(id.cert.Load().Leaf, now)
 	if err != nil {
 		return false, err
+	}
+	c, err := registered(cert)
+	if err == nil {
+		err = register(c)
+	}
+	if err != nil {
+		return false, fmt.Errorf("renew certificate: %w", err)
 	}
 	return true, id.InstallCertificate(cert)
 }

@@ -6,52 +6,92 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 )
 
 // ServerTLS is for ports where only hosts of the herd are heard: TLS 1.3, a
-// client certificate of our authority required and verified.
+// registered client certificate of our authority required and verified.
 func (id *Identity) ServerTLS() *tls.Config {
-	return id.serverTLS(tls.RequireAndVerifyClientCert)
+	return id.serverTLS(tls.RequireAndVerifyClientCert, func(c *x509.Certificate, _ Name) error { return id.registry.Admit(c) })
+}
+
+// StoreTLS is ServerTLS for data and witness hosts only, as both ports of the
+// store want it.
+func (id *Identity) StoreTLS() *tls.Config {
+	return id.serverTLS(tls.RequireAndVerifyClientCert, func(c *x509.Certificate, n Name) error {
+		if !n.Member() {
+			return fmt.Errorf("%s is a %s: the store is for data and witness hosts", n.Node, n.Kind)
+		}
+		return id.registry.Admit(c)
+	}, "h2", "http/1.1")
 }
 
 // ServerTLSOptionalClient is ServerTLS for a port that also takes newcomers,
-// who have no certificate yet. A certificate that is shown must be good;
-// handlers have to ask whether one was shown (ConnectionState.VerifiedChains).
+// who have no certificate yet, and that tells who is refused why. A certificate
+// that is shown is one of our authority; handlers have to ask whether one was
+// shown (ConnectionState.VerifiedChains) and whether it is registered
+// (Identity.Caller).
 func (id *Identity) ServerTLSOptionalClient() *tls.Config {
-	return id.serverTLS(tls.VerifyClientCertIfGiven)
+	return id.serverTLS(tls.VerifyClientCertIfGiven, func(*x509.Certificate, Name) error { return nil })
 }
 
-// serverTLS takes the authorities that are believed at each handshake.
-func (id *Identity) serverTLS(auth tls.ClientAuthType) *tls.Config {
-	c := id.serverTLSOf(auth, id.trust.Load())
-	c.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return id.serverTLSOf(auth, id.believed()), nil }
+// serverTLS takes the authorities that are believed at each handshake, and
+// notes on the connection who called.
+func (id *Identity) serverTLS(auth tls.ClientAuthType, admit func(*x509.Certificate, Name) error, protocols ...string) *tls.Config {
+	verify := func(s tls.ConnectionState, over net.Conn) error {
+		if len(s.PeerCertificates) == 0 {
+			return nil // ClientAuth has decided whether that is allowed
+		}
+		leaf := s.PeerCertificates[0]
+		n, err := id.named(leaf)
+		if err != nil {
+			return err
+		}
+		if w, ok := over.(*watchedConn); ok {
+			w.shown(leaf)
+		}
+		return admit(leaf, n)
+	}
+	one := func(t *trust, over net.Conn) *tls.Config {
+		return &tls.Config{
+			MinVersion:     tls.VersionTLS13,
+			GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return id.certificate(), nil },
+			ClientAuth:     auth,
+			ClientCAs:      t.pool,
+			NextProtos:     protocols,
+			// A resumed session would skip the look at the certificate.
+			SessionTicketsDisabled: true,
+			VerifyConnection:       func(s tls.ConnectionState) error { return verify(s, over) },
+		}
+	}
+	c := one(id.trust.Load(), nil)
+	c.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) { return one(id.believed(), hello.Conn), nil }
 	return c
 }
 
-func (id *Identity) serverTLSOf(auth tls.ClientAuthType, t *trust) *tls.Config {
-	return &tls.Config{
-		MinVersion:     tls.VersionTLS13,
-		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return id.certificate(), nil },
-		ClientAuth:     auth,
-		ClientCAs:      t.pool,
-		// A resumed session would skip the look at the certificate.
-		SessionTicketsDisabled: true,
-		VerifyConnection: func(s tls.ConnectionState) error {
-			if len(s.PeerCertificates) == 0 {
-				return nil // ClientAuth has decided whether that is allowed
-			}
-			_, err := id.named(s.PeerCertificates[0])
-			return err
-		},
+// ErrNoCertificate is the refusal of a caller that showed none.
+var ErrNoCertificate = errors.New("a certificate of this herd is needed")
+
+// Caller says who is at the other end of a connection to a port of ours, or why
+// it may not come in: ErrNoCertificate, ErrNotRegistered, or a certificate that
+// is none of this herd's hosts.
+func (id *Identity) Caller(s *tls.ConnectionState) (Name, error) {
+	if s == nil || len(s.VerifiedChains) == 0 {
+		return Name{}, ErrNoCertificate
 	}
+	n, err := id.named(s.VerifiedChains[0][0])
+	if err != nil {
+		return Name{}, err
+	}
+	return n, id.registry.Admit(s.VerifiedChains[0][0])
 }
 
 // PublicTLS is for ports that serve people and applications (SQL of the proxy,
 // HTTP): this host's certificate, no client certificate, TLS 1.2 or newer.
 func (id *Identity) PublicTLS() *tls.Config {
 	return &tls.Config{
-		MinVersion:     tls.VersionTLS12,
+		MinVersion: tls.VersionTLS12, CipherSuites: suites12(),
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return id.certificate(), nil },
 	}
 }
@@ -123,6 +163,9 @@ func (id *Identity) verifyServer(s tls.ConnectionState) (Name, error) {
 	if _, err := leaf.Verify(opts); err != nil {
 		return Name{}, fmt.Errorf("verify host: its certificate (%s) is not of this herd: %w", leaf.Subject.CommonName, err)
 	}
+	if err := id.registry.admitServer(leaf); err != nil {
+		return Name{}, fmt.Errorf("verify host: %w", err)
+	}
 	return id.named(leaf)
 }
 
@@ -144,14 +187,14 @@ func ServerTLSFromFiles(certFile, keyFile string) (*tls.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load certificate %s: %w", certFile, err)
 	}
-	return &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{c}}, nil
+	return &tls.Config{MinVersion: tls.VersionTLS12, CipherSuites: suites12(), Certificates: []tls.Certificate{c}}, nil
 }
 
 // ClientTLSFromFiles is for services outside the herd (an existing etcd): the
 // server is verified by the authorities in caFile (the system's when empty)
 // under the name it is dialled by; certFile and keyFile may both be empty.
 func ClientTLSFromFiles(caFile, certFile, keyFile string) (*tls.Config, error) {
-	c := &tls.Config{MinVersion: tls.VersionTLS12}
+	c := &tls.Config{MinVersion: tls.VersionTLS12, CipherSuites: suites12()}
 	if caFile != "" {
 		b, err := os.ReadFile(caFile)
 		if err != nil {
@@ -170,6 +213,16 @@ func ClientTLSFromFiles(caFile, certFile, keyFile string) (*tls.Config, error) {
 		c.Certificates = []tls.Certificate{pair}
 	}
 	return c, nil
+}
+
+// suites12 are the cipher suites of TLS 1.2 that our ports take: those with
+// forward secrecy that authenticate what they encrypt (no CBC).
+func suites12() []uint16 {
+	return []uint16{
+		tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+		tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+		tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+	}
 }
 
 func parseCert(b []byte) (*x509.Certificate, error) {

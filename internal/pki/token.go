@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"manada/internal/cluster"
 )
 
 // TokenLifetime is how long a join token is good.
@@ -63,6 +65,21 @@ func NewToken(now time.Time) (token string, rec TokenRecord) {
 	return tokenPrefix + "." + id + "." + secret, TokenRecord{
 		Schema: 1, ID: id, Verifier: tokenKey(id, secret), Expires: now.Add(TokenLifetime).UTC(),
 	}
+}
+
+// Narrow limits the token to a node, a kind, or both.
+func (rec *TokenRecord) Narrow(node, kind string) error {
+	if node != "" {
+		if err := cluster.CheckNodeName(node); err != nil {
+			return err
+		}
+	}
+	switch kind {
+	case "", KindData, KindWitness, KindProxy:
+		rec.Node, rec.Kind = node, kind
+		return nil
+	}
+	return fmt.Errorf("kind %q: want data, witness or proxy", kind)
 }
 
 // secret is what proves that a newcomer may join: the key, and which token it

@@ -218,7 +218,7 @@ func TestRenewedCertificateIsShown(t *testing.T) {
 	id := h.identity("a", pki.KindData)
 	a := leader(t, "a", h.of(id))
 	before := served(t, a.cfg.Port)
-	done, err := id.Renew(h.ca, id.NotAfter().Add(-time.Hour))
+	done, err := id.Renew(h.ca, id.NotAfter().Add(-time.Hour), func(cluster.Certificate) error { return nil })
 	if err != nil || !done {
 		t.Fatal("not renewed", err)
 	}

@@ -174,12 +174,12 @@ type hostAgent struct {
 	told  *notify.Notifier   // nil: no command is told of events
 	log   *slog.Logger
 	jobs  jobs
+	certs certificates
 	life  context.Context // of the process, for work that outlives a request
 
-	mu      sync.Mutex // guards what follows
-	facts   Facts
-	removed []string          // hosts that are not heard any more
-	shared  map[string]string // parameters of the cluster, as they are applied here
+	mu     sync.Mutex // guards what follows
+	facts  Facts
+	shared map[string]string // parameters of the cluster, as they are applied here
 }
 
 func (h *hostAgent) known() Facts {
@@ -194,7 +194,8 @@ func (h *hostAgent) run(ctx context.Context, stop func() bool) error {
 		return fmt.Errorf("listen for the other hosts on %s: %w", h.cfg.ListenOn(h.cfg.Ports.Peer), err)
 	}
 	authority := h.authority()
-	srv := peer.NewServer(peer.ServerConfig{Hub: h.hub, TLS: h.id.ServerTLSOptionalClient(), Join: authority, Admit: h.admit(ctx), Log: h.log})
+	srv := peer.NewServer(peer.ServerConfig{Hub: h.hub, TLS: h.id.ServerTLSOptionalClient(), Join: authority, Admit: h.admit(ctx),
+		Watch: func(l net.Listener) net.Listener { return h.id.Listener(l, h.log) }, Log: h.log})
 	h.agent.Mount(srv)
 	h.mount(srv, authority)
 
@@ -210,6 +211,7 @@ func (h *hostAgent) run(ctx context.Context, stop func() bool) error {
 	g.Go(func() error { h.keepFacts(ctx); return nil })
 	g.Go(func() error { h.keepAuthority(ctx); return nil })
 	g.Go(func() error { h.keepCertificate(ctx); return nil })
+	g.Go(func() error { h.keepRegistry(ctx); return nil })
 	g.Go(func() error { h.watchBackups(ctx); return nil })
 	g.Go(func() error { h.keepParameters(ctx); return nil })
 	if h.told != nil {
@@ -262,10 +264,6 @@ func (h *hostAgent) refreshFacts(ctx context.Context) {
 	if err != nil {
 		return
 	}
-	removed, err := h.store.RemovedNodes(ctx)
-	if err != nil {
-		return
-	}
 	old := h.known()
 	f := Facts{Schema: 1, Founder: old.Founder, Peers: map[string]string{}}
 	for _, m := range members {
@@ -280,9 +278,6 @@ func (h *hostAgent) refreshFacts(ctx context.Context) {
 		}
 	}
 	h.repo.set(f.Repo, f.RepoNode)
-	h.mu.Lock()
-	h.removed = removed
-	h.mu.Unlock()
 	if same(f, old) {
 		return
 	}

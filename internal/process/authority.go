@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"os"
 	"slices"
 	"strings"
 	"time"
 
+	"manada/internal/cluster"
 	"manada/internal/pki"
 	"manada/internal/store"
 )
@@ -24,7 +26,7 @@ func same(a, b Facts) bool {
 func (h *hostAgent) authority() *pki.Authority {
 	return pki.NewAuthority(pki.AuthorityConfig{
 		Identity: h.id, CA: h.openCA, Tokens: h.tokens, SharedSecret: h.sharedSecret,
-		Allow: h.allow, Facts: h.welcome, Log: h.log,
+		Allow: h.allow, Register: h.register, Facts: h.welcome, Log: h.log,
 	})
 }
 
@@ -64,8 +66,8 @@ func (h *hostAgent) sharedSecret() (string, error) {
 	return strings.TrimSpace(string(b)), err
 }
 
-// allow refuses the name of another host of the herd: of one that answers, and
-// of one that is only down, until it was removed.
+// allow refuses the name, or an address, of another host of the herd: of one
+// that answers, and of one that is only down, until it was removed.
 func (h *hostAgent) allow(ctx context.Context, who pki.Newcomer) error {
 	if who.Node == h.cfg.Node {
 		return fmt.Errorf("%s is this host; choose another name (node in manada.yaml)", who.Node)
@@ -75,14 +77,24 @@ func (h *hostAgent) allow(ctx context.Context, who pki.Newcomer) error {
 		h.log.Warn("cannot look up whether a newcomer's name is taken", "peer", who.Node, "error", err.Error())
 		return &pki.JoinError{Err: pki.ErrNotNow, Detail: "the store does not answer"}
 	}
+	list, err := h.store.Registry(ctx)
+	if err != nil {
+		h.log.Warn("cannot look up whether a newcomer's address is taken", "peer", who.Node, "error", err.Error())
+		return &pki.JoinError{Err: pki.ErrNotNow, Detail: "the store does not answer"}
+	}
 	heard, ok := h.hub.Heard()[who.Node]
 	up := ok && time.Since(heard.At) < 5*time.Second
-	err = clash(who, nodes, up)
-	named := slices.ContainsFunc(nodes, func(n store.Node) bool { return n.Name == who.Node })
-	if err == nil || up || !named || !who.Shared {
+	named := slices.ContainsFunc(nodes, func(n store.Node) bool { return n.Name == who.Node }) || list.Other(who.Node, who.Key)
+	if err := taken(who, nodes, list); err != nil {
 		return err
 	}
-	return h.replace(ctx, who)
+	if named && who.Shared && !up {
+		return h.replace(ctx, who)
+	}
+	if !named {
+		return nil
+	}
+	return sameName(who.Node, up)
 }
 
 // replace takes out the host of a newcomer's name that is gone: it has the
@@ -90,28 +102,42 @@ func (h *hostAgent) allow(ctx context.Context, who pki.Newcomer) error {
 // while it leads, while commits wait for it, or below a quorum of living voters;
 // the newcomer asks again.
 func (h *hostAgent) replace(ctx context.Context, who pki.Newcomer) error {
-	if err := h.agent.RemoveNode(ctx, who.Node); err != nil {
+	if err := h.agent.RemoveNode(ctx, who.Node, false); err != nil {
 		return &pki.JoinError{Err: pki.ErrNotNow, Detail: "the host of that name cannot be replaced yet: " + err.Error()}
 	}
 	h.log.Warn("replaced a host that lost its disk", "peer", who.Node)
 	return nil
 }
 
-// clash says what is wrong with a newcomer's names beside the registered hosts;
-// up says whether the host of its name answers.
-func clash(who pki.Newcomer, nodes []store.Node, up bool) error {
-	names := make([]string, 0, len(nodes))
+// taken refuses names and addresses that another host of the herd has, by its
+// registration or by its certificate.
+func taken(who pki.Newcomer, nodes []store.Node, list cluster.Registry) error {
+	hosts := slices.Clone(who.Hosts)
 	for _, n := range nodes {
-		names = append(names, n.Name)
+		if n.Name == who.Node {
+			continue
+		}
+		theirs := []string{n.Name}
+		for _, addr := range []string{n.Addrs.Peer, n.Addrs.SQL, n.Addrs.Repo} {
+			if host, _, err := net.SplitHostPort(addr); err == nil {
+				theirs = append(theirs, host)
+			}
+		}
+		list.Good = append(slices.Clip(list.Good), cluster.Certificate{Node: n.Name, Hosts: theirs})
 	}
-	err := who.Clashes(names)
-	switch {
-	case err == nil || !slices.Contains(names, who.Node):
-		return err
-	case up:
-		return fmt.Errorf("%w, and it answers; choose another name (node in manada.yaml)", err)
+	h, owner, ok := list.Owner(who.Node, append(hosts, who.Node))
+	if !ok {
+		return nil
 	}
-	return fmt.Errorf("%w, which is down; if it is gone for good type on a member: manada node remove %s", err, who.Node)
+	return fmt.Errorf("%s is a name or an address of %s; give this host its own (node, advertise and listen in manada.yaml); if %s is gone for good type on a member: manada node remove %s", h, owner, owner, owner)
+}
+
+// sameName refuses the name of a host of the herd; up says whether that answers.
+func sameName(node string, up bool) error {
+	if up {
+		return fmt.Errorf("the herd has a host named %s already, and it answers; choose another name (node in manada.yaml)", node)
+	}
+	return fmt.Errorf("the herd has a host named %s already, which is down; if it is gone for good type on a member: manada node remove %s", node, node)
 }
 
 // welcome ends the removal of a host that joins anew, and tells it what the
@@ -165,6 +191,9 @@ func (h *hostAgent) depositKey(ctx context.Context) error {
 	}
 	if err != nil {
 		h.log.Error("cannot read the authority's key", "error", err.Error())
+		return err
+	}
+	if _, err := h.openRegistry(ctx); err != nil {
 		return err
 	}
 	if err := h.store.CreateSecret(ctx, sealed); err != nil && !errors.Is(err, store.ErrExists) {

@@ -44,28 +44,32 @@ func newMember(t *testing.T) *member {
 	must(t, err)
 	id, err := pki.Load(c.IdentityDir())
 	must(t, err)
+	log := slog.New(slog.DiscardHandler)
 	client, other := storetest.FreePort(t), storetest.FreePort(t)
 	files := id.StoreFiles()
 	v, err := voter.Start(t.Context(), voter.Config{
-		Name: c.Node, Dir: c.StoreDir(), ListenClient: client, ListenPeer: other,
+		Name: c.Node, Dir: c.StoreDir(), SocketDir: storetest.SocketDir(t), ListenClient: client, ListenPeer: other,
 		AdvertiseClient: "https://" + client, AdvertisePeer: "https://" + other,
 		CertFile: files.Cert, KeyFile: files.Key, CAFile: files.CA, AllowedHostname: files.AllowedHostname,
+		ServerTLS: id.StoreTLS(), Watch: func(l net.Listener) net.Listener { return id.Listener(l, log) },
 		Found: true, MayFound: func(context.Context) error { return nil },
 	})
 	must(t, err)
 	t.Cleanup(func() { v.Close() })
-	log := slog.New(slog.DiscardHandler)
 	st, err := store.Open(t.Context(), store.Config{Cluster: c.Cluster, Endpoints: []string{"https://" + client}, TLS: id.ClientTLSAny()})
 	must(t, err)
 	t.Cleanup(func() { st.Close() })
-	must(t, st.CreateSecret(t.Context(), sealed))
 	hub := peer.NewHub(peer.Config{Cluster: c.Cluster, Node: c.Node, Kind: c.Kind(), TLS: id.ClientTLS, Log: log})
 	t.Cleanup(hub.Close)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
 	m := &member{&hostAgent{cfg: c, id: id, store: st, hub: hub, repo: &repository{cfg: c, id: id, log: log}, log: log, facts: Facts{Founder: true}}, l.Addr().String()}
+	_, err = m.openRegistry(t.Context())
+	must(t, err)
+	must(t, st.CreateSecret(t.Context(), sealed))
 	authority := m.authority()
-	srv := peer.NewServer(peer.ServerConfig{Hub: hub, TLS: id.ServerTLSOptionalClient(), Join: authority, Admit: m.admit(t.Context()), Log: log})
+	srv := peer.NewServer(peer.ServerConfig{Hub: hub, TLS: id.ServerTLSOptionalClient(), Join: authority, Admit: m.admit(t.Context()),
+		Watch: func(l net.Listener) net.Listener { return id.Listener(l, log) }, Log: log})
 	m.mount(srv, authority)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
@@ -149,15 +153,12 @@ func TestNamesOfOtherHosts(t *testing.T) {
 	// It is down, but belongs to the herd.
 	_, err = join("pg2")
 	wantRefusal(t, err, pki.ErrNotAllowed, "manada node remove pg2")
-	if err := clash(pki.Newcomer{Name: pki.Name{Node: "pg2"}}, []store.Node{{Name: "pg2"}}, true); err == nil || !strings.Contains(err.Error(), "answers") {
+	if err := sameName("pg2", true); !strings.Contains(err.Error(), "answers") {
 		t.Fatalf("the name of a host that answers: %v", err)
-	}
-	if err := clash(pki.Newcomer{Name: pki.Name{Node: "pg3"}, Hosts: []string{"PG2."}}, []store.Node{{Name: "pg2"}}, false); err == nil {
-		t.Fatal("the address of another host was taken")
 	}
 	// Removed: its old identity is good for nothing, its name is free again.
 	must(t, m.store.RemoveNode(t.Context(), "pg2"))
-	m.refreshFacts(t.Context())
+	m.askRegistry(t.Context(), 0)
 	if err := m.call(t, old, "/v1/facts"); err == nil || !strings.Contains(err.Error(), "was removed") {
 		t.Fatalf("a removed host was answered: %v", err)
 	}

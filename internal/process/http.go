@@ -58,6 +58,7 @@ func (h *hostAgent) mount(s *peer.Server, authority *pki.Authority) {
 	s.Handle("GET /v1/postgres", http.HandlerFunc(h.getPostgres))
 	s.Handle("GET /v1/config", http.HandlerFunc(h.getConfig))
 	s.Handle("POST /v1/config", http.HandlerFunc(h.postConfig))
+	s.Handle("GET /v1/registry", http.HandlerFunc(h.getRegistry))
 	s.Handle("GET /v1/renew", authority.RenewHandler())
 	s.Handle("POST /v1/restore/plan", http.HandlerFunc(h.postPlan))
 	s.Handle("POST /v1/backup", http.HandlerFunc(h.postBackup))

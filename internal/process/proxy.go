@@ -68,6 +68,7 @@ func Proxy(ctx context.Context, c *config.Config, log *slog.Logger) error {
 	g.Go(func() error { keepTopology(ctx, follow, topo, c.Timing.SuspectAfter); return nil })
 	g.Go(func() error { keepProxyFacts(ctx, c, follow, f); return nil })
 	g.Go(func() error { keepProxyCertificate(ctx, c, id, log); return nil })
+	g.Go(func() error { keepProxyRegistry(ctx, c, id); return nil })
 	g.Go(func() error { return p.Run(ctx) })
 	g.Go(func() error {
 		h := p.Handler()

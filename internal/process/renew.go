@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"manada/internal/cluster"
 	"manada/internal/peer"
 	"manada/internal/pki"
 )
@@ -58,7 +59,10 @@ func (h *hostAgent) renew(ctx context.Context, now time.Time) (done bool, err er
 	}
 	ca, err := h.openCA(ctx)
 	if err == nil {
-		done, err = h.id.Renew(ca, now)
+		done, err = h.id.Renew(ca, now, func(c cluster.Certificate) error {
+			_, err := h.register(ctx, c)
+			return err
+		})
 	}
 	if err != nil {
 		var asked error

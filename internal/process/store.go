@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"manada/internal/config"
+	"manada/internal/guardian"
 	"manada/internal/pki"
 	"manada/internal/store"
 	"manada/internal/store/voter"
@@ -25,8 +26,13 @@ func Store(ctx context.Context, c *config.Config, log *slog.Logger) error {
 		return err
 	}
 	files := id.StoreFiles()
+	sockets, _, err := guardian.SocketDir(c.RunDir, len("store-client.sock"))
+	if err != nil {
+		return err
+	}
 	return voter.Run(ctx, voter.Config{
-		Name: c.Node, Dir: c.StoreDir(),
+		Name: c.Node, Dir: c.StoreDir(), SocketDir: sockets,
+		ServerTLS: id.StoreTLS(), Watch: func(l net.Listener) net.Listener { return id.Listener(l, log) },
 		ListenClient: listenIP(c, c.Ports.StoreCli), ListenPeer: listenIP(c, c.Ports.StorePeer),
 		AdvertiseClient: "https://" + c.AdvertiseOn(c.Ports.StoreCli),
 		AdvertisePeer:   "https://" + c.AdvertiseOn(c.Ports.StorePeer),

@@ -51,7 +51,7 @@ func openMemory(t *testing.T) open {
 
 func openEtcd(t *testing.T) open {
 	h := storetest.NewHerd(t, "one")
-	cfg := h.Config("one")
+	cfg := h.Config(t, "one")
 	cfg.Found = true
 	v, err := voter.Start(t.Context(), cfg)
 	if err != nil {

@@ -104,7 +104,7 @@ func relay(to, from net.Conn, g *gate) {
 func oneMember(t *testing.T) (h *storetest.Herd, hostport string) {
 	t.Helper()
 	h = storetest.NewHerd(t, "one")
-	cfg := h.Config("one")
+	cfg := h.Config(t, "one")
 	cfg.Found = true
 	v, err := voter.Start(t.Context(), cfg)
 	if err != nil {

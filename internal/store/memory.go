@@ -38,7 +38,7 @@ type memState struct {
 type Call struct {
 	Client string
 	// Name is the transaction's purpose: read, create, swap, touch, renew,
-	// request, pause, event, node, config, token or secret.
+	// request, pause, event, node, registry, config, token or secret.
 	Name  string
 	Write bool
 }

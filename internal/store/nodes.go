@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
-	"time"
 
 	"manada/internal/cluster"
 )
@@ -33,20 +32,6 @@ func (h *herd) Nodes(ctx context.Context) ([]Node, error) {
 		return nil, fmt.Errorf("list nodes: %w", err)
 	}
 	return decodeAll[Node](res.gets[0])
-}
-
-// RemoveNode implements Store.
-func (h *herd) RemoveNode(ctx context.Context, name string) error {
-	what := "remove node " + name
-	if err := cluster.CheckNodeName(name); err != nil {
-		return fmt.Errorf("%s: %w: %w", what, err, ErrInvalid)
-	}
-	at, err := json.Marshal(time.Now().UTC())
-	if err != nil {
-		return fmt.Errorf("%s: %w", what, err)
-	}
-	_, err = h.kv.do(ctx, txn{name: "node", then: []op{del(h.key("node", name)), put(h.key("removed", name), at)}})
-	return outcome(err, true, nil, what)
 }
 
 // RemovedNodes implements Store.

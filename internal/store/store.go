@@ -92,13 +92,21 @@ type Store interface {
 	PutNode(ctx context.Context, n Node) error
 	// Nodes lists the registered nodes by name.
 	Nodes(ctx context.Context) ([]Node, error)
-	// RemoveNode removes a registration (none is no error) and refuses it from
-	// now on: the host may still have its certificate.
+	// RemoveNode removes a registration (none is no error) and takes back all
+	// its certificates, in one transaction.
 	RemoveNode(ctx context.Context, name string) error
 	// RemovedNodes lists the names that are refused.
 	RemovedNodes(ctx context.Context) ([]string, error)
 	// ReadmitNode ends that: a host of this name joins anew.
 	ReadmitNode(ctx context.Context, name string) error
+
+	// Registry returns the list of the certificates that are good; one of Rev 0
+	// when there is none.
+	Registry(ctx context.Context) (cluster.Registry, error)
+	// UpdateRegistry writes what change makes of the list, beginning again when
+	// somebody else wrote meanwhile, and returns what was written. An error of
+	// change is returned as it is and nothing is written.
+	UpdateRegistry(ctx context.Context, change func(*cluster.Registry) error) (cluster.Registry, error)
 
 	// Config returns the shared configuration and its revision; nil and 0 when
 	// there is none.

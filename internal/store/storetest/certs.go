@@ -66,8 +66,26 @@ func NewCerts(t testing.TB) Certs {
 		t.Fatal(err)
 	}
 	roots.AddCert(parsed)
-	c.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, RootCAs: roots, MinVersion: tls.VersionTLS12}
+	c.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, RootCAs: roots, MinVersion: tls.VersionTLS13}
 	return c
+}
+
+// serverTLS is for the ports of a voter with these files.
+func serverTLS(caFile, certFile, keyFile string) (*tls.Config, error) {
+	pair, err := tls.LoadX509KeyPair(certFile, keyFile)
+	if err != nil {
+		return nil, err
+	}
+	ca, err := os.ReadFile(caFile)
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(ca)
+	return &tls.Config{
+		Certificates: []tls.Certificate{pair}, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert,
+		MinVersion: tls.VersionTLS13, NextProtos: []string{"h2", "http/1.1"},
+	}, nil
 }
 
 func newKey(t testing.TB) *ecdsa.PrivateKey {

@@ -35,7 +35,11 @@ func Main(m *testing.M) int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	cfg := p.config()
+	cfg, err := p.config()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 2
+	}
 	cfg.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	cfg.Ready = func() { fmt.Println("ready") }
 	if err := voter.Run(ctx, cfg); err != nil {
@@ -48,6 +52,7 @@ func Main(m *testing.M) int {
 // params travel to the voter's process.
 type params struct {
 	Name, Dir, Client, Peer string
+	SocketDir               string // of a short path
 	CA, Cert, Key           string
 	Found                   bool
 	Join                    []string
@@ -55,14 +60,15 @@ type params struct {
 	Recover                 bool
 }
 
-func (p params) config() voter.Config {
+func (p params) config() (voter.Config, error) {
+	front, err := serverTLS(p.CA, p.Cert, p.Key)
 	return voter.Config{
-		Name: p.Name, Dir: p.Dir, ListenClient: p.Client, ListenPeer: p.Peer,
+		Name: p.Name, Dir: p.Dir, SocketDir: p.SocketDir, ServerTLS: front, ListenClient: p.Client, ListenPeer: p.Peer,
 		AdvertiseClient: "https://" + p.Client, AdvertisePeer: "https://" + p.Peer,
 		CertFile: p.Cert, KeyFile: p.Key, CAFile: p.CA,
 		Found: p.Found, MayFound: func(context.Context) error { return nil },
 		Join: p.Join, JoinTimeout: p.JoinTimeout, Recover: p.Recover,
-	}
+	}, err
 }
 
 // Herd is a set of hosts with a voter each.
@@ -90,7 +96,8 @@ func NewHerd(t testing.TB, names ...string) *Herd {
 	root := t.TempDir()
 	for _, n := range names {
 		p := params{
-			Name: n, Dir: filepath.Join(root, n), Client: FreePort(t), Peer: FreePort(t),
+			SocketDir: SocketDir(t),
+			Name:      n, Dir: filepath.Join(root, n), Client: FreePort(t), Peer: FreePort(t),
 			CA: h.Certs.CA, Cert: h.Certs.Cert, Key: h.Certs.Key, JoinTimeout: 30 * time.Second,
 		}
 		h.Hosts[n] = &Host{Dir: p.Dir, Client: "https://" + p.Client, p: p}
@@ -98,8 +105,26 @@ func NewHerd(t testing.TB, names ...string) *Herd {
 	return h
 }
 
+// SocketDir makes a folder of a short path and removes it after the test.
+func SocketDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "v")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
 // Config is the voter configuration of a host, to run it in this process.
-func (h *Herd) Config(name string) voter.Config { return h.Hosts[name].p.config() }
+func (h *Herd) Config(t testing.TB, name string) voter.Config {
+	t.Helper()
+	c, err := h.Hosts[name].p.config()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
 
 // Found starts a host's voter as the first of a new store.
 func (h *Herd) Found(t testing.TB, name string) {

@@ -28,15 +28,22 @@ type Config struct {
 	Dir string
 	// ListenClient and ListenPeer are "IP:PORT" (or "localhost:PORT").
 	ListenClient, ListenPeer string
+	// ServerTLS says who may connect to either port; it must ask for
+	// certificates. Watch, unless nil, wraps both listeners (to end
+	// connections of whom ServerTLS would not let in any more).
+	ServerTLS *tls.Config
+	Watch     func(net.Listener) net.Listener
+	// SocketDir is a folder that only this account can enter, for the sockets
+	// between those ports and etcd; its path is short (see check).
+	SocketDir string
 	// AdvertiseClient and AdvertisePeer are the URLs under which others reach
 	// it, "https://HOST:PORT". The peer URL must not change later.
 	AdvertiseClient, AdvertisePeer string
-	// CertFile and KeyFile are used as server and as client, CAFile for both
-	// directions. They are read again at every handshake.
+	// CertFile, KeyFile and CAFile are for calling other voters. They are read
+	// again at every handshake.
 	CertFile, KeyFile, CAFile string
-	// AllowedHostname is an alternative name that the certificate of every
-	// caller must carry, on both ports; empty: any certificate of the CA is
-	// good. Not every host with a certificate may write the store.
+	// AllowedHostname is an alternative name that the certificate of a voter
+	// that is called must carry; empty: any certificate of the CA is good.
 	AllowedHostname string
 
 	// Found allows this host to start a new store when it has no data. It is
@@ -82,7 +89,7 @@ func (c *Config) check() error {
 	}
 	for what, v := range map[string]string{
 		"folder": c.Dir, "client listener": c.ListenClient, "peer listener": c.ListenPeer,
-		"certificate": c.CertFile, "key": c.KeyFile, "CA": c.CAFile,
+		"certificate": c.CertFile, "key": c.KeyFile, "CA": c.CAFile, "folder for sockets": c.SocketDir,
 	} {
 		if v == "" {
 			return fmt.Errorf("no %s given", what)
@@ -92,6 +99,12 @@ func (c *Config) check() error {
 		if p, err := url.Parse(u); err != nil || p.Scheme != "https" || p.Port() == "" {
 			return fmt.Errorf("advertised URL %q: want https://HOST:PORT", u)
 		}
+	}
+	if c.ServerTLS == nil {
+		return errors.New("no TLS configuration of its ports given")
+	}
+	if n := len(c.socket(clientSocket)); n > maxSocketPath {
+		return fmt.Errorf("path of a socket in %s: %d bytes, the system allows %d", c.SocketDir, n, maxSocketPath)
 	}
 	if c.Found && c.MayFound == nil {
 		return errors.New("founding wants MayFound, the check that there is no other store")
@@ -113,6 +126,15 @@ func setDefault[T comparable](v *T, d T) {
 	}
 }
 
+// Names of the sockets, and the longest path of one.
+const (
+	clientSocket  = "store-client.sock"
+	peerSocket    = "store-peer.sock"
+	maxSocketPath = 107
+)
+
+func (c *Config) socket(name string) string { return filepath.Join(c.SocketDir, name) }
+
 func (c *Config) dataDir() string { return filepath.Join(c.Dir, "etcd") }
 
 // hasData says whether etcd has written its log here, which is the moment from
@@ -124,13 +146,9 @@ func (c *Config) hasData() bool { return wal.Exist(filepath.Join(c.dataDir(), "m
 func (c *Config) etcd(initialCluster, state, token string) (*embed.Config, error) {
 	e := embed.NewConfig()
 	e.Name, e.Dir = c.Name, c.dataDir()
-	var err error
-	if e.ListenClientUrls, err = listenURL(c.ListenClient); err != nil {
-		return nil, err
-	}
-	if e.ListenPeerUrls, err = listenURL(c.ListenPeer); err != nil {
-		return nil, err
-	}
+	// In Host, not in Path: for its peers etcd reads nothing else.
+	e.ListenClientUrls = []url.URL{{Scheme: "unix", Host: c.socket(clientSocket)}}
+	e.ListenPeerUrls = []url.URL{{Scheme: "unix", Host: c.socket(peerSocket)}}
 	e.AdvertiseClientUrls, e.AdvertisePeerUrls = mustURLs(c.AdvertiseClient), mustURLs(c.AdvertisePeer)
 	e.InitialCluster, e.ClusterState, e.InitialClusterToken = initialCluster, state, token
 	// A learner changes no quorum, so it need not wait until all members have been
@@ -138,18 +156,9 @@ func (c *Config) etcd(initialCluster, state, token string) (*embed.Config, error
 	e.StrictReconfigCheck = false
 	e.ForceNewCluster = c.Recover && c.hasData()
 
-	for _, t := range []*struct{ cert, key, ca *string }{
-		{&e.ClientTLSInfo.CertFile, &e.ClientTLSInfo.KeyFile, &e.ClientTLSInfo.TrustedCAFile},
-		{&e.PeerTLSInfo.CertFile, &e.PeerTLSInfo.KeyFile, &e.PeerTLSInfo.TrustedCAFile},
-	} {
-		*t.cert, *t.key, *t.ca = c.CertFile, c.KeyFile, c.CAFile
-	}
-	e.ClientTLSInfo.ClientCertAuth, e.PeerTLSInfo.ClientCertAuth = true, true
-	// etcd would also compare the caller's address with its certificate, which
-	// NAT and container networks break.
-	e.ClientTLSInfo.SkipClientSANVerify, e.PeerTLSInfo.SkipClientSANVerify = true, true
+	// Only for calling others: who calls us meets the front.
+	e.PeerTLSInfo.CertFile, e.PeerTLSInfo.KeyFile, e.PeerTLSInfo.TrustedCAFile = c.CertFile, c.KeyFile, c.CAFile
 	if c.AllowedHostname != "" {
-		e.ClientTLSInfo.AllowedHostnames = []string{c.AllowedHostname}
 		e.PeerTLSInfo.AllowedHostnames = []string{c.AllowedHostname}
 	}
 
@@ -161,13 +170,6 @@ func (c *Config) etcd(initialCluster, state, token string) (*embed.Config, error
 	e.EnableGRPCGateway = false
 	e.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zapTo(c.Log))
 	return e, nil
-}
-
-func listenURL(hostport string) ([]url.URL, error) {
-	if _, _, err := net.SplitHostPort(hostport); err != nil {
-		return nil, fmt.Errorf("listen on %q: %w", hostport, err)
-	}
-	return []url.URL{{Scheme: "https", Host: hostport}}, nil
 }
 
 func mustURLs(s string) []url.URL {
@@ -192,5 +194,5 @@ func (c *Config) clientTLS() (*tls.Config, error) {
 	if !roots.AppendCertsFromPEM(ca) {
 		return nil, fmt.Errorf("load the CA: %s holds no certificate", c.CAFile)
 	}
-	return &tls.Config{Certificates: []tls.Certificate{cert}, RootCAs: roots, MinVersion: tls.VersionTLS12}, nil
+	return &tls.Config{Certificates: []tls.Certificate{cert}, RootCAs: roots, MinVersion: tls.VersionTLS13}, nil
 }

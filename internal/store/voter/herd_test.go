@@ -238,7 +238,7 @@ func TestC6_EmptyDiskCannotFormAQuorum(t *testing.T) {
 // TestC6_NeverFoundsTwice: an order to found does not outlive the first store.
 func TestC6_NeverFoundsTwice(t *testing.T) {
 	h := storetest.NewHerd(t, "one")
-	cfg := h.Config("one")
+	cfg := h.Config(t, "one")
 	start := func(cfg voter.Config) error {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		defer cancel()
@@ -287,7 +287,7 @@ func TestNameClash(t *testing.T) {
 	t.Parallel()
 	h := storetest.NewHerd(t, "one", "other")
 	h.Found(t, "one")
-	cfg := h.Config("other")
+	cfg := h.Config(t, "other")
 	cfg.Name, cfg.Join = "one", []string{h.Hosts["one"].Client}
 	if _, err := voter.Start(t.Context(), cfg); !errors.Is(err, store.ErrExists) {
 		t.Fatalf("got %v", err)

@@ -34,6 +34,7 @@ var smallSegments = sync.OnceFunc(func() { wal.SegmentSizeBytes = walSegment })
 type Voter struct {
 	cfg    Config
 	etcd   *embed.Etcd
+	fronts fronts
 	cancel context.CancelFunc // of the promotion
 	wg     sync.WaitGroup
 
@@ -72,11 +73,16 @@ func Start(ctx context.Context, cfg Config) (*Voter, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start the store's voter %s: %w", cfg.Name, err)
 	}
-	server, err := embed.StartEtcd(ecfg)
+	fronts, err := cfg.openFronts()
 	if err != nil {
 		return nil, fmt.Errorf("start the store's voter %s: %w", cfg.Name, err)
 	}
-	v := &Voter{cfg: cfg, etcd: server, done: make(chan struct{})}
+	server, err := embed.StartEtcd(ecfg)
+	if err != nil {
+		fronts.close()
+		return nil, fmt.Errorf("start the store's voter %s: %w", cfg.Name, err)
+	}
+	v := &Voter{cfg: cfg, etcd: server, fronts: fronts, done: make(chan struct{})}
 	bg, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	v.cancel = cancel
 	// Not only when it is ready: etcd's word to the others that it is there may
@@ -252,6 +258,7 @@ func (v *Voter) finish(err error) {
 
 // shut stops etcd and says whether it ended in time.
 func (v *Voter) shut() bool {
+	defer v.fronts.close()
 	closed := make(chan struct{})
 	go func() {
 		defer close(closed)
