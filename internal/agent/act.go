@@ -33,8 +33,7 @@ func (a *Agent) act(ctx context.Context, v *decide.View, act decide.Action) erro
 		return fmt.Errorf("%s: this host has no database", act.Verb)
 	}
 	if op, long := a.long(v, act); long {
-		a.begin(ctx, act, op)
-		return nil
+		return a.begin(ctx, act, op)
 	}
 	if err := a.small(qctx, v, act); err != nil {
 		a.observe(ctx)

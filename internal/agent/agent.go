@@ -95,7 +95,7 @@ type Agent struct {
 	seen         observed
 	mem          memory
 	steps        uint64 // small actions done, to drop observations that they overtook
-	busy         string
+	holder       *turn  // nil: nothing operates on the data directory
 	mayRenew     bool
 	beat         cluster.Beat
 	beatAt       time.Time

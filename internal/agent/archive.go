@@ -168,10 +168,14 @@ func (a *Agent) backfill(ctx context.Context, t *cluster.Term) (missing string, 
 	if !ok {
 		return "", nil
 	}
-	last := parent.Timeline.Segment(b.ForkLSN, segSize)
+	size, err := a.segmentSize()
+	if err != nil {
+		return "what is in pg_wal", err
+	}
+	last := parent.Timeline.Segment(b.ForkLSN, uint64(size))
 	names, err := a.segments(parent.Timeline)
 	if err != nil {
-		return "", nil
+		return "what is in pg_wal", err
 	}
 	for _, path := range names {
 		if filepath.Base(path) >= last {

@@ -2,12 +2,17 @@ package agent
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
+	"fmt"
+	"hash/crc32"
 	"os"
 	"path/filepath"
 	"slices"
 	"testing"
 	"time"
+
+	"manada/internal/cluster"
 )
 
 // flakyRepo refuses the first pushes.
@@ -34,11 +39,20 @@ func (r *flakyRepo) Get(context.Context, string, string) error { return os.ErrNo
 // A repository that cannot be reached right after a takeover must not leave a
 // hole in the archive (T11).
 func TestT11_BackfillIsTriedUntilItSucceeds(t *testing.T) {
-	a := newTestAgent(t)
+	for _, size := range []uint32{16 << 20, 64 << 20} {
+		t.Run(fmt.Sprint(size>>20, " MB"), func(t *testing.T) { backfilled(t, size) })
+	}
+}
+
+func backfilled(t *testing.T, size uint32) {
+	a := withDisk(t, newTestAgent(t))
 	repo := &flakyRepo{refuse: 2, done: make(chan struct{})}
 	a.repo = repo
 	a.cfg.Spec.SuspectAfter = time.Millisecond
-	a.wal = t.TempDir()
+	writeControl(t, a, size)
+	if err := os.Mkdir(a.wal, 0o700); err != nil {
+		t.Fatal(err)
+	}
 	// Whole segments below the fork; the one that holds it; one of the new timeline.
 	for _, n := range []string{"000000010000000000000001", "000000010000000000000002", "000000010000000000000003", "000000020000000000000003"} {
 		if err := os.WriteFile(filepath.Join(a.wal, n), nil, 0o600); err != nil {
@@ -46,7 +60,7 @@ func TestT11_BackfillIsTriedUntilItSucceeds(t *testing.T) {
 		}
 	}
 	term := twoEpochs()
-	term.History[1].ForkLSN = 0x3001000
+	term.History[1].ForkLSN = cluster.LSN(3*size) + 0x1000
 	a.rec.snap.Term = term
 	a.mem.leads = 2
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
@@ -67,4 +81,19 @@ func TestT11_BackfillIsTriedUntilItSucceeds(t *testing.T) {
 
 func (r *flakyRepo) Restore(context.Context, string, string, func(done, total int64)) error {
 	return errors.New("not asked for")
+}
+
+// writeControl makes the part of pg_control that tells the segments' size.
+func writeControl(t *testing.T, a *Agent, segment uint32) {
+	t.Helper()
+	b, le := make([]byte, 8192), binary.LittleEndian
+	le.PutUint64(b, 1)
+	le.PutUint32(b[8:], 1300)
+	le.PutUint32(b[224:], 8192)
+	le.PutUint32(b[228:], segment)
+	le.PutUint32(b[288:], crc32.Checksum(b[:288], crc32.MakeTable(crc32.Castagnoli)))
+	dir := filepath.Join(filepath.Dir(a.wal), "global")
+	if err := errors.Join(os.MkdirAll(dir, 0o700), os.WriteFile(filepath.Join(dir, "pg_control"), b, 0o600)); err != nil {
+		t.Fatal(err)
+	}
 }

@@ -39,7 +39,7 @@ func (a *Agent) running() (cluster.PostgresState, bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	s := a.seen.state
-	return s, (s == cluster.PostgresStandby || s == cluster.PostgresPrimary) && a.busy == ""
+	return s, (s == cluster.PostgresStandby || s == cluster.PostgresPrimary) && a.busy() == ""
 }
 
 // enforce reads back the settings on which the protocol stands.

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"manada/internal/cluster"
@@ -120,11 +121,14 @@ func (a *Agent) leaveWord() {
 	a.leaving.Store(true)
 	ctx, cancel := context.WithTimeout(context.Background(), a.cfg.StopTimeout) // detached: leave is bounded without the stop
 	defer cancel()
-	a.setBusy("the stop of PostgreSQL")
+	t := a.awaitTurn(ctx, "the stop of PostgreSQL")
+	if t == nil {
+		return // stopForGood says so
+	}
 	a.endForeignSenders(ctx)
 	err := a.db.Stop(ctx, guardian.Fast, a.cfg.StopTimeout)
 	a.observe(ctx)
-	a.setBusy("")
+	t.giveBack()
 	a.poke()
 	if err != nil {
 		return // stopForGood says so
@@ -169,14 +173,14 @@ func (a *Agent) stopForGood(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, a.cfg.StopTimeout+10*time.Second)
 	defer cancel()
 	a.ending.Store(true)
-	a.until(ctx, a.idle) // a start may be under way
+	t := a.awaitTurn(ctx, "the stop of PostgreSQL")
+	if t == nil {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		return fmt.Errorf("stop PostgreSQL on %s: %s is still under way", a.cfg.Node, a.busy())
+	}
+	defer t.giveBack()
 	a.observe(ctx)
 	a.endForeignSenders(ctx)
 	return a.db.Stop(ctx, guardian.Fast, a.cfg.StopTimeout)
-}
-
-func (a *Agent) idle() bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.busy == ""
 }

@@ -15,7 +15,7 @@ func (a *Agent) localView(now time.Time, t *cluster.Term) decide.Local {
 		Instance: o.instance, Empty: o.empty, Poisoned: o.poisoned,
 		Founder: a.cfg.Founder, SystemID: o.systemID, HighEpoch: a.high.Marks().Epoch,
 		AgentFor: now.Sub(a.started),
-		Postgres: o.state, Busy: a.busy, TreeEmpty: o.treeEmpty, CleanStop: o.cleanStop,
+		Postgres: o.state, Busy: a.busy(), TreeEmpty: o.treeEmpty, CleanStop: o.cleanStop,
 		Former: o.former, Leads: m.leads, Fork: m.fork, Timeline: o.timeline,
 		Promised: o.promised, Withdrawals: m.withdrawals, WithdrawnAgo: now.Sub(m.withdrawnAt),
 		HandoverTo: m.handoverTo, Upstream: o.upstream, Receiver: o.receiver,

@@ -161,7 +161,7 @@ func (a *Agent) upstream(ctx context.Context, node, name string, epoch uint64) (
 // is told an address and looks up nothing.
 func (a *Agent) readdress(ctx context.Context) {
 	a.mu.Lock()
-	t, name, ok := a.rec.snap.Term, a.seen.upstream, a.busy == ""
+	t, name, ok := a.rec.snap.Term, a.seen.upstream, a.busy() == ""
 	a.mu.Unlock()
 	if !ok || t == nil || t.Leader == a.cfg.Node || name == "" {
 		return

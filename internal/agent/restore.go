@@ -237,16 +237,21 @@ func (a *Agent) forgetRestore() {
 		return
 	}
 	a.mu.Lock()
-	t, m, busy := a.rec.snap.Term, a.seen.restore, a.busy
+	t, m := a.rec.snap.Term, a.seen.restore
 	alone := a.cfg.Spec.Durability == cluster.Async || a.cfg.Spec.WantK == 0
 	a.mu.Unlock()
-	if busy != "" || t == nil || t.Restore != nil || !t.Open || m.ID != "" && !m.Done {
+	if t == nil || t.Restore != nil || !t.Open || m.ID != "" && !m.Done {
 		return
 	}
 	kept := a.db.HasKept()
 	if kept && t.K == 0 && !alone || !kept && m.ID == "" {
 		return
 	}
+	mine := a.takeTurn("removing what the restore has left")
+	if mine == nil {
+		return // it is tried again
+	}
+	defer mine.giveBack()
 	if err := a.db.ForgetRestore(); err != nil {
 		a.log.Warn("cannot remove what a restore has left", "error", err.Error())
 	}

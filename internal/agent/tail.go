@@ -6,14 +6,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"manada/internal/cluster"
 	"manada/internal/durable"
+	"manada/internal/postgres"
 )
-
-// segSize is that of the WAL segments of a herd (initdb's default).
-const segSize = 16 << 20
 
 // archiveEnd puts what is not in the archive yet of this stopped leader's WAL
 // there, also the last, partial segment.
@@ -28,9 +27,30 @@ func (a *Agent) archiveEnd(ctx context.Context) error {
 	return err
 }
 
-// segments are the WAL segments of a timeline in pg_wal, in order.
+// segmentSize is that of this cluster's WAL segments, in bytes: whoever ran initdb
+// chose it.
+func (a *Agent) segmentSize() (cluster.LSN, error) {
+	c, err := postgres.ReadControl(filepath.Dir(a.wal))
+	if err == nil && c.SegmentSize == 0 {
+		err = errors.New("pg_control gives no segment size")
+	}
+	return cluster.LSN(c.SegmentSize), err
+}
+
+// segments are the WAL segments of a timeline in pg_wal, in order. One that cannot
+// be read is an error, not an empty one.
 func (a *Agent) segments(tl cluster.Timeline) ([]string, error) {
-	return filepath.Glob(filepath.Join(a.wal, fmt.Sprintf("%08X????????????????", uint32(tl)))) // sorted
+	files, err := os.ReadDir(a.wal) // sorted
+	if err != nil {
+		return nil, fmt.Errorf("list WAL segments: %w", err)
+	}
+	var out []string
+	for _, f := range files {
+		if len(f.Name()) == 24 && strings.HasPrefix(f.Name(), fmt.Sprintf("%08X", uint32(tl))) {
+			out = append(out, filepath.Join(a.wal, f.Name()))
+		}
+	}
+	return out, nil
 }
 
 // fetchWait is how long replay of what was fetched may stand still.
@@ -46,9 +66,13 @@ func (a *Agent) fetchWAL(ctx context.Context, end cluster.LSN) error {
 	a.mu.Lock()
 	from := a.mem.position
 	a.mu.Unlock()
+	size, err := a.segmentSize()
+	if err != nil {
+		return fmt.Errorf("fetch WAL out of the archive: %w", err)
+	}
 	a.unread()
-	for at := from.lsn - from.lsn%segSize; at < end; at += segSize {
-		if err := a.fetchSegment(ctx, from.timeline.Segment(at, segSize)); err != nil {
+	for at := from.lsn - from.lsn%size; at < end; at += size {
+		if err := a.fetchSegment(ctx, from.timeline.Segment(at, uint64(size))); err != nil {
 			return fmt.Errorf("fetch WAL out of the archive: %w", err)
 		}
 	}
@@ -60,7 +84,7 @@ func (a *Agent) fetchWAL(ctx context.Context, end cluster.LSN) error {
 func (a *Agent) fetchSegment(ctx context.Context, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	part := filepath.Join(a.wal, "manada.fetch")
+	part := filepath.Join(a.wal, "manada.fetch"+durable.TempMark)
 	defer os.Remove(part)
 	if err := a.repo.Get(ctx, name, part); err != nil {
 		return fmt.Errorf("%s: %w", name, err)

@@ -81,6 +81,9 @@ func (a *Agent) storeView(now time.Time) decide.Store {
 // store answers".
 func (a *Agent) storeStale() time.Duration { return max(2*time.Second, 2*a.cfg.Spec.SuspectAfter) }
 
+// optionTried marks a switchover that was attempted.
+const optionTried = "tried"
+
 func decidable(kind string) bool {
 	switch kind {
 	case store.RequestSwitchover, store.RequestFailover, store.RequestReinit, store.RequestRestore, store.RequestUndoRestore:
@@ -99,7 +102,7 @@ func (a *Agent) requestView(now time.Time, q store.Request) *decide.Request {
 		ID: q.ID, Kind: q.Kind, To: q.To, By: q.By, Restore: order, Epoch: epoch, Order: q.Options["order"],
 		AcceptDataLoss: q.Options["accept_data_loss"] == "true",
 		OldPrimaryOff:  q.Options["old_primary_is_off"] == "true",
-		Tried:          q.Options["tried"] == "true",
+		Tried:          q.Options[optionTried] == "true",
 		Age:            age,
 	}
 }

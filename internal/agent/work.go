@@ -11,7 +11,6 @@ import (
 	"manada/internal/guardian"
 	"manada/internal/health"
 	"manada/internal/postgres"
-	"manada/internal/store"
 )
 
 // long returns the operation behind an action that takes its time, and whether
@@ -49,26 +48,40 @@ func (a *Agent) long(v *decide.View, act decide.Action) (func(context.Context) e
 	return nil, false
 }
 
-// begin runs a long operation beside the loop; one at a time.
-func (a *Agent) begin(ctx context.Context, act decide.Action, op func(context.Context) error) {
-	a.setBusy(inWords(act))
+// begin runs a long operation beside the loop; one at a time, and none once
+// PostgreSQL is being stopped for good.
+func (a *Agent) begin(ctx context.Context, act decide.Action, op func(context.Context) error) error {
+	t := a.takeTurn(inWords(act))
+	if t == nil {
+		return fmt.Errorf("%s on %s: another operation has not ended", act.Verb, a.cfg.Node)
+	}
+	if a.ending.Load() { // decided before that was known
+		t.giveBack()
+		return fmt.Errorf("%s on %s: this host is being stopped", act.Verb, a.cfg.Node)
+	}
 	go func() {
-		began := time.Now()
-		err := op(ctx)
-		a.observe(ctx)
-		a.setBusy("")
-		took := time.Since(began).Milliseconds()
-		a.noteRestoring(err)
-		if err != nil && ctx.Err() == nil {
-			a.log.Error("operation failed", "action", act.String(), "took_ms", took, "error", err.Error())
-			a.failed(act, err)
-			a.pauseAfterFailure(ctx)
-		} else {
-			a.failed(act, nil)
-			a.log.Info("operation done", "action", act.String(), "took_ms", took)
-		}
+		a.operate(ctx, t, act, op)
+		t.giveBack()
 		a.poke()
 	}()
+	return nil
+}
+
+func (a *Agent) operate(ctx context.Context, t *turn, act decide.Action, op func(context.Context) error) {
+	began := time.Now()
+	err := op(ctx)
+	a.observe(ctx)
+	took := time.Since(began).Milliseconds()
+	a.noteRestoring(err)
+	if err == nil || ctx.Err() != nil {
+		a.failed(act, nil)
+		a.log.Info("operation done", "action", act.String(), "took_ms", took)
+		return
+	}
+	a.log.Error("operation failed", "action", act.String(), "took_ms", took, "error", err.Error())
+	a.failed(act, err)
+	t.say("a pause after a failed operation")
+	a.pauseAfterFailure(ctx)
 }
 
 // failed remembers for `status` how the newest long operation ended.
@@ -95,18 +108,10 @@ func brief(err error) string {
 // pauseAfterFailure keeps an operation that fails at once from being repeated
 // in a tight loop.
 func (a *Agent) pauseAfterFailure(ctx context.Context) {
-	a.setBusy("a pause after a failed operation")
-	defer a.setBusy("")
 	select {
 	case <-ctx.Done():
 	case <-time.After(a.cfg.Spec.SuspectAfter):
 	}
-}
-
-func (a *Agent) setBusy(what string) {
-	a.mu.Lock()
-	a.busy = what
-	a.mu.Unlock()
 }
 
 // startWait is how long a start is waited for.
@@ -156,7 +161,8 @@ func (a *Agent) endForeignSenders(ctx context.Context) {
 
 // handOver stops this primary for a switchover.
 func (a *Agent) handOver(ctx context.Context, act decide.Action) error {
-	if err := a.markTried(ctx, act.Request); err != nil {
+	// It is attempted once: one that is marked already, or gone, is not begun.
+	if err := a.store.MarkRequest(ctx, act.Request, optionTried); err != nil {
 		return fmt.Errorf("mark the request as tried: %w", err)
 	}
 	if err := a.db.Checkpoint(ctx); err != nil {
@@ -164,31 +170,6 @@ func (a *Agent) handOver(ctx context.Context, act decide.Action) error {
 	}
 	a.remembered(func(m *memory) { m.handoverTo = act.To; m.promisedAt = time.Now() })
 	return a.stop(ctx, "fast")
-}
-
-// markTried files the request again with the mark, so that it is attempted once.
-func (a *Agent) markTried(ctx context.Context, id string) error {
-	a.mu.Lock()
-	var req *store.Request
-	for _, r := range a.rec.snap.Requests {
-		if r.ID == id {
-			c := r
-			req = &c
-		}
-	}
-	a.mu.Unlock()
-	if req == nil {
-		return nil
-	}
-	opts := map[string]string{"tried": "true"}
-	for k, v := range req.Options {
-		opts[k] = v
-	}
-	req.Options = opts
-	if err := a.store.DeleteRequest(ctx, id); err != nil {
-		return err
-	}
-	return a.store.CreateRequest(ctx, *req)
 }
 
 func (a *Agent) promote(ctx context.Context, act decide.Action) error {
@@ -236,8 +217,12 @@ func (a *Agent) clone(ctx context.Context, act decide.Action) error {
 	return nil
 }
 
-// progress puts how far a copy is into the beat, for status.
+// progress puts how far the copy of the operation under way is into the beat, for
+// status.
 func (a *Agent) progress(what string) postgres.Progress {
+	a.mu.Lock()
+	t := a.holder
+	a.mu.Unlock()
 	var last time.Time
 	return func(done, total int64) {
 		if time.Since(last) < 500*time.Millisecond {
@@ -248,6 +233,6 @@ func (a *Agent) progress(what string) postgres.Progress {
 		if total > 0 {
 			text = fmt.Sprintf("%s %d%%", what, min(100, done*100/total))
 		}
-		a.setBusy(text)
+		t.say(text)
 	}
 }

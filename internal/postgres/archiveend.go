@@ -14,6 +14,15 @@ import (
 // primary is a new epoch and timeline. So whoever reads the archive finds every
 // acknowledged commit, and no other content ever wants that name.
 func (i *Instance) ArchiveEnd(ctx context.Context, push func(ctx context.Context, path string) error) (WALTail, error) {
+	var w WALTail
+	err := i.alone("archiving of the last WAL", func() (err error) {
+		w, err = i.archiveTail(ctx, push)
+		return err
+	})
+	return w, err
+}
+
+func (i *Instance) archiveTail(ctx context.Context, push func(ctx context.Context, path string) error) (WALTail, error) {
 	w, n, err := i.archiveEnd(ctx, push)
 	if err != nil {
 		return WALTail{}, fmt.Errorf("archive the last WAL: %w", err)

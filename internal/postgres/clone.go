@@ -19,7 +19,7 @@ import (
 // for both (or PGDATA is a mount point), which the log says. The poison mark is
 // set first and cleared last; interrupted, the next run starts over.
 func (i *Instance) Clone(ctx context.Context, s Source, progress Progress) error {
-	if err := i.clone(ctx, s, progress); err != nil {
+	if err := i.alone("clone", func() error { return i.clone(ctx, s, progress) }); err != nil {
 		return fmt.Errorf("clone from %s: %w", s.Node, err)
 	}
 	return nil

@@ -167,6 +167,51 @@ func TestC1_DivergedNodeIsSaidToBe(t *testing.T) {
 	}
 }
 
+// A receiver that is born after the cut, of a startup process that still believes
+// the old primary_conninfo, cannot log in: the credential is gone, of every epoch.
+func TestC4_CutUpstreamTakesTheLogin(t *testing.T) {
+	a := leader(t, "a")
+	b := standby(t, a, "b", 1, 1)
+	ctx := deadline(t, 60*time.Second)
+	believed := b.sql("show primary_conninfo")
+	logIn := func() error {
+		cmd := exec.CommandContext(ctx, filepath.Join(b.cfg.BinDir, "pg_receivewal"), "-w", "-d", believed, "--slot=born_late", "--create-slot", "--if-not-exists")
+		out, err := cmd.CombinedOutput()
+		t.Logf("%v: %s", err, out)
+		return err
+	}
+	must(t, logIn())
+	other := b.run("replication.e0.pgpass")
+	must(t, os.WriteFile(other, []byte("x"), 0o600))
+	must(t, b.CutUpstream(ctx))
+	if logIn() == nil {
+		t.Error("a receiver with the old connection string logged in")
+	}
+	if _, err := os.Stat(other); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the credential of another epoch is still there: %v", err)
+	}
+}
+
+// Two operations never run at once on a directory, whoever calls.
+func TestOneOperationAtATime(t *testing.T) {
+	a := leader(t, "a")
+	b := standby(t, a, "b", 1, 1)
+	ctx := deadline(t, 60*time.Second)
+	must(t, b.Stop(ctx, guardian.Fast, 5*time.Second))
+	var stop, start, again error
+	err := b.Clone(ctx, a.source(1), func(_, _ int64) {
+		stop, start, again = b.Stop(ctx, guardian.Immediate, 0), b.StartStandby(ctx), b.Clone(ctx, a.source(1), nil)
+	})
+	must(t, err)
+	for _, err := range []error{stop, start, again} {
+		if !errors.Is(err, ErrBusy) || !strings.Contains(err.Error(), "clone") {
+			t.Errorf("beside a clone: %v", err)
+		}
+	}
+	b.follow(a, 1)
+	must(t, b.StartStandby(ctx))
+}
+
 func TestH3_InterruptedRemakeStaysPoisoned(t *testing.T) {
 	a := leader(t, "a")
 	b := standby(t, a, "b", 1, 1)

@@ -24,6 +24,10 @@ import (
 // directory that is neither empty nor ours. Whether the herd may be founded at
 // all is the store's to say.
 func (i *Instance) Found(ctx context.Context) error {
+	return i.alone("initdb", func() error { return i.found(ctx) })
+}
+
+func (i *Instance) found(ctx context.Context) error {
 	if p, err := i.Poison(); err != nil || p != nil {
 		return errors.Join(err, fmt.Errorf("found database cluster: %w", ErrPoisoned))
 	}

@@ -11,9 +11,11 @@ import (
 )
 
 // Instance is one PostgreSQL instance on this host. Its methods are safe for
-// concurrent use, but operations that change the instance (Found, Start*, Stop,
-// Promote, Rewind, Clone) are meant for one caller at a time.
+// concurrent use. Operations that change the instance (Found, Start*, Stop,
+// Promote, Rewind, Clone, ArchiveEnd, the steps of a restore) run one at a time:
+// one that is called while another runs does nothing and returns ErrBusy.
 type Instance struct {
+	exclusive
 	cfg       Config
 	sup       Supervisor
 	log       *slog.Logger

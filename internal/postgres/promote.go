@@ -18,7 +18,11 @@ import (
 // ctx ends, or PostgreSQL does. Called again after an interruption it goes on;
 // on a primary of that timeline it only tells the fork.
 func (i *Instance) Promote(ctx context.Context, epoch uint64, timeline cluster.Timeline) (cluster.LSN, error) {
-	fork, err := i.promote(ctx, epoch, timeline)
+	var fork cluster.LSN
+	err := i.alone("promotion", func() (err error) {
+		fork, err = i.promote(ctx, epoch, timeline)
+		return err
+	})
 	if err != nil {
 		return 0, fmt.Errorf("promote to timeline %d: %w", timeline, err)
 	}

@@ -82,22 +82,24 @@ func (i *Instance) recovering() (*RestoreMark, error) {
 
 // ArchiveTail is ArchiveEnd for an order of a restore, which remembers the end.
 func (i *Instance) ArchiveTail(ctx context.Context, o cluster.Restore, push func(ctx context.Context, path string) error) error {
-	w, err := i.ArchiveEnd(ctx, push)
-	if err != nil {
-		return err
-	}
-	old, err := i.readMarks()
-	if err != nil {
-		return err
-	}
-	return i.writeRestoreMark(&RestoreMark{Order: o, Tail: w.Complete, TailTimeline: w.Timeline, Old: old})
+	return i.alone("archiving of the last WAL", func() error {
+		w, err := i.archiveTail(ctx, push)
+		if err != nil {
+			return err
+		}
+		old, err := i.readMarks()
+		if err != nil {
+			return err
+		}
+		return i.writeRestoreMark(&RestoreMark{Order: o, Tail: w.Complete, TailTimeline: w.Timeline, Old: old})
+	})
 }
 
 // BeginRestore makes way for the backup: the poison mark first, then the old
 // data is moved aside when the order wants it kept. What stands there otherwise
 // is used by the restore, which replaces only what differs.
 func (i *Instance) BeginRestore(ctx context.Context, id string) error {
-	if err := i.beginRestore(ctx, id); err != nil {
+	if err := i.alone("beginning of the restore", func() error { return i.beginRestore(ctx, id) }); err != nil {
 		return fmt.Errorf("make way for the restore: %w", err)
 	}
 	return nil
@@ -135,7 +137,7 @@ func (i *Instance) beginRestore(ctx context.Context, id string) error {
 // clears the poison mark. PostgreSQL recovers to the order's target when it is
 // started next.
 func (i *Instance) FinishRestore(ctx context.Context, id string) error {
-	if err := i.finishRestore(ctx, id); err != nil {
+	if err := i.alone("end of the restore", func() error { return i.finishRestore(ctx, id) }); err != nil {
 		return fmt.Errorf("finish the restored directory: %w", err)
 	}
 	return nil
@@ -174,11 +176,14 @@ func (i *Instance) finishRestore(ctx context.Context, id string) error {
 // RecoverToEnd drops the order's target, with PostgreSQL stopped: it lies after
 // everything there is.
 func (i *Instance) RecoverToEnd(id string) error {
-	m, err := i.markOf(id)
-	if err == nil {
-		m.ToEnd = true
-		err = i.writeRestoreMark(m)
-	}
+	err := i.alone("change of the recovery's target", func() error {
+		m, err := i.markOf(id)
+		if err == nil {
+			m.ToEnd = true
+			err = i.writeRestoreMark(m)
+		}
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("recover to the end: %w", err)
 	}
@@ -189,7 +194,7 @@ func (i *Instance) RecoverToEnd(id string) error {
 // when it was not touched, what was kept is renamed back, and otherwise the
 // directory stays half made and is cloned.
 func (i *Instance) UndoRestore(ctx context.Context) error {
-	if err := i.undoRestore(ctx); err != nil {
+	if err := i.alone("undoing of the restore", func() error { return i.undoRestore(ctx) }); err != nil {
 		return fmt.Errorf("undo the restore: %w", err)
 	}
 	return nil
@@ -255,6 +260,10 @@ func (i *Instance) dropKept() error {
 // ForgetRestore ends a restore that has succeeded: the mark goes, and what was
 // kept of the old data. It is nothing to do while the recovery is not over.
 func (i *Instance) ForgetRestore() error {
+	return i.alone("removal of what a restore has left", i.forgetRestore)
+}
+
+func (i *Instance) forgetRestore() error {
 	m, err := i.RestoreMark()
 	if err != nil || m != nil && !i.restoreDone(m) {
 		return err

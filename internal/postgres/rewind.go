@@ -31,7 +31,7 @@ type tailNote struct {
 // looked at before and after (trap T10). Interrupted at any point the mark
 // stays; once the directory was altered only Clone can finish (ErrNeedClone).
 func (i *Instance) Rewind(ctx context.Context, s Source, t *cluster.Term, progress Progress) error {
-	if err := i.rewind(ctx, s, t, progress); err != nil {
+	if err := i.alone("rewind", func() error { return i.rewind(ctx, s, t, progress) }); err != nil {
 		return fmt.Errorf("rewind from %s: %w", s.Node, err)
 	}
 	return nil

@@ -23,7 +23,7 @@ import (
 // ends before, an error is returned and PostgreSQL goes on starting. It is
 // nothing to do when PostgreSQL runs.
 func (i *Instance) StartStandby(ctx context.Context) error {
-	return i.start(ctx, func() error {
+	return i.start(ctx, "start as a standby", func() error {
 		if err := i.dropTrailingFillers(); err != nil {
 			return err
 		}
@@ -46,7 +46,7 @@ func (i *Instance) StartFounding(ctx context.Context) error {
 	if m.FormerPrimary && (m.LedEpoch > 1 || m.Served) {
 		return errors.New("start postgres: this directory has led already; it comes back as a standby")
 	}
-	return i.start(ctx, func() error {
+	return i.start(ctx, "founding start", func() error {
 		if err := durable.Remove(filepath.Join(i.cfg.DataDir, "standby.signal")); err != nil {
 			return err
 		}
@@ -54,7 +54,11 @@ func (i *Instance) StartFounding(ctx context.Context) error {
 	})
 }
 
-func (i *Instance) start(ctx context.Context, role func() error) error {
+func (i *Instance) start(ctx context.Context, what string, role func() error) error {
+	return i.alone(what, func() error { return i.startAs(ctx, role) })
+}
+
+func (i *Instance) startAs(ctx context.Context, role func() error) error {
 	st, err := i.sup.Status(ctx)
 	if err != nil {
 		return fmt.Errorf("start postgres: %w", err)
@@ -98,6 +102,9 @@ func (i *Instance) prepare() error {
 	}
 	i.main.close()
 	i.probe.reset()
+	if err := i.sweep(); err != nil {
+		return err
+	}
 	if err := os.MkdirAll(filepath.Dir(i.cfg.LogFile), 0o700); err != nil {
 		return fmt.Errorf("make log directory: %w", err)
 	}
@@ -127,6 +134,23 @@ func (i *Instance) prepare() error {
 		return err
 	}
 	i.removeStaleSocket()
+	return nil
+}
+
+// sweep removes files that a crash has left unfinished where we write in PGDATA.
+// PostgreSQL does not run, so nobody writes there.
+func (i *Instance) sweep() error {
+	for _, dir := range []string{i.cfg.DataDir, filepath.Join(i.cfg.DataDir, "pg_wal")} {
+		left, err := filepath.Glob(filepath.Join(dir, "*"+durable.TempMark))
+		if err != nil {
+			return err
+		}
+		for _, f := range left {
+			if err := durable.Remove(f); err != nil {
+				return err
+			}
+		}
+	}
 	return nil
 }
 
@@ -263,6 +287,10 @@ var graveLine = regexp.MustCompile(`(FATAL|PANIC|ERROR|DETAIL|HINT|LOG:  could n
 // Commits that wait for a standby are never released as successes by it,
 // except that a fast stop tells their clients with a warning (trap T7).
 func (i *Instance) Stop(ctx context.Context, mode guardian.StopMode, limit time.Duration) error {
+	return i.alone("stop", func() error { return i.stop(ctx, mode, limit) })
+}
+
+func (i *Instance) stop(ctx context.Context, mode guardian.StopMode, limit time.Duration) error {
 	begun := time.Now()
 	i.main.close()
 	type step struct {

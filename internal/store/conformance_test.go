@@ -312,12 +312,22 @@ func testRequests(t *testing.T, o open) {
 	if len(got) != 2 || cmp.Diff(want, got[0]) != "" || got[1].ID != "r0" {
 		t.Fatalf("requests %+v", got)
 	}
+	if err := s.MarkRequest(ctx, "r1", "tried"); err != nil {
+		t.Fatal(err)
+	}
+	wantErr(t, s.MarkRequest(ctx, "r1", "tried"), store.ErrConflict)
+	wantErr(t, s.MarkRequest(ctx, "none", "tried"), store.ErrNotFound)
+	want.Options["tried"] = "true"
+	if got = must[store.Snapshot](t)(s.Read(ctx)).Requests; cmp.Diff(want, got[0]) != "" {
+		t.Fatalf("marked %+v", got)
+	}
 	res := store.Result{Code: 0, Text: "done", Node: "slave", At: at}
 	if err := s.FinishRequest(ctx, "r1", res); err != nil {
 		t.Fatal(err)
 	}
 	wantErr(t, s.FinishRequest(ctx, "r1", store.Result{Code: 1}), store.ErrConflict)
 	wantErr(t, s.FinishRequest(ctx, "none", res), store.ErrNotFound)
+	wantErr(t, s.MarkRequest(ctx, "r1", "late"), store.ErrConflict)
 	got = must[store.Snapshot](t)(s.Read(ctx)).Requests
 	if d := cmp.Diff(&res, got[0].Result); d != "" {
 		t.Fatal(d)

@@ -49,7 +49,30 @@ func staleRequests(rs []Request) []string {
 
 // FinishRequest implements Store.
 func (h *herd) FinishRequest(ctx context.Context, id string, result Result) error {
-	what := "finish request " + id
+	result.At = result.At.UTC()
+	return h.changeRequest(ctx, "finish request "+id, id, func(r *Request) error {
+		r.Result = &result
+		return nil
+	})
+}
+
+// MarkRequest implements Store.
+func (h *herd) MarkRequest(ctx context.Context, id, option string) error {
+	return h.changeRequest(ctx, "mark request "+id, id, func(r *Request) error {
+		if r.Options[option] == "true" {
+			return fmt.Errorf("it is marked %s already: %w", option, ErrConflict)
+		}
+		if r.Options == nil {
+			r.Options = map[string]string{}
+		}
+		r.Options[option] = "true"
+		return nil
+	})
+}
+
+// changeRequest changes one that has no result, unless somebody else does
+// meanwhile: it is there all the time, before and after.
+func (h *herd) changeRequest(ctx context.Context, what, id string, change func(*Request) error) error {
 	key := h.key("request", id)
 	res, err := h.kv.do(ctx, txn{name: "read", then: []op{get(key)}})
 	if err != nil {
@@ -66,8 +89,9 @@ func (h *herd) FinishRequest(ctx context.Context, id string, result Result) erro
 	if r.Result != nil {
 		return fmt.Errorf("%s: it has a result already: %w", what, ErrConflict)
 	}
-	result.At = result.At.UTC()
-	r.Result = &result
+	if err := change(r); err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
 	value, err := json.Marshal(r)
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)

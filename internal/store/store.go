@@ -74,6 +74,10 @@ type Store interface {
 	// FinishRequest adds the result; the first result stays (ErrConflict).
 	// ErrNotFound when there is no such request.
 	FinishRequest(ctx context.Context, id string, res Result) error
+	// MarkRequest sets an option of it to "true". ErrConflict when it has the
+	// mark, has a result, or is changed meanwhile; ErrNotFound when there is no
+	// such request.
+	MarkRequest(ctx context.Context, id, option string) error
 	// DeleteRequest removes it; none is no error.
 	DeleteRequest(ctx context.Context, id string) error
 
