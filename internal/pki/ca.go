@@ -95,7 +95,8 @@ func (ca *CA) Successor(now time.Time) (*CA, error) {
 	if tmpl.NotAfter.After(ca.Cert.NotAfter) {
 		tmpl.NotAfter = ca.Cert.NotAfter
 	}
-	tmpl.SubjectKeyId = next.Cert.SubjectKeyId
+	// The names are the same, so only the keys tell the two apart.
+	tmpl.SubjectKeyId, tmpl.AuthorityKeyId = next.Cert.SubjectKeyId, ca.Cert.SubjectKeyId
 	voucher, err := makeAuthority(tmpl, ca.Cert, next.key, ca.key)
 	if err != nil {
 		return nil, err

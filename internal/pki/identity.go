@@ -24,6 +24,7 @@ type Identity struct {
 
 	cert   atomic.Pointer[tls.Certificate]
 	trust  atomic.Pointer[trust]
+	taking sync.Mutex // one change of the directory's secrets at a time
 	mu     sync.Mutex // guards what follows
 	stamp  fileStamp
 	looked time.Time
@@ -237,3 +238,6 @@ func (id *Identity) StoreFiles() Files {
 	f.AllowedHostname = MemberName
 	return f
 }
+
+// Certificate is this host's own.
+func (id *Identity) Certificate() *x509.Certificate { return id.certificate().Leaf }

@@ -1,10 +1,12 @@
 package pki
 
 import (
+	"crypto/sha256"
 	"maps"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"manada/internal/durable/durabletest"
 )
@@ -53,6 +55,69 @@ func TestSecretsSurvivePowerLoss(t *testing.T) {
 		}
 		if !maps.Equal(got, next) && (l.Returned || !maps.Equal(got, old)) {
 			return "other passwords"
+		}
+		return ""
+	})
+}
+
+// TestGenerationSurvivesPowerLoss: a host that says that it holds a generation
+// has all of it, and its key and certificate always fit.
+func TestGenerationSurvivesPowerLoss(t *testing.T) {
+	r := newRotating(t)
+	r.begin("db1", nil, Order{What: []string{RotatePasswords, RotateCA}})
+	want := r.open()
+	kek := sha256.Sum256(func() []byte { // as db1 has it
+		_, err := r.ids["db1"].TakeUp(want)
+		must(t, err)
+		k, err := r.ids["db1"].KEK()
+		must(t, err)
+		return k
+	}())
+	id := r.ids["db2"]
+	durabletest.PowerLoss(t, id.Dir(), func() error {
+		if _, err := id.TakeUp(want); err != nil {
+			return err
+		}
+		q, err := id.NewRefresh(true)
+		if err != nil {
+			return err
+		}
+		b, _, err := q.Open()
+		if err != nil {
+			return err
+		}
+		ca, err := r.ids["db1"].OpenCA(want.Authority)
+		if err != nil {
+			return err
+		}
+		cert, err := ca.Sign(b.CSR, id.Name(), nil, time.Now())
+		if err != nil {
+			return err
+		}
+		return id.InstallRefreshed(cert, want.CertGeneration)
+	}, func(l durabletest.Loss) string {
+		got, err := Load(l.Dir)
+		if err != nil {
+			return err.Error()
+		}
+		h, err := ReadHeld(l.Dir)
+		if err != nil {
+			return err.Error()
+		}
+		k, err := got.KEK()
+		if err != nil {
+			return err.Error()
+		}
+		taken := h.Generation == want.Generation
+		switch {
+		case taken && sha256.Sum256(k) != kek:
+			return "the generation without its kek"
+		case taken && h.Next == nil:
+			return "the generation without its passwords"
+		case l.Returned && (!taken || h.CertGeneration != want.CertGeneration || !got.believed().signed(got.cert.Load().Leaf)):
+			return "not all was kept"
+		case h.CertGeneration == want.CertGeneration && !got.believed().signed(got.cert.Load().Leaf):
+			return "the certificate is older than it is said to be"
 		}
 		return ""
 	})

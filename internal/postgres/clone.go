@@ -133,7 +133,7 @@ func (i *Instance) runBasebackup(ctx context.Context, s Source, name, dir string
 	if err := os.MkdirAll(i.cfg.RunDir, 0o700); err != nil {
 		return err
 	}
-	return i.withPassfile("clone", s.Node, cluster.RoleReplication, i.cfg.Passwords.Replication, func(pass string) error {
+	return i.withPassfile("clone", s.Node, cluster.RoleReplication, i.passwordsNow().Replication, func(pass string) error {
 		info, err := i.conninfo(s.Endpoint, cluster.RoleReplication, name, pass)
 		if err != nil {
 			return err

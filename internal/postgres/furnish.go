@@ -203,16 +203,15 @@ func (i *Instance) passwordsNow() Passwords {
 	return i.cfg.Passwords
 }
 
-// quietly keeps verifiers out of PostgreSQL's log, and a lock that somebody
-// holds from keeping the furnisher for longer than a moment.
-const quietly = "set local log_statement = none; set local log_min_duration_statement = -1; set local log_duration = off; " +
-	"set local log_min_error_statement = panic; set local lock_timeout = '300ms'; "
+// briefly keeps a lock that somebody holds from keeping the furnisher for longer
+// than a moment.
+const briefly = "set local lock_timeout = '300ms'; "
 
 // putBack does it in one transaction. Sessions that hold locks on what has to
 // change are ended, so that the next try comes through.
 func (i *Instance) putBack(ctx context.Context, wrong []fixture) error {
 	var sql strings.Builder
-	sql.WriteString(quietly)
+	sql.WriteString(briefly)
 	var names []string
 	for _, w := range wrong {
 		names = append(names, w.name)

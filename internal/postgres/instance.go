@@ -46,7 +46,7 @@ func New(cfg Config, sup Supervisor) (*Instance, error) {
 	if i.socketDir, err = socketDirFor(cfg); err != nil {
 		return nil, err
 	}
-	i.main.name, i.furnisher.session.name = "manada:agent", "manada:furnish"
+	i.main.name, i.furnisher.session.name = "manada:agent", furnishSession
 	i.furnisher.times, i.furnisher.known = map[string][]time.Time{}, map[string]verified{}
 	return i, nil
 }

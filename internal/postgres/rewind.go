@@ -128,7 +128,7 @@ func (i *Instance) runRewind(ctx context.Context, s Source, name string, progres
 	if i.cfg.RestoreCommand != "" {
 		args = append(args, "--restore-target-wal")
 	}
-	err = i.withPassfile("rewind", s.Node, cluster.RoleRewind, i.cfg.Passwords.Rewind, func(pass string) error {
+	err = i.withPassfile("rewind", s.Node, cluster.RoleRewind, i.passwordsNow().Rewind, func(pass string) error {
 		info, err := i.conninfo(s.Endpoint, cluster.RoleRewind, name, pass)
 		if err != nil {
 			return err

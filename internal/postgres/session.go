@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"errors"
+	"maps"
 	"strconv"
 	"sync"
 	"time"
@@ -38,8 +39,25 @@ func (s *session) drop() {
 
 // connect opens a local superuser connection by peer authentication.
 func (i *Instance) connect(ctx context.Context, name, syncCommit string) (*pgconn.PgConn, error) {
-	return pgconnect.Open(ctx, pgconnect.Session{Conninfo: pgconnect.Local(i.socketDir, i.cfg.Port, cluster.RoleSuperuser), Name: name,
-		More: map[string]string{"synchronous_commit": syncCommit}})
+	more := map[string]string{"synchronous_commit": syncCommit}
+	if name == furnishSession || name == passwordSession {
+		maps.Copy(more, unlogged)
+	}
+	return pgconnect.Open(ctx, pgconnect.Session{Conninfo: pgconnect.Local(i.socketDir, i.cfg.Port, cluster.RoleSuperuser), Name: name, More: more})
+}
+
+// Sessions that write verifiers of passwords.
+const (
+	furnishSession  = "manada:furnish"
+	passwordSession = "manada:passwords"
+)
+
+// unlogged are the settings of a session whose statements PostgreSQL's log must
+// not show. They are in force from its first message on: what the log shows of a
+// message is decided before its first statement runs.
+var unlogged = map[string]string{
+	"log_statement": "none", "log_duration": "off", "log_min_error_statement": "panic",
+	"log_min_duration_statement": "-1", "log_min_duration_sample": "-1", "log_transaction_sample_rate": "0",
 }
 
 // rows of one result, as text; nil bytes are NULL.

@@ -78,7 +78,7 @@ func (i *Instance) connectSource(ctx context.Context, s Source, name string) (*p
 	} else {
 		dsn += " sslmode=disable"
 	}
-	q := pgconnect.Session{Conninfo: dsn, Password: i.cfg.Passwords.Rewind, Name: name}
+	q := pgconnect.Session{Conninfo: dsn, Password: i.passwordsNow().Rewind, Name: name}
 	if i.cfg.ClientTLS != nil {
 		q.TLS = i.cfg.ClientTLS(s.Node)
 	}

@@ -93,3 +93,27 @@ func (h *herd) CreateSecret(ctx context.Context, secret []byte) error {
 	res, err := h.kv.do(ctx, txn{name: "secret", cmps: []compare{absent(key)}, then: []op{put(key, secret)}})
 	return outcome(err, res.ok, ErrExists, "store the herd's secret")
 }
+
+// UpdateSecret implements Store.
+func (h *herd) UpdateSecret(ctx context.Context, change func([]byte) ([]byte, error)) error {
+	const what = "change the herd's secret"
+	key := h.key("secret")
+	for {
+		res, err := h.kv.do(ctx, txn{name: "read", then: []op{get(key)}})
+		p, ok := res.one(0)
+		if err := outcome(err, ok, ErrNotFound, what); err != nil {
+			return err
+		}
+		value, err := change(p.value)
+		if err != nil {
+			return err
+		}
+		res, err = h.kv.do(ctx, txn{name: "secret", cmps: []compare{revIs(key, p.rev)}, then: []op{put(key, value)}})
+		if err != nil || res.ok {
+			return outcome(err, true, nil, what)
+		}
+		if ctx.Err() != nil { // every round has one winner, so this ends
+			return fmt.Errorf("%s: %w: %w", what, ctx.Err(), ErrConflict)
+		}
+	}
+}

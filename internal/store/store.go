@@ -127,11 +127,18 @@ type Store interface {
 	// ErrNotFound when there is no such token. Whether it has expired is
 	// change's to judge.
 	UpdateToken(ctx context.Context, id string, change func(data []byte) ([]byte, error)) error
+	// DropTokens forgets all tokens: who could read the store could join with
+	// one.
+	DropTokens(ctx context.Context) error
 
 	// Secret returns the herd's opaque secret; ErrNotFound before CreateSecret.
 	Secret(ctx context.Context) ([]byte, error)
-	// CreateSecret stores it, once and for all; ErrExists afterwards.
+	// CreateSecret stores the first one; ErrExists afterwards.
 	CreateSecret(ctx context.Context, secret []byte) error
+	// UpdateSecret writes what change makes of it, beginning again when somebody
+	// else wrote meanwhile. An error of change is returned as it is and nothing
+	// is written.
+	UpdateSecret(ctx context.Context, change func([]byte) ([]byte, error)) error
 
 	// Status says how the store itself is. An error means that no member
 	// answered; the status then still carries what is known.

@@ -86,3 +86,24 @@ func (h *herd) UpdateToken(ctx context.Context, id string, change func([]byte) (
 		}
 	}
 }
+
+// DropTokens implements Store.
+func (h *herd) DropTokens(ctx context.Context) error {
+	const what = "drop join tokens"
+	res, err := h.kv.do(ctx, txn{name: "read", then: []op{list(h.key("token", ""))}})
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	var then []op
+	for _, p := range res.gets[0] {
+		then = append(then, del(p.key))
+	}
+	for len(then) > 0 {
+		n := min(len(then), 50) // as many as fit into one transaction
+		if _, err := h.kv.do(ctx, txn{name: "token", then: then[:n]}); err != nil {
+			return outcome(err, true, nil, what)
+		}
+		then = then[n:]
+	}
+	return nil
+}

@@ -1,0 +1,298 @@
+package pki
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+)
+
+// What a rotation makes new.
+const (
+	RotatePasswords    = "passwords"    // of the herd's roles
+	RotateCertificates = "certificates" // of the hosts, with their keys
+	RotateCA           = "ca"           // the authority, its key and the kek; certificates too
+	RotateFinish       = "finish"       // the former authority is believed no more
+)
+
+// Vault is the store's record of the herd's secrets: the authority's sealed
+// key, and, in a parcel for each host, the newest generation of all the rest.
+// It changes by compare-and-swap only, so each generation has one maker.
+type Vault struct {
+	Schema     int    `json:"schema"` // 2; 1 was the sealed key alone
+	Generation uint64 `json:"generation"`
+	// Authority is the key that signs, sealed with the kek of this generation.
+	Authority json.RawMessage `json:"authority,omitempty"`
+	// Believed is the content of ca.crt; empty before the first rotation.
+	Believed string `json:"believed,omitempty"`
+	// Vouched: certificates carry the word of the former authority.
+	Vouched bool `json:"vouched,omitempty"`
+	// CertGeneration: hosts whose key is of an older one take a new key.
+	CertGeneration uint64 `json:"cert_generation,omitempty"`
+	// Spreading: the passwords of this generation are not PostgreSQL's yet.
+	Spreading bool `json:"spreading,omitempty"`
+	// Closing: the former authority is believed only until the hosts that are
+	// up have certificates of the new one.
+	Closing bool              `json:"closing,omitempty"`
+	Parcels map[string]Parcel `json:"parcels,omitempty"` // by node
+	Holds   map[string]Hold   `json:"holds,omitempty"`   // by node
+	// Pending is ordered and not begun; Last is what made this generation.
+	Pending *Order `json:"pending,omitempty"`
+	Last    *Order `json:"last,omitempty"`
+	// Exposed is the shared join secret that a removed host knows
+	// (SecretPrint): nobody joins with it any more.
+	Exposed []byte `json:"exposed,omitempty"`
+}
+
+// Hold is what a host has taken up, by its own word.
+type Hold struct {
+	Generation     uint64 `json:"generation"`
+	CertGeneration uint64 `json:"cert_generation"`
+	Key            []byte `json:"key"` // public, PKIX, of its certificate
+}
+
+// Order asks for a rotation.
+type Order struct {
+	What    []string  `json:"what"`
+	Removed []string  `json:"removed,omitempty"` // hosts for whose removal it is
+	By      string    `json:"by,omitempty"`
+	At      time.Time `json:"at"`
+	// Kept are the roles whose password was not changed, and why.
+	Kept map[string]string `json:"kept,omitempty"`
+}
+
+// Wants says whether the order is for that.
+func (o *Order) Wants(what string) bool { return o != nil && slices.Contains(o.What, what) }
+
+// Recipient is a host of the herd, by the list of certificates.
+type Recipient struct{ Node, Kind string }
+
+// ReadVault decodes the store's record.
+func ReadVault(b []byte) (*Vault, error) {
+	v := &Vault{}
+	if err := json.Unmarshal(b, v); err != nil {
+		return nil, fmt.Errorf("read the herd's secrets: %w", err)
+	}
+	switch v.Schema {
+	case 1: // a sealed key, as founding leaves it
+		return &Vault{Schema: 2, Authority: bytes.Clone(b)}, nil
+	case 2:
+		return v, nil
+	}
+	return nil, fmt.Errorf("read the herd's secrets: schema %d is not known to this version", v.Schema)
+}
+
+// Encode is the record for the store.
+func (v *Vault) Encode() ([]byte, error) { return json.Marshal(v) }
+
+// Ask adds an order; one that has not begun yet grows by it. A new authority
+// while the former one is still believed is refused, but for a removal.
+func (v *Vault) Ask(o Order) error {
+	twice := o.Wants(RotateCA) && len(o.Removed) == 0 && v.Vouched
+	switch {
+	case twice:
+		return fmt.Errorf("the authority before this one is still believed: give ca.crt of any host to every application, then end it with  manada secrets rotate ca --finish")
+	case o.Wants(RotateFinish) && !v.Vouched && !v.Pending.Wants(RotateCA):
+		return fmt.Errorf("there is no former authority to be ended")
+	}
+	if p := v.Pending; p != nil {
+		for _, w := range p.What {
+			if !o.Wants(w) {
+				o.What = append(o.What, w)
+			}
+		}
+		o.Removed = append(slices.Clone(p.Removed), o.Removed...)
+	}
+	v.Pending = &o
+	return nil
+}
+
+// Behind are those of the nodes that have not taken up all there is.
+func (v *Vault) Behind(nodes []string) []string {
+	return slices.DeleteFunc(slices.Clone(nodes), func(n string) bool {
+		h := v.Holds[n]
+		return h.Generation >= v.Generation && h.CertGeneration >= v.CertGeneration
+	})
+}
+
+// Without are those of the nodes that do not hold the newest generation.
+func (v *Vault) Without(nodes []string) []string {
+	return slices.DeleteFunc(slices.Clone(nodes), func(n string) bool { return v.Holds[n].Generation >= v.Generation })
+}
+
+// Idle says whether nothing is between two steps: another order may begin.
+func (v *Vault) Idle() bool { return !v.Spreading && !v.Closing }
+
+// Begin makes a new generation out of the pending order: what is new, in a
+// parcel for each of the hosts. id holds the generation before. keep names the
+// roles whose passwords stay, with the reason.
+func (v *Vault) Begin(id *Identity, to []Recipient, keep map[string]string, now time.Time) error {
+	c, ca, err := v.current(id)
+	if err != nil {
+		return err
+	}
+	o := *v.Pending
+	v.Generation++
+	c.Held.Generation = v.Generation
+	if o.Wants(RotatePasswords) {
+		o.Kept = renewPasswords(&c.Held, keep)
+		v.Spreading = true
+	}
+	believed := id.believed().cas
+	if o.Wants(RotateFinish) {
+		ca, believed = ca.Alone(), []*x509.Certificate{ca.Cert}
+	}
+	if o.Wants(RotateCA) {
+		if ca, err = ca.Successor(now); err != nil {
+			return err
+		}
+		c.KEK = make([]byte, kekSize)
+		rand.Read(c.KEK) // never fails (crypto/rand)
+		believed = append([]*x509.Certificate{ca.Cert}, believed...)
+		v.Closing = len(o.Removed) > 0
+	}
+	if o.Wants(RotateCA) || o.Wants(RotateCertificates) {
+		v.CertGeneration = v.Generation
+	}
+	if v.Authority, err = SealCAKey(c.KEK, ca); err != nil {
+		return err
+	}
+	v.Believed, v.Vouched = string(pemOf(believed)), len(ca.chain) > 0
+	v.Parcels, v.Pending, v.Last = map[string]Parcel{}, nil, &o
+	v.forget(to)
+	return v.pack(c, to)
+}
+
+// current is what the newest generation holds, as this host has taken it up.
+func (v *Vault) current(id *Identity) (contents, *CA, error) {
+	held, err := ReadHeld(id.dir)
+	if err != nil {
+		return contents{}, nil, err
+	}
+	if held.Generation != v.Generation {
+		return contents{}, nil, fmt.Errorf("this host holds generation %d of the herd's secrets, not %d", held.Generation, v.Generation)
+	}
+	kek, err := id.KEK()
+	if err != nil {
+		return contents{}, nil, err
+	}
+	ca, err := OpenCAKey(kek, v.Authority)
+	held.CertGeneration = 0 // each host's own affair
+	return contents{Held: held, KEK: kek}, ca, err
+}
+
+// renewPasswords makes new ones for the herd's roles, but for those to keep
+// and those that people chose; it returns these with the reason.
+func renewPasswords(h *Held, keep map[string]string) map[string]string {
+	kept := maps.Clone(keep)
+	if kept == nil {
+		kept = map[string]string{}
+	}
+	for _, role := range h.Chosen {
+		if _, told := kept[role]; !told {
+			kept[role] = "it was chosen by people"
+		}
+	}
+	h.Next = maps.Clone(h.Passwords)
+	for _, role := range secretRoles() {
+		if _, stays := kept[role]; !stays {
+			h.Next[role] = NewPassword()
+		}
+	}
+	return kept
+}
+
+// forget drops what is kept of hosts that are not of the herd any more.
+func (v *Vault) forget(to []Recipient) {
+	maps.DeleteFunc(v.Holds, func(n string, _ Hold) bool {
+		return !slices.ContainsFunc(to, func(r Recipient) bool { return r.Node == n })
+	})
+}
+
+// Resupply packs a parcel for each host that has none it could open: it joined
+// or took a new key meanwhile. It says whether there was one.
+func (v *Vault) Resupply(id *Identity, to []Recipient) (bool, error) {
+	lack := slices.DeleteFunc(slices.Clone(to), func(r Recipient) bool {
+		h, known := v.Holds[r.Node]
+		pub, err := publicKey(h.Key)
+		if !known || err != nil || h.Generation >= v.Generation {
+			return true
+		}
+		hash, err := KeyHash(pub)
+		return err != nil || bytes.Equal(v.Parcels[r.Node].To, hash)
+	})
+	if len(lack) == 0 {
+		return false, nil
+	}
+	c, _, err := v.current(id)
+	if err != nil {
+		return false, err
+	}
+	return true, v.pack(c, lack)
+}
+
+func (v *Vault) pack(c contents, to []Recipient) error {
+	if v.Parcels == nil {
+		v.Parcels = map[string]Parcel{}
+	}
+	for _, r := range to {
+		pub, err := publicKey(v.Holds[r.Node].Key)
+		if err != nil {
+			continue // it has not been heard of since the first rotation; Resupply
+		}
+		one := contents{Held: c.Held.For(r.Kind)}
+		if (Name{Kind: r.Kind}).Member() {
+			one.KEK = c.KEK
+		}
+		if v.Parcels[r.Node], err = sealTo(pub, parcelName(r.Node, v.Generation), one); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func parcelName(node string, generation uint64) string {
+	return fmt.Sprintf("the secrets of %s, generation %d", node, generation)
+}
+
+func publicKey(der []byte) (*ecdsa.PublicKey, error) {
+	k, err := x509.ParsePKIXPublicKey(der)
+	if err != nil {
+		return nil, err
+	}
+	pub, ok := k.(*ecdsa.PublicKey)
+	if !ok {
+		return nil, fmt.Errorf("want an ECDSA key, got %T", k)
+	}
+	return pub, nil
+}
+
+// Closed ends the trust in all authorities but the one that signs.
+func (v *Vault) Closed() error {
+	cas, err := parseCerts([]byte(v.Believed))
+	if err != nil {
+		return err
+	}
+	v.Believed, v.Closing = string(pemOf(cas[:1])), false
+	return nil
+}
+
+// For is the vault as one host may have it: its own parcel, and the sealed key
+// for those who hold the kek.
+func (v *Vault) For(node, kind string) *Vault {
+	one := *v
+	one.Holds, one.Pending, one.Last, one.Exposed = nil, nil, nil, nil
+	one.Parcels = map[string]Parcel{}
+	if p, ok := v.Parcels[node]; ok {
+		one.Parcels[node] = p
+	}
+	if !(Name{Kind: kind}).Member() {
+		one.Authority = nil
+	}
+	return &one
+}
