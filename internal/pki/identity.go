@@ -238,6 +238,3 @@ func (id *Identity) StoreFiles() Files {
 	f.AllowedHostname = MemberName
 	return f
 }
-
-// Certificate is this host's own.
-func (id *Identity) Certificate() *x509.Certificate { return id.certificate().Leaf }

@@ -31,9 +31,25 @@ func newRotating(t *testing.T) *rotating {
 		r.ids[node] = id
 	}
 	for node := range r.ids {
+		r.register(nil)
 		r.refresh(node, false)
 	}
 	return r
+}
+
+// register adds a certificate to the list that db1 has and gives the list to all.
+func (r *rotating) register(cert []byte) {
+	r.t.Helper()
+	list := r.ids["db1"].Registry().List()
+	if cert != nil {
+		c, err := registered(cert)
+		must(r.t, err)
+		must(r.t, list.Register(c, time.Now()))
+	}
+	list.Rev++
+	for _, id := range r.ids {
+		must(r.t, id.Registry().Set(list))
+	}
 }
 
 func (r *rotating) open() *Vault {
@@ -81,6 +97,7 @@ func (r *rotating) refresh(node string, certificate bool) {
 	must(r.t, err)
 	cert, err := ca.Sign(b.CSR, id.Name(), hostsOf(id.cert.Load().Leaf), time.Now())
 	must(r.t, err)
+	r.register(cert)
 	must(r.t, id.InstallRefreshed(cert, r.open().CertGeneration))
 	r.refresh(node, false)
 }
@@ -254,6 +271,7 @@ func TestRemovalLeavesNothing(t *testing.T) {
 	minted, err := Issue(gone, oldCA, filepath.Join(t.TempDir(), "evil"), "db9", KindData, nil)
 	must(t, err)
 	r.ids["evil"] = minted
+	r.register(pemOf([]*x509.Certificate{minted.Certificate()})) // as if the list had been misled
 	if err := r.speaks("evil", "db1"); err == nil {
 		t.Error("a certificate that was minted with the old key opens a port")
 	}
