@@ -88,7 +88,12 @@ func (a *Agent) small(ctx context.Context, v *decide.View, act decide.Action) er
 	case decide.ReadPosition:
 		return a.readPosition(ctx)
 	case decide.WriteControl:
-		err := a.db.WriteControl(ctx, act.Epoch, a.cfg.Node, act.Nonce)
+		// No epoch opens while somebody could acknowledge its commits in a
+		// standby's name.
+		err := a.takeReplication(ctx)
+		if err == nil {
+			err = a.db.WriteControl(ctx, act.Epoch, a.cfg.Node, act.Nonce)
+		}
 		if err == nil {
 			a.remembered(func(m *memory) { m.writtenEpoch = act.Epoch })
 		}

@@ -34,6 +34,7 @@ type Config struct {
 	Addrs                   cluster.Addresses
 	StateDir, IdentityDir   string
 	Peers                   map[string]string // known addresses, node to host:port
+	MembersFrom             []string          // networks from which members may stream as well
 	ID                      int               // 0: the first free one
 	Manual                  bool              // it leads only by order
 	Failover                string            // "automatic" or "manual"
@@ -109,7 +110,9 @@ type Agent struct {
 	drift        []cluster.Condition
 	careful      []cluster.Condition // of limits.go
 	unfurnished  []cluster.Condition // of furnish.go
-	stepFails    []cluster.Condition // of the newest long operation
+	members      []cluster.MemberAccess
+	taken        map[string]time.Time // roles from which REPLICATION was taken, and when last
+	stepFails    []cluster.Condition  // of the newest long operation
 	putBack      string
 	putBackAt    time.Time
 	archiveErr   string
@@ -129,7 +132,7 @@ func New(cfg Config, p Parts) *Agent {
 		cfg: cfg, store: p.Store, high: p.High, hub: p.Hub, db: p.Database, guard: p.Guardian,
 		repo: p.Repo, log: p.Log, parts: p,
 		started: time.Now(), boot: hex.EncodeToString(id), bootSeq: uint64(time.Now().UnixNano()),
-		wake: make(chan struct{}, 1), overridden: make(chan struct{}, 1), events: make(chan store.Event, 64), opened: make(chan struct{}, 1),
+		taken: map[string]time.Time{}, wake: make(chan struct{}, 1), overridden: make(chan struct{}, 1), events: make(chan store.Event, 64), opened: make(chan struct{}, 1),
 	}
 	if a.db != nil {
 		a.wal = filepath.Join(a.db.Config().DataDir, "pg_wal")

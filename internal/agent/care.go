@@ -16,15 +16,21 @@ import (
 // slots for the other members, settings that were changed by hand put back.
 func (a *Agent) careLoop(ctx context.Context) {
 	fast := time.NewTicker(500 * time.Millisecond)
+	second := time.NewTicker(time.Second)
 	slow := time.NewTicker(2 * time.Second)
 	defer fast.Stop()
+	defer second.Stop()
 	defer slow.Stop()
+	a.access(ctx)
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-fast.C:
+			a.access(ctx)
 			a.enforce(ctx)
+		case <-second.C:
+			a.guardReplication(ctx)
 		case <-a.overridden:
 			a.enforce(ctx)
 		case <-slow.C:

@@ -77,6 +77,8 @@ type Beat struct {
 	// WaitingMS is the age of the oldest commit that waits for a standby.
 	WaitingMS int64 `json:"waiting_ms"`
 	StoreOK   bool  `json:"store_ok"`
+	// ShowsCert: its receivers show the host's certificate to the primary.
+	ShowsCert bool `json:"shows_cert,omitempty"`
 
 	Op      string    `json:"op,omitempty"`     // long work under way, for people: "pg_rewind from slave"
 	Reason  string    `json:"reason,omitempty"` // of the last decision

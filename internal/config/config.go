@@ -82,6 +82,12 @@ type PostgreSQL struct {
 	BinDir     string            `key:"bin_dir" path:"yes"`
 	Parameters map[string]string `key:"parameters"`
 	HBA        []string          `key:"hba"`
+	// Replication are the roles that may have the attribute REPLICATION beside
+	// our own; they are trusted with durability.
+	Replication []cluster.Replicator `key:"replication"`
+	// MembersFrom are networks from which members may stream, beside the
+	// addresses that their names stand for: where NAT hides these.
+	MembersFrom []string `key:"members_from"`
 	// MaxSlotWALKeep bounds the WAL that is kept for a standby that stays away;
 	// beyond it that standby comes back from the archive.
 	MaxSlotWALKeep Size `key:"max_slot_wal_keep" min:"32MB" max:"1TB"`

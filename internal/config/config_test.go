@@ -52,6 +52,16 @@ func TestProblems(t *testing.T) {
 		{"list for a value", minimal + "location: [a]", "f:3: location: is a list (expected a text)", ""},
 		{"value for a section", minimal + "timing: 3s", `f:3: timing: "3s" is a single value (expected a section with keys: beat,`, ""},
 		{"value for a mapping", minimal + "postgresql:\n  parameters: on", `f:4: postgresql.parameters: "on" is a single value`, ""},
+		{"replication, no list", minimal + "postgresql:\n  replication: debezium", `f:4: postgresql.replication: "debezium" is a single value (expected a list of {role: NAME`, ""},
+		{"replication, no mapping", minimal + "postgresql:\n  replication: [debezium]", `f:4: postgresql.replication: "debezium" is a single value`, ""},
+		{"replication, typo", minimal + "postgresql:\n  replication:\n    - role: r\n      form: 10.0.0.9", `f:6: postgresql.replication: unknown key "form", did you mean "from"?`, ""},
+		{"replication from nowhere", minimal + "postgresql:\n  replication: [{role: r}]", `postgresql.replication: role "r": from is missing`, ""},
+		{"replication from a name", minimal + "postgresql:\n  replication: [{role: r, from: db9}]", `role "r": "db9" is neither an IP address nor a network`, ""},
+		{"replication of ours", minimal + "postgresql:\n  replication: [{role: manada_proxy, from: 10.0.0.9}]", `Manada's own roles are not listed`, ""},
+		{"replication of the superuser", minimal + "postgresql:\n  replication: [{role: postgres, from: 10.0.0.9}]", `a superuser needs no entry`, "hostssl replication postgres"},
+		{"replication twice", minimal + "postgresql:\n  replication: [{role: r, from: 10.0.0.9}, {role: r, from: 10.0.0.8}]", `role "r": stands twice`, ""},
+		{"replication, a quote", minimal + "postgresql:\n  replication: [{role: 'r\"x', from: 10.0.0.9}]", `is no name of a role`, ""},
+		{"members from", minimal + "postgresql:\n  members_from: [10.0.0.1/16]", `postgresql.members_from: "10.0.0.1/16" is neither an IP address nor a network`, ""},
 		{"twice", minimal + "node: pg2", "f:3: node: given twice, first in line 2", ""},
 		{"not yaml", "cluster: orders\n\tnode: pg1", "f:2: not valid YAML", "never with tabs"},
 		{"two documents", minimal + "---\ncluster: b\n", "a second document begins here", ""},
@@ -243,5 +253,19 @@ func TestMappingFromEnvironment(t *testing.T) {
 	_, err = Parse("x", []byte("cluster: x\nnode: x\n"), []string{"MANADA_BACKUP_SCHEDULE_WEEKLY=0 3 * * *"})
 	if err == nil {
 		t.Fatal("a type of backup that does not exist was taken")
+	}
+}
+
+func TestReplicationRoles(t *testing.T) {
+	c, err := Parse("f", []byte(minimal+"postgresql:\n  replication:\n    - {role: debezium, from: 10.0.0.9, databases: orders}\n    - role: receivewal\n      from: [10.1.0.0/16, \"fd00::/64\"]\n"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := c.PostgreSQL.Replication
+	if len(l) != 2 || l[0].Role != "debezium" || l[0].From[0] != "10.0.0.9" || l[0].Databases[0] != "orders" || len(l[1].From) != 2 || l[1].Databases != nil {
+		t.Errorf("%+v", l)
+	}
+	if v := valueOf(c, "postgresql.replication"); v != "debezium from 10.0.0.9 in orders; receivewal from 10.1.0.0/16, fd00::/64" {
+		t.Error(v)
 	}
 }

@@ -13,6 +13,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"manada/internal/cluster"
 )
 
 // Load reads the file, lays the environment over it ("NAME=value" as of
@@ -177,6 +179,8 @@ func (r *reader) leaf(l leaf, n *yaml.Node) {
 		r.list(l, n, bad)
 	case map[string]string:
 		r.mapping(l, n, bad)
+	case []cluster.Replicator:
+		r.replicators(l, n, bad)
 	default:
 		if n.Kind != yaml.ScalarNode {
 			bad(n, describe(n))

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"manada/internal/cluster"
 )
 
 // Size is a number of bytes, written "64MB" (powers of 1024, as in PostgreSQL).
@@ -104,6 +106,8 @@ func (l leaf) want() string {
 		return "a list"
 	case map[string]string:
 		return "a mapping of names to values"
+	case []cluster.Replicator:
+		return "a list of {role: NAME, from: ADDRESSES, databases: NAMES}"
 	}
 	if l.tag.Get("path") != "" {
 		return "a path"
@@ -148,7 +152,7 @@ func (l leaf) setText(s string) error {
 			}
 		}
 		l.value.Set(reflect.ValueOf(list))
-	case map[string]string:
+	case map[string]string, []cluster.Replicator:
 		return fmt.Errorf("%q is a single value", s)
 	default:
 		l.value.SetString(s)
@@ -198,6 +202,8 @@ func (l leaf) Text() string {
 		return shortDuration(v)
 	case []string:
 		return strings.Join(v, ", ")
+	case []cluster.Replicator:
+		return replicatorsText(v)
 	default:
 		return fmt.Sprint(v)
 	}

@@ -22,6 +22,7 @@ func (c *Config) validate() Problems {
 	v.timing()
 	v.parameters()
 	v.hba()
+	v.replication()
 	v.events()
 	v.schedule()
 	v.compression()

@@ -27,6 +27,9 @@ const (
 	Restoring           Code = "M-R21"
 	RestoreFails        Code = "M-R22"
 	WritesWait          Code = "M-R23"
+	ReplicationTaken    Code = "M-R24"
+	Impostor            Code = "M-R25"
+	MembersFromAnywhere Code = "M-R26"
 )
 
 var roleEntries = []Entry{
@@ -206,5 +209,32 @@ var roleEntries = []Entry{
 		Doc: "The primary runs, and no commit is acknowledged: it must wait for standbys that are away and cannot, or (with " +
 			"`durability: strict`) may not, go on without them. A primary that is cut off from the others says so while they have " +
 			"another one. Its `/primary` answers 503.",
+	},
+	{
+		Code: ReplicationTaken, Severity: cluster.Warning, Title: "REPLICATION was taken from a role",
+		Text: "role {role} had REPLICATION and is not trusted with it: it was taken from it",
+		Hint: "if it needs it, add to postgresql.replication on every data host  - role: {role}, from: ADDRESS  and then  ALTER ROLE {role} REPLICATION",
+		Args: []string{"role"},
+		Doc: "A role with REPLICATION can acknowledge commits in a standby's name, so the attribute belongs to Manada's own role and " +
+			"to those that `postgresql.replication` lists. It is taken from every other role that is no superuser, before an epoch " +
+			"opens and every second after, and that role's walsenders are ended. Shown for ten minutes.",
+	},
+	{
+		Code: Impostor, Severity: cluster.Warning, Title: "Somebody bore a standby's name",
+		Text: "a walsender bore the name {name}: {who}, since {since}; {acknowledged}",
+		Hint: "find out who that is and take REPLICATION, or the line of postgresql.replication, from it; until a standby has that WAL do not fail over by force",
+		Args: []string{"name", "who", "since", "acknowledged"},
+		Doc: "PostgreSQL counts standbys by name alone. A connection that bears the name of one, under another role or from an " +
+			"address that is not the node's, acknowledges commits that no standby has. The primary records that it has them alone, " +
+			"so that nobody takes over without them, then ends the connection; standbys are waited for again once they have flushed " +
+			"what came after. The range names the WAL whose commits were acknowledged by the impostor. Shown for a day.",
+	},
+	{
+		Code: MembersFromAnywhere, Severity: cluster.Info, Title: "Members may stream from other addresses than their own",
+		Text: "{node} lets members stream from {from} besides their own addresses",
+		Hint: "nothing to do if NAT hides the members; else remove postgresql.members_from",
+		Args: []string{"from"},
+		Doc: "`postgresql.members_from` widens from where the role that streams may log in. The certificate of the herd and the " +
+			"password are asked for all the same.",
 	},
 }

@@ -127,39 +127,6 @@ func (i *Instance) renderConf() string {
 	return b.String()
 }
 
-// renderHBA: our roles first, over TLS or from this machine, never trusted;
-// then the user's lines; then everybody with SCRAM over TLS.
-func (i *Instance) renderHBA() string {
-	lines := []string{
-		"# Rendered by manada; changes are overwritten. Set postgres.hba instead.",
-		"local all all peer map=manada",
-	}
-	ours := []string{cluster.RoleReplication, cluster.RoleRewind, cluster.RoleMonitor, cluster.RoleProxy}
-	lines = append(lines, i.hbaPair("replication", cluster.RoleReplication)...)
-	for _, r := range ours[1:] {
-		lines = append(lines, i.hbaPair("all", r)...)
-	}
-	for _, r := range append(ours, cluster.RoleBackup) {
-		lines = append(lines, "host all "+r+" all reject", "host replication "+r+" all reject")
-	}
-	lines = append(lines, i.cfg.HBA...)
-	lines = append(lines, i.hbaPair("all", "all")...)
-	lines = append(lines, i.hbaPair("replication", "all")...)
-	return strings.Join(lines, "\n") + "\n"
-}
-
-// hbaPair lets a role in over TLS from anywhere, without it from this machine only.
-func (i *Instance) hbaPair(db, role string) []string {
-	var lines []string
-	if i.cfg.TLS.Cert != "" {
-		lines = append(lines, "hostssl "+db+" "+role+" all scram-sha-256")
-	}
-	return append(lines,
-		"host "+db+" "+role+" 127.0.0.1/32 scram-sha-256",
-		"host "+db+" "+role+" ::1/128 scram-sha-256",
-	)
-}
-
 func (i *Instance) renderIdent() string {
 	var b strings.Builder
 	b.WriteString("# Rendered by manada.\n")

@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"manada/internal/cluster"
 	"manada/internal/guardian"
 )
 
@@ -61,6 +62,10 @@ type Config struct {
 
 	Params map[string]string // user's settings; see Protected
 	HBA    []string          // user's pg_hba.conf lines, behind ours for our roles
+	// Replication are the roles beside ours that may replicate. Members are the
+	// hosts that may under ours until SetAccess knows better.
+	Replication []cluster.Replicator
+	Members     []cluster.MemberAccess
 
 	TLS TLSFiles
 	// ClientTLS is for connections of this process to the PostgreSQL of a node:

@@ -22,8 +22,9 @@ type Instance struct {
 	socketDir string
 
 	marksMu sync.Mutex
-	confMu  sync.Mutex // the rendered files, and cfg.Params and cfg.HBA
-	main    session    // the one persistent session
+	confMu  sync.Mutex // the rendered files, cfg.Params, cfg.HBA and access
+	access  access
+	main    session // the one persistent session
 	probe   prober
 	inForce inForceProbe
 	waits   waitTracker
@@ -42,7 +43,7 @@ func New(cfg Config, sup Supervisor) (*Instance, error) {
 			return nil, fmt.Errorf("make directory: %w", err)
 		}
 	}
-	i := &Instance{cfg: cfg, sup: sup, log: cfg.Logger}
+	i := &Instance{cfg: cfg, sup: sup, log: cfg.Logger, access: access{members: cfg.Members}}
 	if i.socketDir, err = socketDirFor(cfg); err != nil {
 		return nil, err
 	}

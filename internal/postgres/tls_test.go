@@ -52,6 +52,7 @@ func (h *testHerd) of(id *pki.Identity) func(*Config) {
 	f := id.PostgresFiles()
 	return func(c *Config) {
 		c.TLS, c.ClientTLS = TLSFiles{Cert: f.Cert, Key: f.Key, CA: f.CA}, id.ClientTLS
+		c.Members = []cluster.MemberAccess{{Node: "a", Addrs: []string{"127.0.0.1"}}}
 	}
 }
 

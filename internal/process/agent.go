@@ -98,6 +98,7 @@ func agentConfig(c *config.Config, f Facts, version string) agent.Config {
 		Manual: c.Failover == config.FailoverManual || c.Priority == 0,
 		Beat:   t.Beat, RenewEvery: max(t.SuspectAfter/4, 100*time.Millisecond), StopTimeout: 20 * time.Second,
 		Addrs: c.Addresses(), StateDir: c.StateDir(), IdentityDir: c.IdentityDir(), Peers: f.Peers,
+		MembersFrom: c.PostgreSQL.MembersFrom,
 		Spec: decide.Spec{
 			Durability: c.Durability, WantK: c.WantK,
 			SuspectAfter: t.SuspectAfter, DegradeAfter: t.DegradeAfter, OpenAfter: t.OpenAfter,
@@ -149,7 +150,8 @@ func postgresConfig(c *config.Config, id *pki.Identity, log *slog.Logger) (postg
 		BinDir: c.PostgreSQL.BinDir, DataDir: c.PGData(), StateDir: c.StateDir(), RunDir: c.RunDir,
 		LogFile: filepath.Join(c.LogDir(), "postgresql.log"), Port: c.Ports.PostgreSQL, Listen: []string{c.Listen},
 		Cluster: c.Cluster, Node: c.Node, Params: c.PostgreSQL.Parameters, HBA: c.PostgreSQL.HBA,
-		TLS: postgres.TLSFiles{Cert: files.Cert, Key: files.Key, CA: files.CA}, ClientTLS: id.ClientTLS,
+		Replication: c.PostgreSQL.Replication,
+		TLS:         postgres.TLSFiles{Cert: files.Cert, Key: files.Key, CA: files.CA}, ClientTLS: id.ClientTLS,
 		Passwords: postgres.Passwords{
 			Superuser: secrets[cluster.RoleSuperuser], Replication: secrets[cluster.RoleReplication],
 			Rewind: secrets[cluster.RoleRewind], Monitor: secrets[cluster.RoleMonitor], Proxy: secrets[cluster.RoleProxy],

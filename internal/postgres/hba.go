@@ -1,0 +1,100 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"manada/internal/cluster"
+	"manada/internal/durable"
+)
+
+// access is who may replicate, as pg_hba.conf has it. Guarded by confMu.
+type access struct {
+	members []cluster.MemberAccess
+	proxies []string // addresses of the herd's proxies
+}
+
+// SetAccess renders from where members and proxies come, and reloads when that
+// has changed.
+func (i *Instance) SetAccess(ctx context.Context, members []cluster.MemberAccess, proxies []string) error {
+	i.confMu.Lock()
+	defer i.confMu.Unlock()
+	if slices.EqualFunc(members, i.access.members, cluster.MemberAccess.Equal) && slices.Equal(proxies, i.access.proxies) {
+		return nil
+	}
+	old := i.access
+	i.access = access{members, proxies}
+	if err := durable.Write(i.run(hbaFile), []byte(i.renderHBA()), durable.Options{}); err != nil {
+		i.access = old // rendered again at the next look
+		return err
+	}
+	if err := i.reloadIfRunning(ctx); err != nil {
+		i.access = old
+		return fmt.Errorf("reload pg_hba.conf: %w", err)
+	}
+	return nil
+}
+
+// renderHBA: our roles first, over TLS or from this machine, never trusted; the
+// roles that are trusted with replication; then the user's lines; then everybody
+// with SCRAM over TLS, but nobody for replication. A commit is acknowledged
+// within a millisecond of a walsender that bears a standby's name, so whoever
+// may not bear one gets no walsender at all.
+func (i *Instance) renderHBA() string {
+	lines := []string{
+		"# Rendered by manada; changes are overwritten. Set postgres.hba instead.",
+		"local all all peer map=manada",
+	}
+	lines = append(lines, i.hbaMembers()...)
+	for _, r := range []string{cluster.RoleMonitor, cluster.RoleProxy} {
+		lines = append(lines, i.hbaPair("all", r)...)
+	}
+	for _, r := range []string{cluster.RoleReplication, cluster.RoleRewind, cluster.RoleMonitor, cluster.RoleProxy, cluster.RoleBackup} {
+		lines = append(lines, "host all "+r+" all reject", "host replication "+r+" all reject")
+	}
+	for _, r := range i.cfg.Replication {
+		for _, p := range i.access.proxies {
+			lines = append(lines, r.Through(p)...)
+		}
+		lines = append(lines, r.HBA()...)
+	}
+	lines = append(lines, i.cfg.HBA...)
+	lines = append(lines, i.hbaPair("all", "all")...)
+	return strings.Join(lines, "\n") + "\n"
+}
+
+// hbaMembers: our roles for streaming, cloning and rewinding come from members
+// only, and show a certificate of the herd. Streaming has no line for databases:
+// replication=database matches those.
+func (i *Instance) hbaMembers() []string {
+	if i.cfg.TLS.Cert == "" { // tests: one machine, nothing encrypted
+		return append(i.hbaPair("replication", cluster.RoleReplication), i.hbaPair(cluster.Database, cluster.RoleRewind)...)
+	}
+	var lines []string
+	for _, m := range i.access.members {
+		method := " scram-sha-256 clientcert=verify-ca"
+		if m.NoCert {
+			method = " scram-sha-256"
+		}
+		for _, a := range m.Addrs {
+			at := cluster.HBAAddress(a)
+			lines = append(lines, "hostssl replication "+cluster.RoleReplication+" "+at+method,
+				"hostssl "+cluster.Database+" "+cluster.RoleRewind+" "+at+method)
+		}
+	}
+	return lines
+}
+
+// hbaPair lets a role in over TLS from anywhere, without it from this machine only.
+func (i *Instance) hbaPair(db, role string) []string {
+	var lines []string
+	if i.cfg.TLS.Cert != "" {
+		lines = append(lines, "hostssl "+db+" "+role+" all scram-sha-256")
+	}
+	return append(lines,
+		"host "+db+" "+role+" 127.0.0.1/32 scram-sha-256",
+		"host "+db+" "+role+" ::1/128 scram-sha-256",
+	)
+}

@@ -1,0 +1,137 @@
+package postgres
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"manada/internal/cluster"
+	"manada/internal/pki"
+)
+
+// logIn tries to connect to n as a walsender, kind being the value of the
+// parameter replication, and says how it was refused, "" if it was not. shows is
+// whose certificate is shown, nil for none.
+func (n *node) logIn(role, password, db, kind string, shows *pki.Identity) (*pgconn.PgConn, string) {
+	n.t.Helper()
+	c, err := pgconn.ParseConfig("sslmode=require host=127.0.0.1 port=" + strconv.Itoa(n.cfg.Port) + " user=" + role + " dbname=" + db)
+	must(n.t, err)
+	c.Password = password
+	if kind != "" {
+		c.RuntimeParams["replication"] = kind
+	}
+	if shows != nil {
+		c.TLSConfig = shows.ClientTLS(n.cfg.Node)
+	}
+	conn, err := pgconn.ConnectConfig(deadline(n.t, 10*time.Second), c)
+	if err != nil {
+		return nil, err.Error()
+	}
+	n.t.Cleanup(func() { conn.Conn().Close() })
+	return conn, ""
+}
+
+// Both kinds of walsender are closed to whoever is not trusted: physical ones by
+// pg_hba.conf, those of a database by the attribute; ours shows a certificate.
+func TestOnlyTrustedRolesGetAWalsender(t *testing.T) {
+	h := newHerd(t)
+	ida, idb := h.identity("a", pki.KindData), h.identity("b", pki.KindData)
+	a := leader(t, "a", h.of(ida), func(c *Config) {
+		c.Replication = []cluster.Replicator{
+			{Role: "feed", From: []string{"127.0.0.1"}, Databases: []string{"postgres"}},
+			{Role: "far", From: []string{"192.0.2.0/24"}, Databases: []string{"postgres"}},
+		}
+	})
+	for _, r := range []string{"reppy", "feed", "far"} {
+		a.sql("create role " + r + " login replication password 'x'")
+	}
+	refused := func(what, why string, parts ...string) {
+		t.Helper()
+		if !slices.ContainsFunc(parts, func(p string) bool { return strings.Contains(why, p) }) {
+			t.Errorf("%s: %q", what, why)
+		}
+	}
+	_, why := a.logIn("reppy", "x", "postgres", "true", nil)
+	refused("physical, outside the list", why, "no pg_hba.conf entry for replication connection")
+	early, why := a.logIn("reppy", "x", "postgres", "database", nil)
+	if why != "" {
+		t.Fatalf("replication=database is an ordinary session to pg_hba.conf, and was refused: %s", why)
+	}
+	// A role that had it before and lost it by hand keeps its walsender.
+	a.sql("create role other login replication password 'x'")
+	still, why := a.logIn("other", "x", "postgres", "database", nil)
+	if why != "" {
+		t.Fatal(why)
+	}
+	a.sql("alter role other noreplication")
+
+	taken, err := a.TakeReplication(deadline(t, 5*time.Second))
+	if err != nil || !slices.Equal(taken, []string{"reppy"}) {
+		t.Fatalf("taken from %v: %v", taken, err)
+	}
+	for what, c := range map[string]*pgconn.PgConn{"its walsender": early, "that of a role that had lost it": still} {
+		_, err := c.Exec(deadline(t, 5*time.Second), "IDENTIFY_SYSTEM").ReadAll()
+		if err == nil {
+			t.Errorf("%s goes on", what)
+		}
+	}
+	_, why = a.logIn("reppy", "x", "postgres", "database", nil)
+	refused("of a database, outside the list", why, "must be superuser or replication role to start walsender", "permission denied to start WAL sender")
+	if taken, err := a.TakeReplication(deadline(t, 5*time.Second)); err != nil || len(taken) > 0 {
+		t.Fatalf("again: %v %v", taken, err)
+	}
+	if v := a.sql("select string_agg(rolname, ' ' order by rolname) from pg_roles where rolreplication"); v != "far feed manada_replication postgres" {
+		t.Fatalf("replication belongs to %s", v)
+	}
+
+	for _, kind := range []string{"true", "database", ""} {
+		if _, why := a.logIn("feed", "x", "postgres", kind, nil); why != "" {
+			t.Errorf("role of the list, replication=%q: %s", kind, why)
+		}
+		_, why := a.logIn("far", "x", "postgres", kind, nil)
+		refused("role of the list from elsewhere, replication="+kind, why, "pg_hba.conf rejects")
+		_, why = a.logIn(cluster.RoleReplication, a.cfg.Passwords.Replication, "postgres", kind, nil)
+		refused("our role without a certificate, replication="+kind, why, "connection requires a valid client certificate", "pg_hba.conf rejects")
+	}
+	_, why = a.logIn("feed", "x", "template1", "database", nil)
+	refused("role of the list in another database", why, "pg_hba.conf rejects")
+	_, why = a.logIn(cluster.RoleReplication, a.cfg.Passwords.Replication, "postgres", "database", idb)
+	refused("our role in a database", why, "pg_hba.conf rejects")
+	if _, why := a.logIn(cluster.RoleReplication, a.cfg.Passwords.Replication, "postgres", "true", idb); why != "" {
+		t.Errorf("a member: %s", why)
+	}
+	// The members move: who is left behind does not get in any more.
+	must(t, a.SetAccess(deadline(t, 5*time.Second), []cluster.MemberAccess{{Node: "b", Addrs: []string{"192.0.2.7"}}}, nil))
+	until(t, "the old address is refused", func() bool {
+		_, why := a.logIn(cluster.RoleReplication, a.cfg.Passwords.Replication, "postgres", "true", idb)
+		return strings.Contains(why, "pg_hba.conf rejects")
+	})
+}
+
+func TestAccessLines(t *testing.T) {
+	i := &Instance{cfg: Config{TLS: TLSFiles{Cert: "c"}, Replication: []cluster.Replicator{{Role: "feed", From: []string{"10.9.0.0/16", "fd00::9"}, Databases: []string{"app", "replication"}}}},
+		access: access{members: []cluster.MemberAccess{{Node: "a", Addrs: []string{"10.0.0.1", "fd00::1"}}, {Node: "old", Addrs: []string{"10.0.0.2"}, NoCert: true}}, proxies: []string{"10.0.0.1"}}}
+	text := i.renderHBA()
+	for _, want := range []string{
+		"hostssl replication manada_replication 10.0.0.1/32 scram-sha-256 clientcert=verify-ca\n",
+		"hostssl replication manada_replication fd00::1/128 scram-sha-256 clientcert=verify-ca\n",
+		"hostssl replication manada_replication 10.0.0.2/32 scram-sha-256\n",
+		"hostssl postgres manada_rewind 10.0.0.1/32 scram-sha-256 clientcert=verify-ca\n",
+		"hostssl replication \"feed\" 10.0.0.1/32 scram-sha-256 clientcert=verify-ca\n",
+		"hostssl \"app\",\"replication\" \"feed\" fd00::9/128 scram-sha-256\n",
+		"host replication \"feed\" all reject\nhost all \"feed\" all reject\n",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no line %q in\n%s", want, text)
+		}
+	}
+	for line := range strings.SplitSeq(text, "\n") {
+		if strings.Contains(line, " replication all ") {
+			t.Errorf("replication for everybody: %s", line)
+		}
+	}
+}
