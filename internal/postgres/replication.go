@@ -37,6 +37,3 @@ func (i *Instance) TakeReplication(ctx context.Context) ([]string, error) {
 	}
 	return taken, nil
 }
-
-// identifier quotes a name for SQL.
-func identifier(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
