@@ -103,6 +103,8 @@ type Agent struct {
 	said         beatTimes
 	leadsFrom    time.Time // since when this node is known to have won the epoch
 	storeUp      store.Status
+	storeAskedAt time.Time // when it last answered
+	storeUnknown time.Time // since when it does not; zero: it does
 	suspects     string
 	suspectedAt  time.Time
 	lastTakeover time.Duration
@@ -118,6 +120,7 @@ type Agent struct {
 	archiveErr   string
 	restoreErr   string // why the last step of a restore failed
 	backupStatus *health.Backup
+	waiting      *cluster.Waiting // WAL to be archived
 
 	// Only touched by the loop.
 	lastReason, lastFailure string

@@ -55,6 +55,12 @@ func (a *Agent) localBeat(b *cluster.Beat, v *decide.View) {
 	}
 	a.mu.Lock()
 	b.Streaming = a.seen.streams()
+	if l.Postgres == cluster.PostgresPrimary {
+		b.Waiting = a.waiting
+		if k := a.backupStatus; k != nil {
+			b.Backup = k.Last
+		}
+	}
 	b.Replay, b.LagMS, b.WaitingMS = a.seen.replay, a.seen.lagMS, a.seen.waiting.Milliseconds()
 	a.mu.Unlock()
 }

@@ -7,7 +7,6 @@ import (
 
 	"manada/internal/cluster"
 	"manada/internal/decide"
-	"manada/internal/peer"
 )
 
 // leading is an agent whose node leads epoch 2 and waits for one standby; its
@@ -15,8 +14,6 @@ import (
 func leading(t *testing.T) *Agent {
 	t.Helper()
 	a := newTestAgent(t)
-	a.hub = peer.NewHub(peer.Config{Cluster: "c", Node: "master"})
-	t.Cleanup(a.hub.Close)
 	now := time.Now()
 	a.rec.snap, a.rec.have = snapshot(twoEpochs(), 4), true
 	a.rec.unsettled = false

@@ -76,7 +76,7 @@ func (a *Agent) giveUpLead(ctx context.Context) {
 		a.log.Warn("this host is stopped without a switchover: "+to+" leads only by order", "hint", "manada switchover "+to)
 		return
 	}
-	if err := checkRequest(st, store.RequestSwitchover, RequestVerb{To: to}); err != nil {
+	if err := checkRequest(st, store.RequestSwitchover, RequestVerb{To: to}, a.cfg.Spec.SuspectAfter); err != nil {
 		a.log.Warn("this host is stopped without a switchover", "why", err.Error())
 		return
 	}

@@ -21,6 +21,7 @@ const (
 // certificate, the WAL that a slot could not keep.
 func (a *Agent) limits() {
 	var cs []cluster.Condition
+	waiting, heard := a.countWaiting(), a.hub.Heard()
 	if c, near := diskNearlyFull(a.cfg.Node, a.cfg.StateDir); near {
 		cs = append(cs, c)
 	}
@@ -31,6 +32,8 @@ func (a *Agent) limits() {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.waiting = waiting
+	a.noteBackups(heard)
 	if st := a.storeUp; st.QuotaBytes > 0 && st.DBBytes*100 > st.QuotaBytes*quotaFull {
 		cs = append(cs, health.Say(health.StoreNearlyFull, a.cfg.Node, "used", mib(st.DBBytes), "quota", mib(st.QuotaBytes)))
 	}

@@ -9,6 +9,7 @@ import (
 	"manada/internal/cluster"
 	"manada/internal/decide"
 	"manada/internal/guardian"
+	"manada/internal/peer"
 	"manada/internal/postgres"
 	"manada/internal/store"
 )
@@ -21,10 +22,12 @@ func newTestAgent(t *testing.T) *Agent {
 	if err != nil {
 		t.Fatal(err)
 	}
+	hub := peer.NewHub(peer.Config{Cluster: "c", Node: "master"})
+	t.Cleanup(hub.Close)
 	return New(Config{
 		Cluster: "c", Node: "master", Kind: "data", Beat: 100 * time.Millisecond,
 		Spec: decide.Spec{SuspectAfter: time.Second, Durability: cluster.Quorum, WantK: 1},
-	}, Parts{High: high, Database: &postgres.Instance{}, Log: slog.New(slog.DiscardHandler)})
+	}, Parts{High: high, Hub: hub, Database: &postgres.Instance{}, Log: slog.New(slog.DiscardHandler)})
 }
 
 func twoEpochs() *cluster.Term {

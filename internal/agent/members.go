@@ -118,10 +118,15 @@ func (a *Agent) learnPeers(ctx context.Context) (member bool) {
 func (a *Agent) watchStore(ctx context.Context) {
 	st, err := a.store.Status(ctx)
 	if err != nil && st.Voters == 0 {
+		a.mu.Lock()
+		if a.storeUnknown.IsZero() {
+			a.storeUnknown = time.Now()
+		}
+		a.mu.Unlock()
 		return
 	}
 	a.mu.Lock()
-	a.storeUp = st
+	a.storeUp, a.storeAskedAt, a.storeUnknown = st, time.Now(), time.Time{}
 	lead := a.mem.leads != 0
 	a.mu.Unlock()
 	if move := a.parts.MoveStoreLeader; lead && st.Leader == a.cfg.Node && st.Up > 1 && move != nil {

@@ -41,19 +41,35 @@ func (a *Agent) Status() cluster.Status {
 }
 
 // storeStatus is called with mu held.
-func (a *Agent) storeStatus() *health.Store {
+func (a *Agent) storeStatus() *cluster.StoreStatus {
 	s := a.storeUp
 	if s.Voters == 0 {
 		return nil
 	}
-	out := &health.Store{StoreStatus: cluster.StoreStatus{Voters: s.Voters, Up: s.Up, Leader: s.Leader}}
+	out := &cluster.StoreStatus{Voters: s.Voters, Up: s.Up, Leader: s.Leader}
+	switch {
+	case !a.storeUnknown.IsZero():
+		at := a.storeUnknown.UTC()
+		out.UnknownSince = &at
+	case time.Since(a.storeAskedAt) > storeAsked:
+		at := a.storeAskedAt.UTC()
+		out.UnknownSince = &at
+	}
 	for _, m := range s.Members {
-		if !m.Up && !m.Learner {
+		if m.Learner {
+			continue
+		}
+		out.Voting = append(out.Voting, m.Name)
+		if !m.Up {
 			out.Down = append(out.Down, m.Name)
 		}
 	}
 	return out
 }
+
+// storeAsked is the age from which what the store last said of itself is unknown:
+// it is asked every second.
+const storeAsked = 10 * time.Second
 
 // conditions are what only this node knows of itself; the rest is derived from
 // everybody's beats in package health.

@@ -20,6 +20,7 @@ type RequestVerb struct {
 	To             string `json:"to,omitempty"`
 	AcceptDataLoss bool   `json:"accept_data_loss,omitempty"`
 	OldPrimaryOff  bool   `json:"old_primary_is_off,omitempty"`
+	Force          bool   `json:"force,omitempty"` // a failover from a primary that is well
 	By             string `json:"by,omitempty"`
 }
 
@@ -61,7 +62,7 @@ func (a *Agent) asks(kind string) http.Handler {
 		if q.To == "" && kind != store.RequestReinit {
 			q.To = bestSuccessor(st)
 		}
-		if err := checkRequest(st, kind, q); err != nil {
+		if err := checkRequest(st, kind, q, a.cfg.Spec.SuspectAfter); err != nil {
 			peer.WriteError(w, err)
 			return
 		}
@@ -135,7 +136,9 @@ func bestSuccessor(st cluster.Status) string {
 // neverLeads: priority 0 never leads.
 func neverLeads(n cluster.NodeStatus) bool { return n.Priority != nil && *n.Priority == 0 }
 
-func checkRequest(st cluster.Status, kind string, q RequestVerb) error {
+// checkRequest refuses at once what makes no sense now; fresh is how recent a beat
+// shows that its node is there.
+func checkRequest(st cluster.Status, kind string, q RequestVerb, fresh time.Duration) error {
 	bad := func(code, hint, format string, args ...any) error {
 		return peer.Refuse(http.StatusConflict, code, hint, format, args...)
 	}
@@ -161,12 +164,21 @@ func checkRequest(st cluster.Status, kind string, q RequestVerb) error {
 		return bad("never_leads", "another priority than 0 in its file, and a restart of its agent, change that", "%s has priority 0: it never leads", q.To)
 	case st.Primary == q.To:
 		return bad("already_primary", "nothing to do; manada status shows it", "%s is already the primary", q.To)
+	case kind == store.RequestFailover && !q.Force && wellLed(st, fresh):
+		return bad("primary_is_well", "manada switchover "+q.To+"  hands over in order;  manada failover "+q.To+" --force  fails over all the same",
+			"%s is well: there is nothing to fail over from", st.Primary)
 	case kind == store.RequestSwitchover && st.Primary == "":
 		return bad("no_primary", "manada failover "+q.To, "there is no primary to switch over from")
 	case kind == store.RequestSwitchover && to.Sync != cluster.SyncMember:
 		return bad("not_synchronous", "wait until `manada status` shows it as sync", "%s is not a synchronous standby now: switching to it could lose commits", q.To)
 	}
 	return nil
+}
+
+// wellLed says whether a primary was just heard that lets writes through.
+func wellLed(st cluster.Status, fresh time.Duration) bool {
+	n, ok := st.Node(st.Primary)
+	return ok && n.State == cluster.StateRunning && n.SeenMS != nil && time.Duration(*n.SeenMS)*time.Millisecond < fresh
 }
 
 func (a *Agent) serveRequestResult(w http.ResponseWriter, r *http.Request) {

@@ -53,7 +53,7 @@ var (
 	mPaused     = desc("paused", "1 while automatic failover is paused.")
 	mCondition  = desc("condition", "1 for each condition of the herd; see docs/reference-conditions.md.", "code", "severity", "about")
 	mSeen       = desc("node_seen_seconds", "Age of the newest beat of a node.", "peer")
-	mBackupStop = desc("backup_last_stop_timestamp_seconds", "When the newest backup was completed.")
+	mBackupStop = desc("backup_last_stop_timestamp_seconds", "When the newest backup was completed, as far as is known.")
 	mSegments   = desc("archive_waiting_segments", "Complete WAL segments not yet archived.")
 	mTested     = desc("restore_tested_timestamp_seconds", "When a restore test last passed.")
 	all         = []*prometheus.Desc{mInfo, mRole, mPrimary, mHealth, mEpoch, mTimeline, mWAL, mReplay, mLagBytes, mLag, mStreaming, mSync, mK,
@@ -141,7 +141,9 @@ func collectHerd(put putFunc, st cluster.Status) {
 	}
 	if st.Store != nil {
 		put(mVoters, float64(st.Store.Voters))
-		put(mVotersUp, float64(st.Store.Up))
+		if st.Store.UnknownSince == nil {
+			put(mVotersUp, float64(st.Store.Up))
+		}
 	}
 	if b := st.Backup; b != nil {
 		if b.Last != nil {

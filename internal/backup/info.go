@@ -3,6 +3,7 @@ package backup
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -166,6 +167,20 @@ func GetInfo(ctx context.Context, o InfoOptions) (Info, error) {
 	return out, nil
 }
 
+// Unread is why the repository, or a part of it, could not be read: what the info
+// says of it then is nothing. nil when all was read, be it empty.
+func (i Info) Unread() error {
+	for _, s := range i {
+		if s.Status.Code == codeUnread {
+			return errors.New(strings.Trim(s.Status.Message, "[]"))
+		}
+	}
+	return nil
+}
+
+// codeUnread is pgBackRest's code of a stanza that could not be read.
+const codeUnread = 99
+
 func stanzas(ctx context.Context, s blob.Storage) ([]string, error) {
 	var out []string
 	for _, dir := range []string{"archive", "backup"} {
@@ -208,7 +223,7 @@ func stanzaInfo(ctx context.Context, st blob.Storage, stanza string) (StanzaInfo
 		if ctx.Err() != nil {
 			return s, err
 		}
-		s.set(RepoStatus{99, "[" + strings.ReplaceAll(err.Error(), "\n", " ") + "]"})
+		s.set(RepoStatus{codeUnread, "[" + strings.ReplaceAll(err.Error(), "\n", " ") + "]"})
 		return s, nil
 	}
 	for _, h := range info.History {
@@ -325,7 +340,7 @@ func (s *StanzaInfo) text(b *strings.Builder, loc *time.Location) {
 		status = "ok (backup/expire running)"
 	}
 	fmt.Fprintf(b, "stanza: %s\n    status: %s\n", s.Name, status)
-	if s.Status.Code == 99 {
+	if s.Status.Code == codeUnread {
 		fmt.Fprintf(b, "            %s\n", s.Status.Message)
 	}
 	if s.Status.Code != statusMissingStanza.Code {

@@ -106,7 +106,7 @@ database and in the repository, and the WAL archive.` + exits(exitFailed, exitUs
 }
 
 func (a *app) backups(ctx context.Context) error {
-	c, err := a.open()
+	c, err := a.openToRead()
 	if err != nil {
 		return err
 	}
@@ -117,6 +117,9 @@ func (a *app) backups(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	info, err := backup.GetInfo(ctx, backup.InfoOptions{Storage: r.storage, Stanza: r.cfg.Backup.Stanza})
+	if err == nil {
+		err = info.Unread()
+	}
 	if err != nil {
 		return backupFailure(err)
 	}

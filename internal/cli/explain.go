@@ -35,7 +35,7 @@ the words of its log, and what has happened to the herd lately.` + exits(exitFai
 }
 
 func (a *app) explain(ctx context.Context, node string) error {
-	c, err := a.open()
+	c, err := a.openToRead()
 	if err != nil {
 		return err
 	}
@@ -93,7 +93,7 @@ degradations, rejoins, backups, settings put back.` + exits(exitFailed, exitUsag
 		Example: "  manada history\n  manada history -n 200 -o json",
 		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			h, err := a.open()
+			h, err := a.openToRead()
 			if err != nil {
 				return err
 			}

@@ -25,6 +25,14 @@ type caller struct {
 	target []target
 }
 
+// own is this machine's host when it has one: its answer is preferred.
+func (c *caller) own() string {
+	if len(c.hosts) == 1 && c.hosts[0].HasAgent() {
+		return c.hosts[0].Node
+	}
+	return ""
+}
+
 // target is a host to be asked; node is empty when its name is not known.
 type target struct{ node, addr string }
 
@@ -38,24 +46,40 @@ func (a *app) find() (config.Place, error) {
 }
 
 // open finds the herd and an identity to ask with.
-func (a *app) open() (*caller, error) {
+func (a *app) open() (*caller, error) { return a.openWith(false) }
+
+// openToRead is open for commands that only ask: they need where the host keeps
+// its identity and nothing else, so a mistake in its file does not blind it.
+func (a *app) openToRead() (*caller, error) { return a.openWith(true) }
+
+func (a *app) openWith(tolerant bool) (*caller, error) {
 	place, err := a.find()
 	if err != nil {
 		return nil, err
 	}
 	c := &caller{place: place}
+	var mistakes config.Problems
 	for _, f := range place.Files {
 		env := a.environ
 		if len(place.Files) > 1 {
 			env = nil // overrides are one host's
 		}
 		cfg, err := config.Load(f, env)
-		if err != nil {
+		if ps, ok := errors.AsType[config.Problems](err); ok && tolerant {
+			mistakes = append(mistakes, ps...)
+		} else if err != nil {
 			return nil, err
 		}
 		c.hosts = append(c.hosts, cfg)
 	}
-	return c, c.prepare()
+	err = c.prepare()
+	switch {
+	case len(mistakes) > 0 && err != nil:
+		return nil, mistakes // perhaps that is why
+	case len(mistakes) > 0:
+		a.say("note: this answer does not depend on it, but %s (manada config check shows all)", mistakes[0])
+	}
+	return c, err
 }
 
 // prepare loads the best identity and lists whom to ask, this machine's own
@@ -115,8 +139,12 @@ func (c *caller) client() *peer.Client {
 	}}
 }
 
-// read asks every host at once and takes the first answer: one that is dead or
-// hangs costs nothing. It returns who answered.
+// ownHost is how long the answer of this very host is waited for when another one
+// has answered already.
+const ownHost = 200 * time.Millisecond
+
+// read asks every host at once and takes the answer of this very host, else the
+// first: one that is dead or hangs costs nothing. It returns who answered.
 func read[T any](ctx context.Context, c *caller, path string, within time.Duration) (T, target, error) {
 	type answer struct {
 		v   T
@@ -134,14 +162,34 @@ func read[T any](ctx context.Context, c *caller, path string, within time.Durati
 		}()
 	}
 	var errs []error
-	var zero T
+	var first *answer
+	var patience <-chan time.Time
+	own := c.own()
 	for range c.target {
-		a := <-ch
-		if a.err == nil {
-			return a.v, a.t, nil
+		select {
+		case a := <-ch:
+			switch {
+			case a.err != nil && a.t.node == own && first != nil:
+				return first.v, first.t, nil
+			case a.err != nil:
+				errs = append(errs, a.err)
+				if a.t.node == own {
+					own = ""
+				}
+			case own == "" || a.t.node == own:
+				return a.v, a.t, nil
+			case first == nil:
+				first, patience = &a, time.After(ownHost)
+			}
+			continue
+		case <-patience:
 		}
-		errs = append(errs, a.err)
+		break
 	}
+	if first != nil {
+		return first.v, first.t, nil
+	}
+	var zero T
 	return zero, target{}, c.silent(errs)
 }
 

@@ -52,7 +52,11 @@ func (a *app) failoverCmd() *cobra.Command {
 himself. The herd does that alone whenever no commit can be lost, so this is for
 the rest: a primary that was alone (degraded) when it died. Then it is refused
 unless --accept-data-loss says that commits may be lost and --old-primary-is-off
-that the old primary cannot come back by surprise.` + exits(exitFailed, exitUsage, exitNoPrimary, exitRefused, exitUnknown),
+that the old primary cannot come back by surprise.
+
+While the primary is well it is refused, too: switchover hands over in order.
+With --force the primary loses its epoch all the same: its sessions end, and it
+is rewound.` + exits(exitFailed, exitUsage, exitNoPrimary, exitRefused, exitUnknown),
 		Example: "  manada failover\n  manada failover slave --accept-data-loss --old-primary-is-off",
 		Args:    upTo(1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -65,6 +69,7 @@ that the old primary cannot come back by surprise.` + exits(exitFailed, exitUsag
 	f := c.Flags()
 	f.BoolVar(&q.AcceptDataLoss, "accept-data-loss", false, "commits that only the old primary has may be lost")
 	f.BoolVar(&q.OldPrimaryOff, "old-primary-is-off", false, "the old primary is off and cannot come back by itself")
+	f.BoolVar(&q.Force, "force", false, "also while the primary is well")
 	f.DurationVar(&timeout, "timeout", time.Minute, "how long to wait for it")
 	return c
 }

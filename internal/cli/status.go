@@ -41,7 +41,7 @@ With --check the exit code says how the herd is.` + exits(exitFailed, exitUsage,
 }
 
 func (a *app) status(ctx context.Context, check bool) error {
-	c, err := a.open()
+	c, err := a.openToRead()
 	if err != nil {
 		return err
 	}

@@ -74,6 +74,10 @@ type Beat struct {
 	// Answers names the newest beat of the leader that had been heard when this
 	// one was said: by the leader's own clock it tells how old this one is at most.
 	Answers *BeatID `json:"answers,omitempty"`
+	// Waiting is the WAL that waits to be archived and Backup the newest backup
+	// that is known, both of a leader; null when unknown.
+	Waiting *Waiting     `json:"waiting,omitempty"`
+	Backup  *BackupLabel `json:"backup,omitempty"`
 	// WaitingMS is the age of the oldest commit that waits for a standby.
 	WaitingMS int64 `json:"waiting_ms"`
 	StoreOK   bool  `json:"store_ok"`
@@ -100,6 +104,12 @@ type BeatID struct {
 	Node string `json:"node"`
 	Boot string `json:"boot"`
 	Seq  uint64 `json:"seq"`
+}
+
+// Waiting is WAL that is complete and not archived yet.
+type Waiting struct {
+	Segments int64 `json:"segments"`
+	OldestMS int64 `json:"oldest_ms"` // how long the oldest of them has waited
 }
 
 // Sender is a walsender as the primary sees it (pg_stat_replication).

@@ -3,6 +3,7 @@ package cluster
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -126,10 +127,24 @@ type StoreStatus struct {
 	Voters int    `json:"voters"`
 	Up     int    `json:"up"`
 	Leader string `json:"leader,omitempty"`
+	// Voting are the hosts that vote, Down those of them that do not answer.
+	Voting []string `json:"voting"`
+	Down   []string `json:"down"`
+	// UnknownSince is since when the store could not be asked; all else is the
+	// last known then. null: it was asked just now.
+	UnknownSince *time.Time `json:"unknown_since"`
 }
 
-// HasQuorum says whether a majority of the voters answers.
-func (s StoreStatus) HasQuorum() bool { return s.Up > s.Voters/2 }
+// HasQuorum says whether a majority of the voters is known to answer.
+func (s StoreStatus) HasQuorum() bool { return s.UnknownSince == nil && s.Up > s.Voters/2 }
+
+// QuorumWithout says whether a majority would still answer without that host.
+func (s StoreStatus) QuorumWithout(host string) bool {
+	if slices.Contains(s.Voting, host) && !slices.Contains(s.Down, host) {
+		s.Up--
+	}
+	return s.HasQuorum()
+}
 
 // BackupStatus says what can be restored.
 type BackupStatus struct {
@@ -139,6 +154,9 @@ type BackupStatus struct {
 	WaitingSegments *int64       `json:"waiting_segments"` // complete WAL segments not yet archived
 	RestoreTested   *time.Time   `json:"restore_tested"`   // end of the last restore test that passed
 	Next            *NextBackup  `json:"next"`             // the next scheduled one; null without a schedule
+	// UnknownSince is since when the repository could not be asked; what is said of
+	// it is the last known then. null: it was asked just now.
+	UnknownSince *time.Time `json:"unknown_since"`
 }
 
 // NextBackup is a backup that is planned.

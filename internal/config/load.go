@@ -30,7 +30,8 @@ func Load(file string, environ []string) (*Config, error) {
 }
 
 // Parse is Load for contents that were read already; file is for messages and
-// for paths relative to it.
+// for paths relative to it. With an error of type Problems the configuration is
+// what could be read: enough for commands that only ask, and for nothing else.
 func Parse(file string, data []byte, environ []string) (*Config, error) {
 	c := defaults()
 	c.File, c.Origins = file, map[string]Origin{}
@@ -40,11 +41,16 @@ func Parse(file string, data []byte, environ []string) (*Config, error) {
 		r.order = append(r.order, l.path)
 		c.Origins[l.path] = Origin{Source: "default"}
 	}
-	r.readFile(data)
+	broken := !r.readFile(data)
+	if broken {
+		r.salvage(data)
+	}
 	r.readEnv(environ)
 	c.absolutePaths()
 	c.derive()
-	r.problems = append(r.problems, c.validate()...)
+	if !broken { // else everything would seem to be missing
+		r.problems = append(r.problems, c.validate()...)
+	}
 	c.Warnings = r.warnings
 	if err := r.problems.orNil(); err != nil {
 		return c, err
@@ -74,12 +80,13 @@ func where(file string, line int) string {
 
 var yamlLine = regexp.MustCompile(`^yaml: line (\d+): (.*)$`)
 
-func (r *reader) readFile(data []byte) {
+// readFile says whether the file is YAML at all.
+func (r *reader) readFile(data []byte) bool {
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	var doc yaml.Node
 	err := dec.Decode(&doc)
 	if errors.Is(err, io.EOF) {
-		return // an empty file: what is required is reported as missing
+		return true // an empty file: what is required is reported as missing
 	}
 	if err != nil {
 		line, what := 0, strings.TrimPrefix(err.Error(), "yaml: ")
@@ -88,7 +95,7 @@ func (r *reader) readFile(data []byte) {
 			what = m[2]
 		}
 		r.fail(line, "", "not valid YAML: "+what, "", "indent with spaces, never with tabs, and quote values that hold \": \" or \" #\"")
-		return
+		return false
 	}
 	var second yaml.Node
 	if err := dec.Decode(&second); err == nil {
@@ -96,6 +103,16 @@ func (r *reader) readFile(data []byte) {
 	}
 	if len(doc.Content) == 1 {
 		r.section(doc.Content[0], "")
+	}
+	return true
+}
+
+var dataDirLine = regexp.MustCompile(`(?m)^data_dir:[ \t]*["']?([^"'#\s]+)`)
+
+// salvage finds, in a file that is no YAML, where the host keeps its identity.
+func (r *reader) salvage(data []byte) {
+	if m := dataDirLine.FindSubmatch(data); m != nil {
+		r.cfg.DataDir = string(m[1])
 	}
 }
 

@@ -29,12 +29,6 @@ type Expected struct {
 	Priority *int
 }
 
-// Store is what is known of the voters.
-type Store struct {
-	cluster.StoreStatus
-	Down []string // nodes whose voter does not answer
-}
-
 // Backup is what backupd says.
 type Backup struct {
 	cluster.BackupStatus
@@ -53,13 +47,14 @@ type Limits struct {
 	Lag             time.Duration // 10 s
 	Waiting         time.Duration // commits waiting for a standby: 2 s
 	WaitingSegments int64         // 8
+	WaitingFor      time.Duration // of the oldest segment: 20 s
 	BackupAge       time.Duration // 8 days
 }
 
 // DefaultLimits are what zero fields of Limits become.
 var DefaultLimits = Limits{
 	Stale: 3 * time.Second, LagBytes: 64 << 20, Lag: 10 * time.Second, Waiting: 2 * time.Second,
-	WaitingSegments: 8, BackupAge: 8 * 24 * time.Hour,
+	WaitingSegments: 8, WaitingFor: 20 * time.Second, BackupAge: 8 * 24 * time.Hour,
 }
 
 func (l Limits) withDefaults() Limits {
@@ -79,6 +74,9 @@ func (l Limits) withDefaults() Limits {
 	if l.WaitingSegments > 0 {
 		d.WaitingSegments = l.WaitingSegments
 	}
+	if l.WaitingFor > 0 {
+		d.WaitingFor = l.WaitingFor
+	}
 	if l.BackupAge > 0 {
 		d.BackupAge = l.BackupAge
 	}
@@ -97,7 +95,7 @@ type Input struct {
 	// only ever grow, so even an old beat's may be the newest known.
 	Term    *cluster.Term
 	TermRev int64
-	Store   *Store // nil: unknown
+	Store   *cluster.StoreStatus // nil: unknown
 	Backup  *Backup
 	Paused  bool
 	Limits  Limits
@@ -131,11 +129,10 @@ func Build(in Input) cluster.Status {
 	}
 	slices.SortStableFunc(st.Nodes, func(x, y cluster.NodeStatus) int { return roleRank(x.Role) - roleRank(y.Role) })
 	if in.Store != nil {
-		s := in.Store.StoreStatus
-		st.Store = &s
+		st.Store = cloneStore(*in.Store)
 	}
-	if in.Backup != nil && in.Backup.Unreachable == "" {
-		st.Backup = cloneBackup(in.Backup.BackupStatus)
+	if in.Backup != nil {
+		st.Backup = b.backupRow(cloneBackup(in.Backup.BackupStatus))
 	}
 	st.Conditions = Sort(b.conditions(st))
 	st.Health = Of(st.Conditions)
@@ -277,20 +274,49 @@ func roleRank(r cluster.Role) int {
 	return slices.Index([]cluster.Role{cluster.RolePrimary, cluster.RoleStandby, cluster.RoleWitness, cluster.RoleOfProxy}, r)
 }
 
+func cloneStore(s cluster.StoreStatus) *cluster.StoreStatus {
+	s.Voting, s.Down = append([]string{}, s.Voting...), append([]string{}, s.Down...) // never null in JSON
+	slices.Sort(s.Voting)
+	slices.Sort(s.Down)
+	s.UnknownSince = utc(s.UnknownSince)
+	return &s
+}
+
+// backupRow adds what the primary says: the WAL that waits there, and a backup that
+// is newer than what this host was told last.
+func (b *builder) backupRow(k *cluster.BackupStatus) *cluster.BackupStatus {
+	p := b.node(b.primary)
+	if p == nil || !p.agent {
+		return k
+	}
+	if w := p.beat.Waiting; w != nil {
+		n := w.Segments
+		k.WaitingSegments = &n
+	}
+	if l := p.beat.Backup; l != nil && (k.Last == nil || l.Stop.After(k.Last.Stop)) {
+		c := *l
+		c.Stop = c.Stop.UTC()
+		k.Last = &c
+	}
+	return k
+}
+
+func utc(t *time.Time) *time.Time {
+	if t == nil {
+		return nil
+	}
+	u := t.UTC()
+	return &u
+}
+
 func cloneBackup(b cluster.BackupStatus) *cluster.BackupStatus {
 	if b.Last != nil {
 		l := *b.Last
 		l.Stop = l.Stop.UTC()
 		b.Last = &l
 	}
-	utc := func(t *time.Time) *time.Time {
-		if t == nil {
-			return nil
-		}
-		u := t.UTC()
-		return &u
-	}
 	b.RestorableFrom, b.RestorableTo, b.RestoreTested = utc(b.RestorableFrom), utc(b.RestorableTo), utc(b.RestoreTested)
+	b.UnknownSince = utc(b.UnknownSince)
 	if b.WaitingSegments != nil {
 		n := *b.WaitingSegments
 		b.WaitingSegments = &n

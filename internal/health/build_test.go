@@ -129,6 +129,19 @@ func TestBuildConditions(t *testing.T) {
 		{"backup too old", func(in *Input) { in.Backup.Last.Stop = now.Add(-8*24*time.Hour - 1) }, "degraded", 3, "master", []string{"M-B04"}},
 		{"archive", func(in *Input) { in.Backup.ArchiveErr, in.Backup.WaitingSegments = "x", ptr[int64](9) }, "degraded", 3, "master", []string{"M-B01", "M-B02"}},
 		{"backupd gone", func(in *Input) { in.Backup.Unreachable = "x" }, "degraded", 3, "master", []string{"M-B07 backup"}},
+		{"never asked: not \"no backup\"", func(in *Input) {
+			in.Backup = &Backup{Host: "backup", Unreachable: "x", BackupStatus: cluster.BackupStatus{UnknownSince: ptr(now)}}
+		}, "degraded", 3, "master", []string{"M-B07 backup"}},
+		{"a segment waits for long", func(in *Input) {
+			in.Nodes["master"].Beat.Waiting = &cluster.Waiting{Segments: 1, OldestMS: 21000}
+		}, "degraded", 3, "master", []string{"M-B02"}},
+		{"a segment waits for a moment", func(in *Input) {
+			in.Nodes["master"].Beat.Waiting = &cluster.Waiting{Segments: 1, OldestMS: 19000}
+		}, "ok", 0, "master", nil},
+		{"the first backup, told by the primary", func(in *Input) {
+			in.Backup.Last, in.Nodes["master"].Beat.Backup = nil, &cluster.BackupLabel{Label: "F", Type: "full", Stop: now}
+		}, "ok", 0, "master", nil},
+		{"the store could not be asked", func(in *Input) { in.Store.Up, in.Store.UnknownSince = 0, ptr(now) }, "ok", 0, "master", nil},
 		{"failed jobs", func(in *Input) { in.Backup.BackupErr, in.Backup.TestErr = "x", "y" }, "degraded", 3, "master", []string{"M-B05", "M-B06"}},
 		{"missed", func(in *Input) { in.Backup.Missed = "full backup of 2026-11-22 01:00Z: no primary" }, "degraded", 3, "master", []string{"M-B09"}},
 		{"said by a node", func(in *Input) {
@@ -214,7 +227,13 @@ func TestBuildIsPure(t *testing.T) {
 		if d := cmp.Diff(same, in); d != "" {
 			t.Errorf("%s: input changed: %s", name, d)
 		}
-		if a.Backup != nil {
+		if a.Store != nil {
+			a.Store.Voting[0] = "changed"
+			if in.Store.Voting[0] == "changed" {
+				t.Errorf("%s: result points into the input", name)
+			}
+		}
+		if a.Backup != nil && in.Backup.WaitingSegments != nil {
 			*a.Backup.WaitingSegments = 99
 			if *in.Backup.WaitingSegments == 99 {
 				t.Errorf("%s: result points into the input", name)

@@ -25,10 +25,10 @@ var backupEntries = []Entry{
 	},
 	{
 		Code: SegmentsWaiting, Severity: cluster.Warning, Title: "WAL segments wait to be archived",
-		Text: "{count} WAL segments wait to be archived",
-		Hint: "the repository is too slow or not reachable:  manada status",
-		Args: []string{"count"},
-		Doc:  "More segments wait than the threshold. What they hold cannot be restored if every node is lost.",
+		Text: "{count} WAL segments wait to be archived{oldest}",
+		Hint: "the repository is too slow or does not answer; the log of  manada backupd  on its host tells",
+		Args: []string{"count", "oldest"},
+		Doc:  "More than 8 segments wait, or one for more than 20 seconds. What they hold cannot be restored if every node is lost.",
 	},
 	{
 		Code: NoBackup, Severity: cluster.Warning, Title: "There is no backup yet",
@@ -59,10 +59,10 @@ var backupEntries = []Entry{
 	},
 	{
 		Code: RepoUnreachable, Severity: cluster.Warning, Title: "The repository host does not answer",
-		Text: "the backup service on {node} does not answer: {why}",
+		Text: "the backup service on {node} has not answered {since}: {why}",
 		Hint: "look at  manada backupd  on {node} (port 8432): its log is backupd.log",
-		Args: []string{"why"},
-		Doc:  "Nothing can be said about backups, and segments wait on the nodes until it is back.",
+		Args: []string{"since", "why"},
+		Doc:  "What the status says of backups is the last that was known, and segments wait on the primary until it is back.",
 	},
 	{
 		Code: ArchiveGap, Severity: cluster.Warning, Title: "The archive has a gap",

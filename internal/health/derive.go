@@ -22,7 +22,7 @@ func (b *builder) conditions(st cluster.Status) []cluster.Condition {
 	}
 	cs = append(cs, b.durability()...)
 	cs = append(cs, b.store()...)
-	cs = append(cs, b.backup()...)
+	cs = append(cs, b.backup(st)...)
 	cs = append(cs, b.herd(st)...)
 	for _, n := range b.nodes {
 		if n.beat == nil || !n.agent {
@@ -232,7 +232,7 @@ func (b *builder) store() []cluster.Condition {
 	}
 	s := b.in.Store
 	switch {
-	case s != nil && s.Voters > 0 && !s.HasQuorum():
+	case s != nil && s.Voters > 0 && s.UnknownSince == nil && !s.HasQuorum():
 		return []cluster.Condition{Say(StoreNoQuorum, "", "seen", fmt.Sprintf("%d of %d voters up", s.Up, s.Voters))}
 	case !reached && len(cut) > 0:
 		return []cluster.Condition{Say(StoreNoQuorum, "", "seen", "no node heard from reaches it")}
@@ -240,7 +240,7 @@ func (b *builder) store() []cluster.Condition {
 	for _, name := range cut {
 		cs = append(cs, Say(StoreUnreachable, name))
 	}
-	if s == nil {
+	if s == nil || s.UnknownSince != nil {
 		return cs
 	}
 	for _, name := range slices.Sorted(slices.Values(s.Down)) {
@@ -255,21 +255,19 @@ func (b *builder) store() []cluster.Condition {
 	return cs
 }
 
-func (b *builder) backup() []cluster.Condition {
+func (b *builder) backup(st cluster.Status) []cluster.Condition {
 	k := b.in.Backup
 	if k == nil {
 		return nil
 	}
 	if k.Unreachable != "" {
-		return []cluster.Condition{Say(RepoUnreachable, k.Host, "why", k.Unreachable)}
+		since := "at all"
+		if k.UnknownSince != nil {
+			since = "for " + duration(b.in.Now.Sub(*k.UnknownSince))
+		}
+		return append(b.archive(st), Say(RepoUnreachable, k.Host, "since", since, "why", k.Unreachable))
 	}
-	var cs []cluster.Condition
-	if k.ArchiveErr != "" {
-		cs = append(cs, Say(ArchiveFailing, "", "why", k.ArchiveErr))
-	}
-	if w := k.WaitingSegments; w != nil && *w > b.lim.WaitingSegments {
-		cs = append(cs, Say(SegmentsWaiting, "", "count", *w))
-	}
+	cs := b.archive(st)
 	if k.BackupErr != "" {
 		cs = append(cs, Say(BackupFailed, "", "why", k.BackupErr))
 	}
@@ -279,13 +277,36 @@ func (b *builder) backup() []cluster.Condition {
 	if k.TestErr != "" {
 		cs = append(cs, Say(RestoreTestFailed, "", "why", k.TestErr))
 	}
-	switch {
-	case k.Last == nil:
+	switch last := st.Backup.Last; {
+	case last == nil:
 		cs = append(cs, Say(NoBackup, ""))
-	case b.in.Now.Sub(k.Last.Stop) > b.lim.BackupAge:
-		cs = append(cs, Say(BackupOld, "", "age", duration(b.in.Now.Sub(k.Last.Stop))+" ago"))
+	case b.in.Now.Sub(last.Stop) > b.lim.BackupAge:
+		cs = append(cs, Say(BackupOld, "", "age", duration(b.in.Now.Sub(last.Stop))+" ago"))
 	}
 	return cs
+}
+
+// archive: does WAL get away?
+func (b *builder) archive(st cluster.Status) []cluster.Condition {
+	var cs []cluster.Condition
+	if why := b.in.Backup.ArchiveErr; why != "" {
+		cs = append(cs, Say(ArchiveFailing, "", "why", why))
+	}
+	oldest := time.Duration(0)
+	if p := b.node(b.primary); p != nil && p.agent && p.beat.Waiting != nil {
+		oldest = time.Duration(p.beat.Waiting.OldestMS) * time.Millisecond
+	}
+	if w := st.Backup.WaitingSegments; w != nil && *w > 0 && (*w > b.lim.WaitingSegments || oldest > b.lim.WaitingFor) {
+		cs = append(cs, Say(SegmentsWaiting, "", "count", *w, "oldest", optional(", the oldest for ", durationOrNone(oldest))))
+	}
+	return cs
+}
+
+func durationOrNone(d time.Duration) string {
+	if d == 0 {
+		return ""
+	}
+	return duration(d)
 }
 
 // herd: what concerns all of it.

@@ -39,7 +39,7 @@ func herd() Input {
 			"backup": {Beat: backup, Age: 520 * time.Millisecond},
 		},
 		Expected: []Expected{{Name: "master", Kind: "data"}, {Name: "slave", Kind: "data"}, {Name: "backup", Kind: "witness"}},
-		Store:    &Store{StoreStatus: cluster.StoreStatus{Voters: 3, Up: 3, Leader: "slave"}},
+		Store:    &cluster.StoreStatus{Voters: 3, Up: 3, Leader: "slave", Voting: []string{"backup", "master", "slave"}},
 		Backup: &Backup{Host: "backup", BackupStatus: cluster.BackupStatus{
 			Last:           &cluster.BackupLabel{Label: "20261122-030000F", Type: "full", Stop: now.Add(-2*time.Hour - 5*time.Minute)},
 			RestorableFrom: ptr(now.Add(-14 * 24 * time.Hour)), RestorableTo: ptr(now),
@@ -105,6 +105,14 @@ var scenarios = map[string]func() Input{
 		in.Nodes["master"].Beat.StoreOK = false
 		in.Nodes["master"].Beat.WritesWait = "slave away and the store does not answer"
 		in.Store.Up, in.Store.Leader, in.Store.Down = 1, "", []string{"backup", "slave"}
+		return in
+	},
+	"unknown": func() Input { // neither the store nor the repository could be asked
+		in := herd()
+		in.Store.UnknownSince = ptr(now.Add(-14 * time.Second))
+		in.Backup.Unreachable, in.Backup.UnknownSince = "TLS handshake timeout", ptr(now.Add(-40*time.Second))
+		in.Backup.WaitingSegments = nil
+		in.Nodes["master"].Beat.Waiting = &cluster.Waiting{Segments: 6, OldestMS: 25000}
 		return in
 	},
 	"paused": func() Input {

@@ -34,8 +34,11 @@ func Text(w io.Writer, s cluster.Status, o Options) error {
 	}
 	p.facts("commit", p.commitFacts())
 	p.facts("failover", []string{Failover(s)})
-	p.facts("store", []string{storeFact(s.Store)})
+	p.facts("store", []string{p.storeFact(s.Store)})
 	p.facts("protect", p.protectFacts())
+	if s.SeenFrom != "" {
+		p.facts("seen from", []string{s.SeenFrom})
+	}
 	p.conditions()
 	_, err := io.WriteString(w, p.out.String())
 	return err
@@ -229,15 +232,23 @@ func has(s cluster.Status, code Code) bool {
 	return slices.ContainsFunc(s.Conditions, func(c cluster.Condition) bool { return c.Code == string(code) })
 }
 
-func storeFact(s *cluster.StoreStatus) string {
+func (p *printer) storeFact(s *cluster.StoreStatus) string {
 	if s == nil {
 		return "unknown"
 	}
 	t := fmt.Sprintf("%d of %d voters up", s.Up, s.Voters)
-	if !s.HasQuorum() {
+	switch {
+	case s.UnknownSince != nil:
+		return p.unknown(*s.UnknownSince) + "; last known: " + t
+	case !s.HasQuorum():
 		return t + ", no quorum"
 	}
 	return t + optional(", leader ", s.Leader)
+}
+
+// unknown is how long something could not be asked.
+func (p *printer) unknown(since time.Time) string {
+	return "unknown for " + duration(p.s.At.Sub(since))
 }
 
 func (p *printer) protectFacts() []string {
@@ -245,17 +256,25 @@ func (p *printer) protectFacts() []string {
 	if b == nil {
 		return []string{"unknown"}
 	}
-	now := p.s.At
 	var lines []string
-	if b.Last == nil {
-		lines = append(lines, "no backup")
-	} else {
-		lines = append(lines, fmt.Sprintf("last backup %s ago (%s %s)", duration(now.Sub(b.Last.Stop)), b.Last.Type, b.Last.Label))
+	last := "no backup"
+	switch {
+	case b.Last != nil:
+		last = fmt.Sprintf("last backup %s ago (%s %s)", duration(p.s.At.Sub(b.Last.Stop)), b.Last.Type, b.Last.Label)
+	case b.UnknownSince != nil:
+		last = "nothing"
 	}
+	if b.UnknownSince != nil {
+		last = p.unknown(*b.UnknownSince) + "; last known: " + last
+	}
+	lines = append(lines, last)
 	if b.RestorableFrom != nil {
 		to := "now"
-		if b.RestorableTo != nil {
+		switch {
+		case b.RestorableTo != nil:
 			to = minute(*b.RestorableTo)
+		case b.UnknownSince != nil:
+			to = minute(*b.UnknownSince)
 		}
 		lines = append(lines, fmt.Sprintf("restorable from %s to %s UTC", minute(*b.RestorableFrom), to))
 	}
@@ -274,6 +293,10 @@ func (p *printer) archiveFact(b *cluster.BackupStatus) string {
 		word = "has a gap"
 	case has(p.s, SegmentsWaiting):
 		word = "is behind"
+	case b.UnknownSince != nil && (b.WaitingSegments == nil || *b.WaitingSegments > 0):
+		word = p.unknown(*b.UnknownSince)
+	case b.WaitingSegments == nil:
+		word = "unknown, no primary says what waits"
 	}
 	t := "archive " + word
 	if b.WaitingSegments != nil {
@@ -282,7 +305,7 @@ func (p *printer) archiveFact(b *cluster.BackupStatus) string {
 	if b.RestoreTested != nil {
 		return t + "; restore tested " + duration(p.s.At.Sub(*b.RestoreTested)) + " ago"
 	}
-	return t + "; restore never tested"
+	return t
 }
 
 func minute(t time.Time) string { return t.UTC().Format("2006-01-02 15:04") }

@@ -181,6 +181,9 @@ func (h *hostAgent) followBackup(cmd *exec.Cmd, lines *bufio.Scanner) {
 	for lines.Scan() {
 		var m workerMessage
 		if json.Unmarshal(lines.Bytes(), &m) == nil {
+			if m.Done {
+				h.refreshBackups(h.life) // whoever sees it done finds it in the status
+			}
 			h.jobs.update(m.apply)
 		}
 	}
@@ -207,7 +210,7 @@ func (h *hostAgent) followBackup(cmd *exec.Cmd, lines *bufio.Scanner) {
 
 // watchBackups keeps what can be restored in the status.
 func (h *hostAgent) watchBackups(ctx context.Context) {
-	tick := time.NewTicker(3 * time.Second)
+	tick := time.NewTicker(2 * time.Second)
 	defer tick.Stop()
 	first := time.After(time.Second)
 	for {
@@ -222,7 +225,7 @@ func (h *hostAgent) watchBackups(ctx context.Context) {
 }
 
 func (h *hostAgent) refreshBackups(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 4*time.Second)
 	defer cancel()
 	b := h.repo.status(ctx)
 	if b == nil {
@@ -230,9 +233,6 @@ func (h *hostAgent) refreshBackups(ctx context.Context) {
 	}
 	if j := h.jobs.get(); j != nil && j.State == "failed" {
 		b.BackupErr = j.Error
-	}
-	if n, ok := h.agent.SegmentsWaiting(); ok {
-		b.WaitingSegments = &n
 	}
 	h.agent.SetBackups(b)
 }

@@ -135,6 +135,20 @@ func (r *repository) Get(ctx context.Context, name, dest string) error {
 	return err
 }
 
+// serves asks the backup service of this very host whether it answers.
+func (r *repository) serves(ctx context.Context) error {
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: r.id.ClientTLS(r.cfg.Node), DisableKeepAlives: true}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+r.cfg.Addresses().Repo+"/liveness", nil)
+	if err != nil {
+		return err
+	}
+	res, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	return res.Body.Close()
+}
+
 // status is what can be restored, nil when no repository is known.
 func (r *repository) status(ctx context.Context) *health.Backup {
 	s, err := r.open()
@@ -148,6 +162,12 @@ func (r *repository) status(ctx context.Context) *health.Backup {
 	var info backup.Info
 	if err == nil {
 		info, err = backup.GetInfo(ctx, backup.InfoOptions{Storage: s, Stanza: r.cfg.Backup.Stanza})
+	}
+	if err == nil {
+		err = info.Unread()
+	}
+	if err == nil && r.cfg.Has(config.Repository) {
+		err = r.serves(ctx) // the folder is here; the others need the service
 	}
 	if err != nil {
 		b.Unreachable = err.Error()

@@ -111,6 +111,9 @@ func (h *hostAgent) madeSince(ctx context.Context, t schedule.Tick) (bool, error
 		return false, err
 	}
 	info, err := backup.GetInfo(ctx, backup.InfoOptions{Storage: s, Stanza: h.cfg.Backup.Stanza})
+	if err == nil {
+		err = info.Unread()
+	}
 	return err == nil && covered(info, t), err
 }
 

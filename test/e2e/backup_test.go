@@ -51,6 +51,11 @@ func fullBackup(t *testing.T) {
 	if len(all) != 1 || !strings.HasSuffix(all[0], "F") || !strings.Contains(r.out, all[0]) {
 		t.Errorf("after a full backup: %v\n%s", all, r.out)
 	}
+	for _, host := range hosts[:3] { // each of them knows at once
+		if s := e.statusOf(host); s.Backup == nil || s.Backup.Last == nil || len(all) == 1 && s.Backup.Last.Label != all[0] {
+			t.Errorf("%s does not know of the backup that was just made: %+v %+v", host, s.Backup, s.Conditions)
+		}
+	}
 	if out := e.ok(e.pgbackrest("info")).out; !strings.Contains(out, "status: ok") || !strings.Contains(out, all[0]) {
 		t.Errorf("pgbackrest info:\n%s", out)
 	}

@@ -29,6 +29,8 @@ func badInput(t *testing.T) {
 	e.refused(e.manada("switchover", "backup"), 2, "backup has no database")
 	e.refused(e.manada("switchover", s.Primary), 1, s.Primary+" is already the primary")
 	e.refused(e.manada("failover", "nobody"), 2, "nobody")
+	e.refused(e.manada("failover"), 1, s.Primary+" is well", "manada switchover", "--force")
+	e.refused(e.manada("failover", standby(s)), 1, s.Primary+" is well")
 	e.refused(e.manada("failback", "nobody"), 2, "nobody")
 	e.refused(e.manada("node", "remove", "slave", "--yes"), 1, "slave")
 	e.refused(e.manada("restore"), 2, "--to")

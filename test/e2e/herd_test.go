@@ -17,6 +17,7 @@ func TestHerd(t *testing.T) {
 		{"BadHosts", badHosts},
 		{"Clients", clients},
 		{"FullBackup", fullBackup},
+		{"RepositoryAway", repositoryAway},
 		{"StatusCheckWell", statusCheckWell},
 		{"PostmasterKilled", postmasterKilled},
 		{"PrimaryHostKilled", primaryHostKilled},
