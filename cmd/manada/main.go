@@ -10,9 +10,13 @@ import (
 )
 
 func main() {
-	if face, ok := compat.Face(os.Args[0]); ok {
-		os.Exit(face(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
-	}
 	cli.Files = compat.Files()
-	os.Exit(cli.Main(os.Args, os.Stdin, os.Stdout, os.Stderr))
+	args := os.Args
+	if len(args) > 1 && args[1] == cli.OwnName {
+		args = args[1:]
+	}
+	if face, ok := compat.Face(args[0]); ok {
+		os.Exit(face(args[1:], os.Stdin, os.Stdout, os.Stderr))
+	}
+	os.Exit(cli.Main(args, os.Stdin, os.Stdout, os.Stderr))
 }

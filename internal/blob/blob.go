@@ -79,7 +79,7 @@ type Storage interface {
 
 // CheckName says whether a name is clean, relative and stays inside.
 func CheckName(name string) error {
-	if name == "" || strings.HasPrefix(name, "/") || strings.ContainsAny(name, "\x00\\") {
+	if name == "" || strings.HasPrefix(name, "/") || strings.ContainsRune(name, 0) {
 		return fmt.Errorf("%w %q", ErrBadName, name)
 	}
 	for p := range strings.SplitSeq(name, "/") {

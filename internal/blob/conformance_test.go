@@ -253,7 +253,7 @@ func conformBrokenSource(t *testing.T, ctx context.Context, s Storage) {
 }
 
 func conformNames(t *testing.T, ctx context.Context, s Storage) {
-	for _, n := range []string{"", "/etc/passwd", "../x", "a/../../x", "a//b", "a/", "./a", "a/./b", "a\x00b", `a\b`, "x" + durable.TempMark} {
+	for _, n := range []string{"", "/etc/passwd", "../x", "a/../../x", "a//b", "a/", "./a", "a/./b", "a\x00b", "x" + durable.TempMark} {
 		if _, err := s.Open(ctx, n, 0, -1); !errors.Is(err, ErrBadName) {
 			t.Errorf("open %q: %v", n, err)
 		}
@@ -274,6 +274,11 @@ func conformNames(t *testing.T, ctx context.Context, s Storage) {
 		if err := s.Link(ctx, "l", n); !errors.Is(err, ErrBadName) {
 			t.Errorf("link to %q: %v", n, err)
 		}
+	}
+	// Whatever else a file of a data directory may be called, so may one here.
+	for _, n := range []string{`a\b`, `o/..\x`, "a b%2f?x=1#y", "é\xff", "line\nbreak", "..."} {
+		put(t, ctx, s, n, "odd "+n)
+		want(t, ctx, s, n, "odd "+n)
 	}
 }
 

@@ -40,28 +40,46 @@ func (a *app) archivePushCmd() *cobra.Command {
 	return c
 }
 
-// archiveGetCmd is PostgreSQL's restore_command. A segment that is not there is
-// exit code 1, as PostgreSQL wants it.
+// archiveGetCmd is PostgreSQL's restore_command. A file that is not there is exit
+// code 1. What else fails depends on who asks. A member of the herd (--socket)
+// gets 1 again: its standby goes on with streaming, and a code above 125 would
+// shut it down. A copy that recovers from the archive alone gets 255: with any
+// code up to 125 PostgreSQL takes the archive to end here, and recovery with it.
 func (a *app) archiveGetCmd() *cobra.Command {
 	var socket string
+	outcome := func(err error) error {
+		switch f := (*failure)(nil); {
+		case err == nil, errors.As(err, &f) && f.err == nil:
+			return err
+		case socket != "":
+			_, message, hint := explain(err)
+			return fail(exitFailed, hint, "%s", message)
+		}
+		_, message, hint := explain(err)
+		return fail(exitBroken, hint, "%s", message)
+	}
 	c := &cobra.Command{
-		Use: "archive-get NAME DEST", Short: "restore_command", Hidden: true, Args: exactly("the name of a WAL file", "its destination"),
+		Use: "archive-get NAME DEST", Short: "restore_command", Hidden: true,
+		Args: func(c *cobra.Command, args []string) error {
+			return outcome(exactly("the name of a WAL file", "its destination")(c, args))
+		},
 		RunE: func(c *cobra.Command, args []string) error {
 			dest, err := filepath.Abs(args[1])
-			if err != nil {
-				return err
+			switch {
+			case err != nil:
+			case socket == "":
+				err = a.archiveGet(c.Context(), args[0], dest)
+			default:
+				err = callAgent(c.Context(), socket, "/archive-get", agent.ArchiveCall{Name: args[0], Dest: dest})
 			}
-			if socket == "" {
-				return a.archiveGet(c.Context(), args[0], dest)
-			}
-			err = callAgent(c.Context(), socket, "/archive-get", agent.ArchiveCall{Name: args[0], Dest: dest})
 			var p *peer.Error
 			if errors.As(err, &p) && p.Status == http.StatusNotFound {
 				return quiet(exitFailed) // asked for every second by a standby: no line in its log
 			}
-			return err
+			return outcome(err)
 		},
 	}
+	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return outcome(err) })
 	c.Flags().StringVar(&socket, "socket", "", "`PATH` of the agent's socket")
 	return c
 }

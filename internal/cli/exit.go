@@ -25,6 +25,7 @@ const (
 	exitRefused     = 5
 	exitUnknown     = 6
 	exitInterrupted = 130
+	exitBroken      = 255 // of archive-get alone: PostgreSQL gives up above 125
 )
 
 var exitMeaning = map[int]string{

@@ -96,15 +96,10 @@ func socketOf(cfg *config.Config) string { return filepath.Join(cfg.RunDir, agen
 
 // RestoreTarget prepares a directory outside the herd for a restore and becomes
 // the user who is to own it. It returns the restore_command for it.
-func (h *Herd) RestoreTarget(dir string, reuse bool) (command string, err error) {
+func (h *Herd) RestoreTarget(dir string) (command string, err error) {
 	account, err := h.c.hosts[0].RunAs()
 	if err != nil {
 		return "", err
-	}
-	if !reuse {
-		if err := refuseFull(dir, false); err != nil {
-			return "", err
-		}
 	}
 	if err := prepareRestore(dir, account); err != nil {
 		return "", err

@@ -134,6 +134,31 @@ func (a *app) restore(ctx context.Context, f restoreFlags) error {
 	return a.doRestore(ctx, r, dir, command, c.dataDirs(), f)
 }
 
+// restoreCommandText is for recovery: a program that has another's name (it was
+// copied, not linked) is told that it is meant by its own.
+func restoreCommandText(exe, file string) string {
+	as := ""
+	if filepath.Base(exe) != "manada" {
+		as = " " + OwnName
+	}
+	return fmt.Sprintf("%s%s archive-get -c %s %%f %%p", shellWord(exe), as, shellWord(file))
+}
+
+// OwnName as the first argument says that this program is meant, whatever name
+// it was called by.
+const OwnName = "manada"
+
+// shellWord quotes a path for the shell, in a setting where % is special.
+func shellWord(s string) string {
+	s = strings.ReplaceAll(s, "%", "%%")
+	if strings.ContainsFunc(s, func(c rune) bool {
+		return !strings.ContainsRune("/._-+:@%,", c) && (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z')
+	}) {
+		s = "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+	}
+	return s
+}
+
 // dataDirs are the data directories of this machine's hosts.
 func (c *caller) dataDirs() []string {
 	var out []string
@@ -200,7 +225,7 @@ func (a *app) restoreCommand(c *caller, account config.Account) (string, error) 
 			continue
 		}
 		file, err := filepath.Abs(cfg.File)
-		return fmt.Sprintf("%s archive-get -c %s %%f %%p", exe, file), err
+		return restoreCommandText(exe, file), err
 	}
 	return "", fail(exitFailed, "restore on a data or witness host", "this host cannot read the repository")
 }

@@ -140,7 +140,7 @@ func faceRefuses(e *env) {
 func faceRestores(e *env, label string) {
 	dir := filepath.Join(e.ownedFolder(e.Data+"/backup"), "by-face")
 	e.ok(e.face("--stanza=herd", "--set="+label, "--type=immediate", "--target-action=promote", "--pg1-path="+dir, "restore"))
-	if r := e.face("--stanza=herd", "--pg1-path="+dir, "restore"); r.code == 0 || !strings.Contains(r.err, "is not empty") {
+	if r := e.face("--stanza=herd", "--pg1-path="+dir, "restore"); r.code != 40 || !strings.Contains(r.err, "because it contains files") {
 		e.Errorf("over a directory that is there: %d %s", r.code, r.err)
 	}
 	p := e.startByHand(dir)
