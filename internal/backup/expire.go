@@ -122,11 +122,39 @@ func chooseExpired(info *repo.BackupInfo, r Retention) []string {
 			}
 		}
 	}
+	for _, l := range cleanSet(info) {
+		delete(gone, l)
+	}
 	var out []string
 	for i := range info.Backups {
 		if gone[info.Backups[i].Label] {
 			out = append(out, info.Backups[i].Label)
 		}
+	}
+	return out
+}
+
+// newestClean is the newest backup without page checksum errors, nil when none
+// is. Damaged ones may follow it in any number: no retention removes it, nor the
+// WAL from it on, as that is what the damaged pages can be repaired from.
+func newestClean(info *repo.BackupInfo) *repo.BackupEntry {
+	for i := range slices.Backward(info.Backups) {
+		if e := &info.Backups[i]; e.Error == nil || !*e.Error {
+			return e
+		}
+	}
+	return nil
+}
+
+// cleanSet is the newest clean backup and all that it builds on.
+func cleanSet(info *repo.BackupInfo) []string {
+	e := newestClean(info)
+	if e == nil {
+		return nil
+	}
+	out := append(slices.Clone(e.Reference), e.Label, repo.LabelFull(e.Label))
+	for at := e; at != nil && at.Prior != ""; at = info.Find(at.Prior) {
+		out = append(out, at.Prior)
 	}
 	return out
 }
@@ -195,6 +223,9 @@ func expireArchiveID(ctx context.Context, s blob.Storage, stanza string, info *r
 		return s.DeleteAll(ctx, repo.ArchivePath(stanza, db.ArchiveID()))
 	}
 	oldest := retentionBackup(local, kept)
+	if e := newestClean(info); e != nil && e.DBID == db.ID && e.ArchiveStart != "" && e.Label < oldest.Label {
+		oldest = *e
+	}
 	if oldest.ArchiveStart == "" {
 		return nil // made with the database stopped: it says nothing about WAL
 	}

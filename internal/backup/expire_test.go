@@ -26,7 +26,10 @@ func fakeStanza(t *testing.T, spec string) (*blob.Mem, []string) {
 	for i, kind := range strings.Fields(spec) {
 		stamp := fmt.Sprintf("20260101-%02d0000", i)
 		e := repo.BackupEntry{Format: 5, DBID: 1, ArchiveStart: seg(2*i + 1), ArchiveStop: seg(2*i + 1), TimeStop: int64(i) * 3600}
-		switch kind {
+		if bad := strings.ToLower(kind) == kind; bad {
+			e.Error = &bad
+		}
+		switch strings.ToUpper(kind) {
 		case "F":
 			e.Label, e.Type = stamp+"F", repo.Full
 			full, diff = e.Label, ""
@@ -183,6 +186,114 @@ func TestExpireKilled(t *testing.T) {
 		if backups, wal := left(t, after, labels); backups != "3 4" || wal != "7 8 9" {
 			t.Errorf("killed at operation %d, repeated: backups %q, WAL %q", n, backups, wal)
 		}
+	}
+}
+
+// TestExpireKeepsTheCleanOne: backups with damaged pages (in lower case) push no
+// clean one out, nor the WAL from it on.
+func TestExpireKeepsTheCleanOne(t *testing.T) {
+	for _, c := range []struct {
+		name, spec   string
+		r            Retention
+		backups, wal string
+	}{
+		{"the newest is damaged", "F F f", Retention{Full: 1}, "1 2", "3 4 5"},
+		{"so are several", "F F f f f", Retention{Full: 2}, "1 3 4", "3 4 5 6 7 8 9"},
+		{"a clean one again", "F f F", Retention{Full: 1}, "2", "5"},
+		{"one that is clean with its set", "F I i f", Retention{Full: 1}, "0 1 3", "1 3 4 5 6 7"},
+		{"a diff", "F D d F d", Retention{Full: 2, Diff: 1}, "0 3 4", "1 2 3 4 5 6 7 8 9"},
+		{"none was ever clean", "f f", Retention{Full: 1}, "1", "3"},
+		{"less WAL than backups", "F F f", Retention{Full: 3, Archive: 1}, "0 1 2", "1 3 4 5"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s, labels := fakeStanza(t, c.spec)
+			if _, err := Expire(t.Context(), s, "demo", c.r, nil); err != nil {
+				t.Fatal(err)
+			}
+			if backups, wal := left(t, s, labels); backups != c.backups || wal != c.wal {
+				t.Errorf("left backups %q, WAL %q; want %q, %q", backups, wal, c.backups, c.wal)
+			}
+		})
+	}
+}
+
+// TestExpireOrder: a manifest and its copy go before what they describe, those of
+// newer backups before those that they build on.
+func TestExpireOrder(t *testing.T) {
+	s, labels := fakeStanza(t, "F D I F")
+	var ops []string
+	s.Fault = func(op blob.Op, name string) error {
+		if op == blob.OpDelete {
+			ops = append(ops, name)
+		}
+		return nil
+	}
+	if _, err := Expire(t.Context(), s, "demo", Retention{Full: 1}, nil); err != nil {
+		t.Fatal(err)
+	}
+	var want []string
+	for _, n := range []int{2, 1, 0} {
+		want = append(want, repo.BackupPath("demo", labels[n], "backup.manifest"), repo.BackupPath("demo", labels[n], "backup.manifest.copy"))
+	}
+	for _, n := range []int{0, 1, 2} {
+		want = append(want, repo.BackupPath("demo", labels[n]))
+	}
+	if len(ops) < len(want) {
+		t.Fatal(ops)
+	}
+	if d := cmp.Diff(want, ops[:len(want)]); d != "" {
+		t.Error(d)
+	}
+}
+
+// TestExpireHistories: the history file of the oldest backup's own timeline
+// stays, as recovery along it needs it; older ones go.
+func TestExpireHistories(t *testing.T) {
+	s, _ := fakeStanza(t, "F F")
+	info, _ := repo.LoadBackupInfo(t.Context(), s, "demo")
+	for i := range info.Backups {
+		info.Backups[i].ArchiveStart = fmt.Sprintf("%08X%016X", i+3, 0x100+i)
+		info.Backups[i].ArchiveStop = info.Backups[i].ArchiveStart
+	}
+	repo.SaveBackupInfo(t.Context(), s, "demo", info)
+	for n := 2; n <= 5; n++ {
+		putText(t, s, repo.ArchivePath("demo", "15-1", fmt.Sprintf("%08X.history", n)), "x")
+	}
+	if _, err := Expire(t.Context(), s, "demo", Retention{Full: 1}, nil); err != nil {
+		t.Fatal(err)
+	}
+	es, err := s.List(t.Context(), repo.ArchivePath("demo", "15-1"), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var left []string
+	for _, e := range es {
+		if strings.HasSuffix(e.Name, ".history") {
+			left = append(left, e.Name)
+		}
+	}
+	if d := cmp.Diff([]string{"00000004.history", "00000005.history"}, left); d != "" {
+		t.Error(d)
+	}
+}
+
+// TestExpireOlderCluster: of a cluster that the stanza had before, none of whose
+// backups is among those with whole WAL, the newest full backup keeps its WAL.
+func TestExpireOlderCluster(t *testing.T) {
+	s, labels := fakeStanza(t, "F F I F")
+	info, _ := repo.LoadBackupInfo(t.Context(), s, "demo")
+	arch, _ := repo.LoadArchiveInfo(t.Context(), s, "demo")
+	now := repo.DB{ID: 2, SystemID: 8, Version: "15", Catalog: 202209061, Control: 1300}
+	info.History, arch.History = append(info.History, now), append(arch.History, now)
+	info.Current, arch.Current = 2, 2
+	info.Backups[3].DBID = 2
+	repo.SaveArchiveInfo(t.Context(), s, "demo", arch)
+	repo.SaveBackupInfo(t.Context(), s, "demo", info)
+	if _, err := Expire(t.Context(), s, "demo", Retention{Full: 3, Archive: 1}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if backups, wal := left(t, s, labels); backups != "0 1 2 3" || wal != "1 3 4 5 6 7" {
+		t.Errorf("left backups %q, WAL %q", backups, wal)
 	}
 }
 

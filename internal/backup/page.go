@@ -67,7 +67,6 @@ type pageChecker struct {
 	again io.ReaderAt // to look at a page again that looks wrong
 	first uint32      // number of the file's first page in the relation
 	page  uint32      // number of the next page in the file
-	torn  bool        // the file does not end with a page
 	bad   []uint32    // numbers in the relation, ascending
 	retry []byte
 }
@@ -93,9 +92,19 @@ func (c *pageChecker) write(b []byte) {
 		}
 		c.page++
 	}
-	if len(b) > 0 {
-		c.torn = true
+	if len(b) > 0 && !c.grown() {
+		c.bad = append(c.bad, c.first+c.page) // the file does not end with a page
 	}
+}
+
+// grown says whether the page at the end is whole by now: PostgreSQL was
+// extending the file when it was listed.
+func (c *pageChecker) grown() bool {
+	if c.again == nil {
+		return false
+	}
+	n, err := c.again.ReadAt(make([]byte, pageSize), int64(c.page)*pageSize)
+	return n == pageSize && (err == nil || err == io.EOF)
 }
 
 func (c *pageChecker) valid(p []byte, block uint32) bool {
@@ -124,8 +133,8 @@ func (c *pageChecker) excused(p []byte) bool {
 }
 
 // ok says that all was right; errors lists what was not in pgBackRest's form,
-// [n,[from,to]], nil when the file just does not consist of pages.
-func (c *pageChecker) ok() bool { return !c.torn && len(c.bad) == 0 }
+// [n,[from,to]].
+func (c *pageChecker) ok() bool { return len(c.bad) == 0 }
 
 func (c *pageChecker) errors() []byte {
 	if len(c.bad) == 0 {

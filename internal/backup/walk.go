@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 
+	"manada/internal/blob"
 	"manada/internal/repo"
 )
 
@@ -33,6 +34,7 @@ var (
 	dbPathRE   = regexp.MustCompile(`^` + dbPath + `$`)
 	relationRE = regexp.MustCompile(`^(` + dbPath + `/[0-9]+)(?:_(?:fsm|vm))?(?:\.[0-9]+)?$`)
 	tempRE     = regexp.MustCompile(`^t[0-9]+_` + relation + `$`)
+	pagesRE    = regexp.MustCompile(`^[0-9]+(?:_(?:fsm|vm|init))?(?:\.[0-9]+)?$`) // files of pages: what else lies there is not PostgreSQL's
 	initRE     = regexp.MustCompile(`^pg_internal\.init(?:\.[0-9]+)?$`)
 )
 
@@ -69,6 +71,30 @@ func walkCluster(m *repo.Manifest, pgdata, tablespace string, spaces map[string]
 	}
 	slices.SortFunc(m.Files, func(a, b repo.File) int { return strings.Compare(a.Name, b.Name) })
 	w.dropUnlogged()
+	return w.writable()
+}
+
+// writable finds what cannot be written into a manifest before anything is
+// copied. A database is listed for people only, so one with an impossible name,
+// which whoever may create databases can make, is left out of the list.
+func (w *walker) writable() error {
+	w.m.Databases = slices.DeleteFunc(w.m.Databases, func(d repo.Database) bool {
+		err := repo.CheckKey(d.Name)
+		if err != nil {
+			w.note(fmt.Sprintf("database %q (oid %d) is backed up, but not listed: its name cannot be written into %s", d.Name, d.ID, repo.ManifestFile))
+		}
+		return err != nil
+	})
+	err := w.m.Writable()
+	for i := 0; err == nil && i < len(w.m.Files); i++ {
+		if f := &w.m.Files[i]; f.Size > bundleLimit { // a file of its own in the repository
+			err = blob.CheckName(f.Name)
+		}
+	}
+	if err != nil {
+		return &Error{Code: CodeFormat, Text: "something in the data directory has a name that cannot be backed up", Err: err,
+			Hint: "Rename or remove it: pgbackrest could not restore a backup with it either."}
+	}
 	return nil
 }
 
@@ -166,7 +192,7 @@ func (w *walker) file(parent, name string, inDB bool, st fs.FileInfo) {
 	u, g := w.owner(st)
 	f := repo.File{Name: name, Size: st.Size(), SizeOriginal: st.Size(), SizeRepo: st.Size(), Timestamp: st.ModTime().Unix(),
 		Group: g, User: u, Mode: uint32(st.Mode().Perm())}
-	f.ChecksumPage = w.checkPages && inDB && base != "pg_filenode.map" && base != "PG_VERSION" && base != "pg_control"
+	f.ChecksumPage = w.checkPages && inDB && pagesRE.MatchString(base)
 	w.m.Files = append(w.m.Files, f)
 }
 

@@ -10,7 +10,8 @@ import (
 // Render writes a backup.manifest. Databases, files, links and paths are written
 // in ascending order whatever order they are in.
 func (m *Manifest) Render() ([]byte, error) {
-	if err := m.checkNames(); err != nil {
+	m.sort()
+	if err := m.Writable(); err != nil {
 		return nil, fmt.Errorf("write %s of %s: %w", ManifestFile, m.Label, err)
 	}
 	w := newInfoWriter(m.BackrestVersion)
@@ -42,13 +43,16 @@ func (m *Manifest) Render() ([]byte, error) {
 	return w.bytes(), nil
 }
 
-// checkNames sorts, and refuses names that the grammar cannot hold.
-func (m *Manifest) checkNames() error {
+func (m *Manifest) sort() {
 	slices.SortFunc(m.Files, func(a, b File) int { return strings.Compare(a.Name, b.Name) })
 	slices.SortFunc(m.Links, func(a, b Link) int { return strings.Compare(a.Name, b.Name) })
 	slices.SortFunc(m.Paths, func(a, b Path) int { return strings.Compare(a.Name, b.Name) })
 	slices.SortFunc(m.Targets, func(a, b Target) int { return strings.Compare(a.Name, b.Name) })
 	slices.SortFunc(m.Databases, func(a, b Database) int { return strings.Compare(a.Name, b.Name) })
+}
+
+// Writable refuses names and texts that the grammar cannot hold.
+func (m *Manifest) Writable() error {
 	for _, name := range m.keys() {
 		if err := CheckKey(name); err != nil {
 			return err
