@@ -264,11 +264,14 @@ func (it *item) unchanged(size int64, sha string) bool {
 
 // useInstead makes the file a reference to the prior backup's.
 func (it *item) useInstead() {
-	ts, orig := it.file.Timestamp, it.file.SizeOriginal
+	ts, orig, pages := it.file.Timestamp, it.file.SizeOriginal, it.file.ChecksumPage
 	group, user, mode := it.file.Group, it.file.User, it.file.Mode
 	*it.file = *it.prior
 	it.file.Timestamp, it.file.SizeOriginal = ts, orig
 	it.file.Group, it.file.User, it.file.Mode = group, user, mode
+	if !pages { // no file of pages, whatever the prior backup took it for
+		it.file.ChecksumPage, it.file.ChecksumPageError, it.file.PageErrors = false, false, nil
+	}
 }
 
 // reset makes the file one that this backup stores.

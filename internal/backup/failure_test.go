@@ -30,11 +30,13 @@ func TestFailures(t *testing.T) {
 	t.Run("cancelled", func(t *testing.T) { cancelledBackup(t, c) })
 	t.Run("wrong cluster", func(t *testing.T) { wrongCluster(t, c) })
 	t.Run("archive timeout", func(t *testing.T) { archiveTimeout(t, c) })
+	t.Run("names", func(t *testing.T) { impossibleNames(t, c) })
 	t.Run("page checksum", func(t *testing.T) { pageErrors(t, c) })
 	c.flush()
 	c.stop()
 	t.Run("restore refuses", func(t *testing.T) { restoreRefuses(t, b, c) })
 	t.Run("interrupted restore", func(t *testing.T) { interruptedRestore(t, b, full.Label) })
+	t.Run("force", func(t *testing.T) { forced(t, b, full.Label) })
 	t.Run("corruption", func(t *testing.T) { corruption(t, b, full.Label) })
 }
 
@@ -177,6 +179,65 @@ func pageErrors(t *testing.T, c *cluster) {
 	}
 	f.WriteAt(was[:], 3*pageSize+5000)
 	c.sql("drop table damaged")
+}
+
+// impossibleNames: a file whose name cannot be written is found before anything
+// is copied, and a database with such a name stops nobody's backups.
+func impossibleNames(t *testing.T, c *cluster) {
+	c.sql("create database \"two\nlines\"")
+	defer c.sql("drop database \"two\nlines\"")
+	if res := c.backup(repo.Incr); !strings.Contains(strings.Join(res.Notices, "\n"), `database "two\nlines"`) {
+		t.Errorf("notices %q", res.Notices)
+	}
+	bad := filepath.Join(c.data, "a\nb")
+	random(t, bad, 10)
+	defer os.Remove(bad)
+	o := c.options(repo.Full)
+	o.Progress = func(p Progress) {
+		if p.Phase == PhaseCopy {
+			t.Error("it began to copy")
+		}
+	}
+	if _, err := Backup(c.ctx, o); Code(err) != CodeFormat || !strings.Contains(err.Error(), `a\nb`) || !strings.Contains(err.Error(), "Rename") {
+		t.Errorf("a file with a line break in its name: %v", err)
+	}
+}
+
+// forced: --force alone writes everything anew, whatever size and time say; with
+// --delta it trusts them, and --delta alone does not.
+func forced(t *testing.T, b *bench, label string) {
+	c := b.at("forced")
+	const changed = "by somebody"
+	for _, x := range []struct {
+		delta, force, kept bool
+	}{{false, true, false}, {true, true, true}, {true, false, false}} {
+		o := b.restoreOptions(c)
+		o.Set, o.Type, o.Force = label, RestoreNone, true
+		if _, err := Restore(b.ctx, o); err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(c.data, "base", "1", "2619")
+		st, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := os.OpenFile(path, os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.WriteAt([]byte(changed), 100)
+		f.Close()
+		os.Chtimes(path, st.ModTime(), st.ModTime())
+		o.Delta, o.Force = x.delta, x.force
+		res, err := Restore(b.ctx, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, _ := os.ReadFile(path)
+		if got := bytes.Contains(data, []byte(changed)); got != x.kept || (res.Kept > 0) != x.delta {
+			t.Errorf("delta %v, force %v: the change is kept %v, %d files kept", x.delta, x.force, got, res.Kept)
+		}
+	}
 }
 
 func restoreRefuses(t *testing.T, b *bench, c *cluster) {

@@ -1,7 +1,10 @@
 package backup
 
 import (
+	"bytes"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -18,6 +21,14 @@ func TestForeignRepository(t *testing.T) {
 	b.initdb("pg", j.archiveCommand())
 	c.start()
 	c.run(pgBin+"pgbench", "-h", c.sock, "-U", "postgres", "-i", "-q", "-s", "1", "postgres")
+	c.sql(`create database "[backrest]"`)
+	space := filepath.Join(b.dir, "space")
+	mkdirs(t, space)
+	c.sql("create tablespace fast location '" + space + "'")
+	c.sql("create table inspace tablespace fast as select g from generate_series(1, 500) g")
+	random(t, filepath.Join(c.data, `odd\name`), 100)
+	random(t, filepath.Join(c.data, `large\name`), bundleLimit+1)
+	random(t, filepath.Join(c.data, "base", "1", "core"), 5000) // junk: no pages in it
 	j.do("stanza-create")
 	for _, form := range [][]string{
 		{"--type=full", "--compress-type=zst", "--repo1-bundle"},
@@ -31,9 +42,18 @@ func TestForeignRepository(t *testing.T) {
 	if !strings.Contains(strings.Join(res.Notices, "\n"), "compress-type is gz") || res.Type != repo.Incr || res.Copied > res.Size/2 {
 		t.Errorf("our incr of their backup: %+v", res)
 	}
+	if res.PageErrs != 0 {
+		t.Errorf("junk counts as damaged pages: %q", res.Notices)
+	}
 	c.flush()
 	c.stop()
 	checkInfo(t, b, j)
+	theirs := b.at("theirs")
+	b.judge(theirs, "").do("restore", "--type=immediate", "--target-action=promote", "--archive-mode=off", "--tablespace-map-all="+theirs.data+"-spaces")
+	if got := theirs.start().primary().sql("select sum(tbalance) from pgbench_tellers"); got != "30" {
+		t.Errorf("our incr, restored by pgbackrest: sum %s", got)
+	}
+	theirs.stop()
 	for n, l := range labels(t, b) {
 		if n == 1 {
 			continue // most of its files are restored with the incr
@@ -42,8 +62,17 @@ func TestForeignRepository(t *testing.T) {
 		b.restore(to, func(o *RestoreOptions) {
 			o.Set, o.Type = l, RestoreImmediate
 			o.RecoveryOptions = map[string]string{"archive-mode": "off"}
+			o.TablespaceMapAll = to.data + "-spaces"
 		})
 		to.start().primary()
+		for _, f := range []string{`odd\name`, `large\name`} {
+			if !sameFile(t, filepath.Join(c.data, f), filepath.Join(to.data, f)) {
+				t.Errorf("%s: %s is another", l, f)
+			}
+		}
+		if got := to.sql("select count(*) from inspace") + to.sql("select count(*) from pg_database where datname = '[backrest]'"); got != "5001" {
+			t.Errorf("%s: %s", l, got)
+		}
 		if got := to.sql("select sum(tbalance) from pgbench_tellers"); got != []string{"0", "10", "20", "30"}[n] {
 			t.Errorf("%s: sum %s", l, got)
 		}
@@ -52,6 +81,16 @@ func TestForeignRepository(t *testing.T) {
 	if out := j.do("verify"); strings.Contains(strings.ToLower(out), "error") || strings.Contains(out, "invalid") {
 		t.Errorf("pgbackrest verify: %s", out)
 	}
+}
+
+func sameFile(t *testing.T, a, b string) bool {
+	t.Helper()
+	x, err := os.ReadFile(a)
+	y, err2 := os.ReadFile(b)
+	if err != nil || err2 != nil {
+		t.Error(err, err2)
+	}
+	return bytes.Equal(x, y)
 }
 
 // TestKilledAnywhere: whatever the repository held when a backup or an expire of
