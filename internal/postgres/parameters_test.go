@@ -21,6 +21,7 @@ func TestParametersAndFacts(t *testing.T) {
 	for _, p := range [][3]string{
 		{"work_mem", "7MB", ""}, {"my.own", "x", ""}, {"work_mem", "banana", `invalid value for parameter "work_mem": "banana"`},
 		{"work_men", "7MB", `unrecognized configuration parameter "work_men"`}, {"max_connections", "0", "outside the valid range"}, {"fsync", "off", "cannot be set"},
+		{"session_preload_libraries", "auto_explain", ""}, {"session_preload_libraries", "auto_explain,nosuch", `could not access file "nosuch"`},
 	} {
 		err := n.CheckValue(ctx, p[0], p[1])
 		if p[2] == "" && err != nil || p[2] != "" && (err == nil || !strings.Contains(err.Error(), p[2])) {

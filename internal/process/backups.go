@@ -157,7 +157,7 @@ func (h *hostAgent) startBackup(q BackupRequest) (*Job, error) {
 		return nil, err
 	}
 	// Detached from the request: interrupting the command does not end the backup.
-	cmd := exec.CommandContext(h.life, exe, "backup-worker", "-c", h.cfg.File, "--request", string(options), "--socket", h.agent.SocketDir())
+	cmd := exec.CommandContext(h.life, exe, "backup-worker", "-c", h.cfg.File, "--accepted", h.cfg.AcceptedFile(), "--request", string(options), "--socket", h.agent.SocketDir())
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 10 * time.Second
