@@ -77,8 +77,8 @@ func Render(h *Host, p Places, t Translators) (text []byte, refused []string, er
 	if len(h.Partners) > 0 {
 		doc["join"] = section{"addresses": h.Partners, "secret_file": p.SecretFile(h)}
 	}
-	if h.Proxy.Off {
-		doc["proxy"] = section{"split": "off"}
+	if h.Has(config.ProxyRole) && !h.Proxy.Off { // as the image that this one takes the place of
+		doc["proxy"] = section{"split": "on"}
 	}
 	if h.Has(config.Repository) {
 		doc["backup"] = section{"repo_path": p.Repo}
