@@ -224,6 +224,7 @@ func (h *hostAgent) run(ctx context.Context, stop func() bool) error {
 	if h.told != nil {
 		g.Go(func() error { h.told.Run(ctx); return nil })
 	}
+	g.Go(func() error { h.keepLogs(ctx); return nil })
 	g.Go(func() error { return h.keepSchedule(ctx) })
 	if h.cfg.Has(config.Database) {
 		g.Go(func() error { return h.agent.ServeLocal(ctx, filepath.Join(h.cfg.RunDir, agent.SocketName)) })
