@@ -38,6 +38,19 @@ func TestParametersAndFacts(t *testing.T) {
 			t.Errorf("%+v is not among what is rendered", want)
 		}
 	}
+	// What a mistake asked for, and nobody asks for any more, needs no restart.
+	pending := func(want bool) {
+		t.Helper()
+		for end := time.Now().Add(10 * time.Second); slices.Contains(n.observe().PendingRestart, "jit_provider") != want; time.Sleep(20 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("a restart is pending for %q", n.observe().PendingRestart)
+			}
+		}
+	}
+	must(t, n.Reconfigure(ctx, map[string]string{"Work_Mem": "7MB", "jit_provider": "nosuch"}, nil))
+	pending(true)
+	must(t, n.Reconfigure(ctx, map[string]string{"Work_Mem": "7MB"}, nil))
+	pending(false)
 	f, err := n.Facts(ctx)
 	must(t, err)
 	if !strings.HasPrefix(f.Version, "15.") || f.InRecovery || f.ArchiveMode != "on" || f.MaxSenders != 20 || f.MaxSlots != 20 || f.Senders != 0 || !strings.HasSuffix(f.Size, "MB") {
