@@ -36,6 +36,7 @@ type Backup struct {
 	Unreachable string // why backupd could not be asked; empty: it was
 	ArchiveErr  string // why archiving fails; empty: it does not
 	BackupErr   string // why the last backup failed; empty: it did not
+	Damaged     string // the last backup, if pages in it are damaged, and the newest clean one
 	TestErr     string // why the last restore test failed; empty: it did not
 	Missed      string // the scheduled backup that was not made, and why; empty: none
 }
