@@ -54,7 +54,7 @@ func (a *Agent) localBeat(b *cluster.Beat, v *decide.View) {
 		b.Frozen = l.Promised
 	}
 	a.mu.Lock()
-	b.Streaming = a.seen.streams()
+	b.Streaming, b.ReceiverError = a.seen.streams(), a.seen.receiverError
 	if l.Postgres == cluster.PostgresPrimary {
 		b.Waiting = a.waiting
 		if k := a.backupStatus; k != nil {

@@ -3,7 +3,6 @@ package agent
 import (
 	"fmt"
 	"strings"
-	"syscall"
 	"time"
 
 	"manada/internal/cluster"
@@ -12,7 +11,7 @@ import (
 
 // What is told before it hurts.
 const (
-	diskFull   = 90 // percent of the data directory's file system
+	diskFull   = 90 // percent of a file system
 	quotaFull  = 80 // percent of the store's quota
 	certExpiry = 14 * 24 * time.Hour
 )
@@ -22,17 +21,10 @@ const (
 func (a *Agent) limits() {
 	var cs []cluster.Condition
 	waiting, heard := a.countWaiting(), a.hub.Heard()
-	if c, near := diskNearlyFull(a.cfg.Node, a.cfg.StateDir); near {
-		cs = append(cs, c)
-	}
+	cs = append(cs, a.disks()...)
 	if a.parts.CertNotAfter != nil {
 		if at := a.parts.CertNotAfter(); time.Until(at) < certExpiry {
 			cs = append(cs, health.Say(health.CertExpiring, a.cfg.Node, "when", at.UTC().Format(time.DateOnly)))
-		}
-	}
-	if a.parts.ConfigRefused != nil {
-		if why := a.parts.ConfigRefused(); why != "" {
-			cs = append(cs, health.Say(health.ConfigRefused, a.cfg.Node, "why", why))
 		}
 	}
 	a.mu.Lock()
@@ -49,16 +41,6 @@ func (a *Agent) limits() {
 		}
 	}
 	a.careful = cs
-}
-
-func diskNearlyFull(node, path string) (cluster.Condition, bool) {
-	var st syscall.Statfs_t
-	if path == "" || syscall.Statfs(path, &st) != nil || st.Blocks == 0 {
-		return cluster.Condition{}, false
-	}
-	used := 100 - int(st.Bavail*100/st.Blocks)
-	free := int64(st.Bavail) * st.Bsize
-	return health.Say(health.DiskNearlyFull, node, "path", path, "free", mib(free), "percent", used), used >= diskFull
 }
 
 func mib(n int64) string { return fmt.Sprintf("%d MiB", n>>20) }

@@ -41,6 +41,10 @@ type observed struct {
 	waiting        time.Duration
 	pendingRestart []string
 	lostSlots      []string
+	logicalSlots   []string // that nobody uses
+	crowded        bool     // ordinary roles leave no connection for our own
+	refused        string   // why new connections keep failing
+	receiverError  string   // why a standby does not stream
 	restore        decide.LocalRestore
 }
 
@@ -80,6 +84,9 @@ func (a *Agent) observe(ctx context.Context) {
 		}
 	}
 	s := translate(o)
+	if s.crowded {
+		a.makeRoom(ctx)
+	}
 	a.mu.Lock()
 	overtaken := steps != a.steps
 	changed := false
@@ -110,6 +117,7 @@ func translate(o postgres.Observation) observed {
 			s.timeline = c.Timeline
 		}
 	}
+	s.crowded, s.refused, s.receiverError = o.Crowded, o.Refused, o.ReceiverError
 	s.restore = restoreView(o)
 	if o.Promise != nil {
 		s.promised = o.Promise.Epoch
@@ -131,6 +139,9 @@ func translate(o postgres.Observation) observed {
 		s.replied = append(s.replied, o.At.Add(-w.ReplyAge))
 	}
 	for _, slot := range o.Slots {
+		if slot.Logical && !slot.Active {
+			s.logicalSlots = append(s.logicalSlots, slot.Name)
+		}
 		if slot.Status == "lost" {
 			s.lostSlots = append(s.lostSlots, slot.Name)
 		}

@@ -50,6 +50,8 @@ type Beat struct {
 	// whether WAL or keepalives arrive.
 	Upstream  string `json:"upstream,omitempty"`
 	Streaming bool   `json:"streaming"`
+	// ReceiverError is why it does not stream, in its walreceiver's words.
+	ReceiverError string `json:"receiver_error,omitempty"`
 	// Certified is the epoch for which the node presents its certificate and
 	// ControlNonce the nonce of the newest control row it has replayed.
 	Certified    uint64 `json:"certified"`

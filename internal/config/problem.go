@@ -66,8 +66,7 @@ func (ps Problems) Error() string {
 	return b.String()
 }
 
-// OrNil is an error only where there is a problem.
-func (ps Problems) OrNil() error {
+func (ps Problems) orNil() error {
 	if len(ps) == 0 {
 		return nil
 	}

@@ -92,6 +92,9 @@ const areaOrder = "RPSXCBH"
 // areaRank is the order in which areas interest a person with a problem.
 // Unknown areas (a newer node's) come last.
 func areaRank(code string) int {
+	if code == string(DiskFull) {
+		return -1 // it is what the others come from
+	}
 	if len(code) > 2 {
 		if i := strings.IndexByte(areaOrder, code[2]); i >= 0 {
 			return i

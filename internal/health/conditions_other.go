@@ -11,6 +11,7 @@ const (
 	DiskNearlyFull  Code = "M-H01"
 	CertExpiring    Code = "M-H03"
 	VersionSkew     Code = "M-H04"
+	DiskFull        Code = "M-H05"
 	ProxyBehindTerm Code = "M-X03"
 )
 
@@ -34,7 +35,7 @@ var configEntries = []Entry{
 		Text: "{node} goes on with its old configuration: {why}",
 		Hint: "check the file:  manada config check",
 		Args: []string{"why"},
-		Doc:  "A changed configuration file was found wrong, by us or by PostgreSQL. The last good one stays in force, also when a process starts again; the file is taken up by itself once it is mended.",
+		Doc:  "A changed configuration file was read and found wrong. The last good one stays in force.",
 	},
 	{
 		Code: SettingBeaten, Severity: cluster.Warning, Title: "A setting of the agent is overridden",
@@ -67,6 +68,15 @@ var hostEntries = []Entry{
 		Hint: "finish the upgrade; neighbouring versions work together",
 		Args: []string{"versions"},
 		Doc:  "Normal during a rolling upgrade.",
+	},
+	{
+		Code: DiskFull, Severity: cluster.Warning, Title: "A disk is full",
+		Text: "{path} on {node} is full ({free} left): what writes there fails",
+		Hint: "make room in the file system of {path} (delete nothing below data_dir), or hand over to a node that has room:  manada switchover",
+		Args: []string{"path", "free"},
+		Doc: "Writes fail with 53100, and when WAL cannot be written PostgreSQL stops and a standby takes over. It is told before other " +
+			"conditions of the same weight, since it is often their cause: a store that cannot write does not answer either. The state " +
+			"directory, the data directory, pg_wal and every tablespace are looked at. All goes on by itself when there is room.",
 	},
 }
 

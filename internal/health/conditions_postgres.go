@@ -4,13 +4,15 @@ import "manada/internal/cluster"
 
 // Conditions of PostgreSQL.
 const (
-	PostgresDown  Code = "M-P01"
-	PostgresHung  Code = "M-P02"
-	CannotCommit  Code = "M-P03"
-	CommitNotSync Code = "M-P04"
-	RestartNeeded Code = "M-P05"
-	StepFails     Code = "M-P06"
-	Unfurnished   Code = "M-P07"
+	PostgresDown    Code = "M-P01"
+	PostgresHung    Code = "M-P02"
+	CannotCommit    Code = "M-P03"
+	CommitNotSync   Code = "M-P04"
+	RestartNeeded   Code = "M-P05"
+	StepFails       Code = "M-P06"
+	Unfurnished     Code = "M-P07"
+	ConnectionsFail Code = "M-P08"
+	RoomMade        Code = "M-P09"
 )
 
 var postgresEntries = []Entry{
@@ -66,5 +68,23 @@ var postgresEntries = []Entry{
 		Doc: "Roles, passwords and rights of the herd and the schema `manada` in database `postgres` are compared every second and " +
 			"put back, each three times a minute at most. Until then standbys may not be able to log in, proxies refuse clients, " +
 			"or the next failover takes longer: a new primary makes what it needs before it opens.",
+	},
+	{
+		Code: ConnectionsFail, Severity: cluster.Warning, Title: "New connections fail",
+		Text: "no new connection succeeds on {node}: {why}",
+		Hint: "put right what it says; when all connections are taken:  manada config set max_connections N",
+		Args: []string{"why"},
+		Doc: "The agent logs in every second as superuser and as `manada_monitor`, an ordinary role, and one of them has been refused " +
+			"twice in a row; the sentence is PostgreSQL's. Sessions that are open go on. Typical are libraries in " +
+			"`session_preload_libraries` that are not installed, and `max_connections` in use.",
+	},
+	{
+		Code: RoomMade, Severity: cluster.Warning, Title: "Sessions were ended to make room",
+		Text: "{sessions} were ended on {node} to keep connections for the herd's own roles",
+		Hint: "limit the role (ALTER ROLE ... CONNECTION LIMIT n), or raise the limit:  manada config set max_connections N",
+		Args: []string{"sessions"},
+		Doc: "PostgreSQL 15 reserves connections for superusers only. When ordinary roles take the last five of the others the agent ends the " +
+			"newest idle sessions, so that rewinding a node, backups and the log-ins of proxies go on. From PostgreSQL 16 on " +
+			"`reserved_connections` does that, and nothing is ended.",
 	},
 }

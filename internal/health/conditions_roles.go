@@ -30,6 +30,7 @@ const (
 	ReplicationTaken    Code = "M-R24"
 	Impostor            Code = "M-R25"
 	MembersFromAnywhere Code = "M-R26"
+	LogicalSlotsIdle    Code = "M-R27"
 )
 
 var roleEntries = []Entry{
@@ -236,5 +237,13 @@ var roleEntries = []Entry{
 		Args: []string{"from"},
 		Doc: "`postgresql.members_from` widens from where the role that streams may log in. The certificate of the herd and the " +
 			"password are asked for all the same.",
+	},
+	{
+		Code: LogicalSlotsIdle, Severity: cluster.Warning, Title: "A standby keeps logical slots that nobody uses",
+		Text: "logical slots on the standby {node} hold back WAL and vacuum: {slots}",
+		Hint: "subscribers make theirs anew on the primary; drop those on {node}:  SELECT pg_drop_replication_slot('{slot}')",
+		Args: []string{"slots", "slot"},
+		Doc: "A logical replication slot stays on the node where it was made. After a switchover it is of no use there, keeps WAL, " +
+			"and through hot_standby_feedback keeps vacuum on the primary from its work.",
 	},
 }

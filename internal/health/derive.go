@@ -176,6 +176,8 @@ func (b *builder) notStreaming(n *node) cluster.Condition {
 		why = ": PostgreSQL is " + string(n.beat.Postgres)
 	} else if n.beat.Op != "" {
 		why = ": " + n.beat.Op
+	} else if n.beat.ReceiverError != "" {
+		why = ": " + n.beat.ReceiverError
 	}
 	return Say(StandbyNotStreaming, n.name, "upstream", upstream, "why", why)
 }
@@ -270,9 +272,6 @@ func (b *builder) backup(st cluster.Status) []cluster.Condition {
 	cs := b.archive(st)
 	if k.BackupErr != "" {
 		cs = append(cs, Say(BackupFailed, "", "why", k.BackupErr))
-	}
-	if k.Damaged != "" {
-		cs = append(cs, Say(BackupDamaged, "", "what", k.Damaged))
 	}
 	if k.Missed != "" {
 		cs = append(cs, Say(BackupMissed, "", "what", k.Missed))

@@ -3,9 +3,11 @@ package pgconnect
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"maps"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -65,6 +67,9 @@ type Session struct {
 	Name     string            // application_name
 	TLS      *tls.Config       // in the place of what Conninfo says of it; nil: Conninfo's
 	More     map[string]string // start-up parameters on top of Settings
+	// Patience is for how long to try again while all connections are taken: the
+	// agent beside PostgreSQL makes room.
+	Patience time.Duration
 }
 
 // Open connects.
@@ -83,5 +88,21 @@ func Open(ctx context.Context, s Session) (*pgconn.PgConn, error) {
 		}
 	}
 	c.RuntimeParams = Settings(c.User, s.Name, s.More)
-	return pgconn.ConnectConfig(ctx, c)
+	for until := time.Now().Add(s.Patience); ; {
+		conn, err := pgconn.ConnectConfig(ctx, c)
+		if err == nil || !full(err) || time.Now().After(until) {
+			return conn, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// full: too_many_connections.
+func full(err error) bool {
+	var e *pgconn.PgError
+	return errors.As(err, &e) && e.Code == "53300"
 }

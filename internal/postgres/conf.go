@@ -32,7 +32,7 @@ type setting struct{ name, value string }
 
 // defaults may be overridden by the user's parameters.
 func (i *Instance) defaults() []setting {
-	return []setting{
+	return append(i.reserved(), []setting{
 		{"max_connections", "200"},
 		{"superuser_reserved_connections", "5"},
 		{"max_wal_senders", "20"},
@@ -64,7 +64,16 @@ func (i *Instance) defaults() []setting {
 		{"timezone", "UTC"},
 		{"log_timezone", "UTC"},
 		{"default_text_search_config", "pg_catalog.simple"},
+	}...)
+}
+
+// reserved keeps connections for the herd's own roles, where PostgreSQL can; see
+// MakeRoom for where it cannot.
+func (i *Instance) reserved() []setting {
+	if i.major() < 16 {
+		return nil
 	}
+	return []setting{{"reserved_connections", fmt.Sprint(room)}}
 }
 
 // fixed settings come behind the user's, so that they win in the file as well.

@@ -28,6 +28,9 @@ type Instance struct {
 	probe   prober
 	inForce inForceProbe
 	waits   waitTracker
+	major   func() int // of PostgreSQL's programs
+
+	receiverWords receiverWords
 
 	furnisher furnisher
 }
@@ -47,6 +50,7 @@ func New(cfg Config, sup Supervisor) (*Instance, error) {
 	if i.socketDir, err = socketDirFor(cfg); err != nil {
 		return nil, err
 	}
+	i.major = sync.OnceValue(func() int { m, _ := Major(cfg.BinDir); return m })
 	i.main.name, i.furnisher.session.name = "manada:agent", furnishSession
 	i.furnisher.times, i.furnisher.known = map[string][]time.Time{}, map[string]verified{}
 	return i, nil

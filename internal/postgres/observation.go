@@ -46,9 +46,12 @@ type Observation struct {
 	Upstream   string // application_name in the rendered primary_conninfo, "" if none
 	Streaming  bool   // a receiver streams
 	ReceivedTL cluster.Timeline
-	MessageAge time.Duration // since the last word of the upstream; only when streaming
-	ConnInfoOf string        // application_name of the receiver that lives
-	ControlRow *ControlRow   // newest replayed (or written)
+	// ReceiverError is why it does not stream, in the receiver's words; "" while it
+	// streams or they are not known.
+	ReceiverError string
+	MessageAge    time.Duration // since the last word of the upstream; only when streaming
+	ConnInfoOf    string        // application_name of the receiver that lives
+	ControlRow    *ControlRow   // newest replayed (or written)
 	// ControlTable says whether the table of control rows is there and ours.
 	ControlTable bool
 
@@ -59,7 +62,9 @@ type Observation struct {
 	Waiting        int           // commits that wait
 	PendingRestart []string      // settings that take effect at the next start
 	Slots          []Slot
-	NewConnection  error // how the last try of a new connection ended; nil: it worked
+	NewConnection  error  // how the last try of a new connection ended; nil: it worked
+	Crowded        bool   // ordinary roles have taken the connections that our own need: see MakeRoom
+	Refused        string // why new connections keep failing, in PostgreSQL's words; "" when they do not
 }
 
 // ControlRow is a row of manada.control.
@@ -86,4 +91,5 @@ type Slot struct {
 	Active  bool
 	Restart cluster.LSN
 	Status  string // wal_status: reserved, extended, unreserved, lost
+	Logical bool
 }

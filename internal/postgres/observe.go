@@ -103,7 +103,8 @@ func (i *Instance) observeLive(ctx context.Context, o *Observation, st guardian.
 		o.State, o.Why = i.stateOfError(ctx, err, st, status), err.Error()
 		return
 	}
-	o.NewConnection = i.checkNewConnection(ctx)
+	o.Crowded = res[6][0][1] != nil && intOf(res[6][0][1]) < room
+	o.NewConnection, o.Refused = i.checkNewConnection(ctx)
 	switch {
 	case st.Asked != "" || status == "stopping":
 		o.State = cluster.PostgresStopping
@@ -148,15 +149,14 @@ select r, case when r then pg_last_wal_receive_lsn() end, case when r then pg_la
   case when r then pg_get_wal_replay_pause_state() <> 'not paused' end,
   w.status, w.received_tli, (extract(epoch from clock_timestamp() - w.last_msg_receipt_time) * 1000)::bigint, w.conninfo
 from (select pg_is_in_recovery() r) x left join pg_stat_wal_receiver w on true;
-select name, setting, sourcefile, pending_restart from pg_settings s where name = 'synchronous_standby_names'
-  or pending_restart and (source <> 'default' or exists (select from pg_file_settings f where lower(f.name) = s.name));
+select name, setting, sourcefile, pending_restart from pg_settings where pending_restart or name = 'synchronous_standby_names';
 select s.pid, s.application_name, s.state, s.sync_state, s.sent_lsn, s.write_lsn, s.flush_lsn, s.replay_lsn, host(s.client_addr),
   extract(epoch from s.backend_start), (extract(epoch from clock_timestamp() - s.reply_time) * 1000)::bigint
 from pg_stat_replication s;
 select pid, extract(epoch from query_start) from pg_stat_activity where wait_event = 'SyncRep';
-select slot_name, active, restart_lsn, wal_status from pg_replication_slots;
+select slot_name, active, restart_lsn, wal_status, slot_type from pg_replication_slots;
 select case when not pg_is_in_recovery() then pg_current_wal_insert_lsn() end;
-select ` + trusted("control")
+select ` + trusted("control") + `, ` + freeSQL
 
 var controlRowSQL = trustedOnly + `select epoch, node, nonce from manada.control order by epoch desc limit 1`
 
@@ -175,6 +175,7 @@ func (i *Instance) readMain(o *Observation, res []rows) {
 	o.ReceivedTL = cluster.Timeline(intOf(r[9]))
 	// The view may lag behind the process table: both must say so.
 	o.Streaming = string(r[8]) == "streaming" && len(o.Receivers) > 0
+	o.ReceiverError = i.receiverWords.look(i.cfg.LogFile, o.At, o.Recovering && !o.Streaming && o.Upstream != "")
 	if o.Streaming {
 		o.MessageAge = time.Duration(max(0, intOf(r[10]))) * time.Millisecond
 	}
@@ -209,7 +210,7 @@ func (i *Instance) readLists(o *Observation, res []rows) {
 	o.Waiting = len(res[3])
 	o.OldestWait = i.waits.oldest(o.At, res[3])
 	for _, r := range res[4] {
-		o.Slots = append(o.Slots, Slot{Name: string(r[0]), Active: boolOf(r[1]), Restart: lsnOf(r[2]), Status: string(r[3])})
+		o.Slots = append(o.Slots, Slot{Name: string(r[0]), Active: boolOf(r[1]), Restart: lsnOf(r[2]), Status: string(r[3]), Logical: string(r[4]) == "logical"})
 	}
 }
 

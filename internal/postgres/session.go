@@ -6,7 +6,6 @@ import (
 	"maps"
 	"strconv"
 	"sync"
-	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -167,45 +166,4 @@ func code(err error) string {
 		return pg.Code
 	}
 	return ""
-}
-
-// prober tries a new connection now and then: with a stopped postmaster old
-// sessions go on committing while nobody new gets in (trap T14).
-type prober struct {
-	mu      sync.Mutex
-	running bool
-	last    time.Time // end of the last try
-	begun   time.Time
-	err     error
-}
-
-// check starts a try when one is due and returns how the last one ended. A try
-// that still runs past its deadline counts as failed.
-func (i *Instance) checkNewConnection(ctx context.Context) error {
-	p := &i.probe
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !p.running && time.Since(p.last) >= i.cfg.ProbeEvery {
-		p.running, p.begun = true, time.Now()
-		go func() {
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), i.cfg.QueryTimeout)
-			defer cancel()
-			c, err := i.connect(ctx, "manada:probe", "local")
-			if err == nil {
-				_, err = run(ctx, c, "select 1")
-				c.Conn().Close()
-			}
-			p.mu.Lock()
-			defer p.mu.Unlock()
-			p.running, p.last, p.err = false, time.Now(), err
-		}()
-	}
-	return p.err
-}
-
-// reset forgets the last try: it was about another postmaster.
-func (p *prober) reset() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.err, p.last = nil, time.Time{}
 }

@@ -28,7 +28,7 @@ select r, case when r then pg_last_wal_replay_lsn() end from (select pg_is_in_re
 	}
 	have := map[string]Slot{}
 	for _, r := range res[0] {
-		have[string(r[0])] = Slot{string(r[0]), boolOf(r[1]), lsnOf(r[2]), string(r[3])}
+		have[string(r[0])] = Slot{Name: string(r[0]), Active: boolOf(r[1]), Restart: lsnOf(r[2]), Status: string(r[3])}
 	}
 	standby, replayed := boolOf(res[1][0][0]), lsnOf(res[1][0][1])
 	var errs []error

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 
 	"manada/internal/durable"
 
@@ -78,7 +79,7 @@ func (i *Instance) connectSource(ctx context.Context, s Source, name string) (*p
 	} else {
 		dsn += " sslmode=disable"
 	}
-	q := pgconnect.Session{Conninfo: dsn, Password: i.passwordsNow().Rewind, Name: name}
+	q := pgconnect.Session{Conninfo: dsn, Password: i.passwordsNow().Rewind, Name: name, Patience: 5 * time.Second}
 	if i.cfg.ClientTLS != nil {
 		q.TLS = i.cfg.ClientTLS(s.Node)
 	}

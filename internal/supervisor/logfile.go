@@ -8,8 +8,6 @@ import (
 	"os"
 	"strings"
 	"sync"
-
-	"manada/internal/logcut"
 )
 
 // maxLine is the longest line that is kept whole.
@@ -64,13 +62,22 @@ func (l *logFile) line(s string) {
 	l.size += int64(n)
 }
 
-// rotate begins a new file.
+// rotate renames FILE to FILE.1, FILE.1 to FILE.2 and so on.
 func (l *logFile) rotate() {
 	if l.f != nil {
 		l.f.Close()
 		l.f = nil
 	}
-	logcut.Shift(l.path, l.keep)
+	name := func(i int) string {
+		if i == 0 {
+			return l.path
+		}
+		return fmt.Sprintf("%s.%d", l.path, i)
+	}
+	os.Remove(name(l.keep))
+	for i := l.keep - 1; i >= 0; i-- {
+		_ = os.Rename(name(i), name(i+1)) // need not last: a log
+	}
 	_ = l.open()
 }
 

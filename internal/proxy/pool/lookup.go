@@ -165,7 +165,7 @@ func (v *Verifiers) ask(ctx context.Context, n *lookups, role string) (Secret, e
 		}
 		n.drop()
 	}
-	b, err := v.Dialer.Open(ctx, n.addr, own(v.User, v.Password, v.Database))
+	b, err := v.Dialer.openOwn(ctx, n.addr, own(v.User, v.Password, v.Database))
 	if err != nil {
 		return Secret{}, err
 	}

@@ -128,7 +128,7 @@ func (p *Positions) read(ctx context.Context, g *gauge, r *reading) error {
 		}
 		g.drop()
 	}
-	b, err := p.Dialer.Open(ctx, g.addr, own(p.User, p.Password, p.Database))
+	b, err := p.Dialer.openOwn(ctx, g.addr, own(p.User, p.Password, p.Database))
 	if err != nil {
 		return err
 	}

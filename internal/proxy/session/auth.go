@@ -132,7 +132,7 @@ func (c *client) lookUp(ctx context.Context) (pool.Secret, error) {
 			}
 		}
 		for _, s := range v.Standbys {
-			if !transient(err) && !tooMany(err) { // a full primary may still have room for the client
+			if !transient(err) {
 				break
 			}
 			var other error
@@ -145,10 +145,14 @@ func (c *client) lookUp(ctx context.Context) (pool.Secret, error) {
 		return err
 	})
 	var own refusal
-	if err == nil || transient(err) || tooMany(err) || errors.As(err, &own) { // what is transient here was waited for long enough
+	if err == nil || transient(err) || errors.As(err, &own) { // what is transient here was waited for long enough
 		return secret, err
 	}
 	c.Log.Error("role look-up failed", "user", c.user, "error", err)
+	var e *wire.Error
+	if tooMany(err) && errors.As(err, &e) {
+		return secret, wire.Fatal(e.Code, e.Message, "PostgreSQL has no connection left, not even to look up the role. Close sessions, or raise max_connections.")
+	}
 	return secret, wire.Fatal("58000", "the proxy cannot look up roles: "+err.Error(),
 		"The role manada_proxy needs to log in and to execute manada.user_lookup(name) in database postgres.")
 }

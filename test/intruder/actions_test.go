@@ -1,0 +1,211 @@
+package intruder
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+
+	"manada/internal/cluster"
+	"manada/internal/config"
+)
+
+// action is something that somebody tries; nil is success.
+type action struct {
+	name string
+	try  func(*site, person) error
+}
+
+// actions are all that is tried with certificates. Those whose name begins with
+// "public" are for anybody.
+func actions() []action {
+	all := []action{
+		{"public 8008 GET", web(http.MethodGet, "master", httpPort, "/v1/status")},
+		{"public 8010 GET", web(http.MethodGet, "proxy", proxyPort, "/health")},
+		{"public 8432 GET", web(http.MethodGet, "backup", backupPort, "/v1/status")},
+		{"8008 POST", web(http.MethodPost, "master", httpPort, "/v1/switchover")},
+		{"8008 DELETE", web(http.MethodDelete, "master", httpPort, "/v1/status")},
+		{"8010 POST", web(http.MethodPost, "proxy", proxyPort, "/v1/switchover")},
+		{"8432 list", web(http.MethodGet, "backup", backupPort, "/repo/list/")},
+		{"8432 write", web(http.MethodPut, "backup", backupPort, "/repo/blob/intruder")},
+		{"8432 delete", web(http.MethodDelete, "backup", backupPort, "/repo/blob/intruder?all=1")},
+	}
+	for _, host := range []string{"master", "slave", "backup"} {
+		all = append(all,
+			action{"2379 read " + host, func(s *site, p person) error { _, err := s.readStore(p, host); return err }},
+			action{"2379 write " + host, func(s *site, p person) error { return s.writeStore(p, host) }},
+			action{"2379 delete " + host, func(s *site, p person) error { return s.deleteStore(p, host) }},
+			action{"2380 members " + host, web(http.MethodGet, host, storePeerPort, "/members")},
+			action{"2380 raft " + host, rafts(host)},
+			action{"7400 view " + host, web(http.MethodGet, host, peerPort, "/v1/view")},
+			action{"7400 facts " + host, web(http.MethodGet, host, peerPort, "/v1/facts")},
+			action{"7400 registry " + host, web(http.MethodGet, host, peerPort, "/v1/registry")},
+			action{"7400 renew " + host, web(http.MethodGet, host, peerPort, "/v1/renew")},
+			action{"7400 beats " + host, web(http.MethodGet, host, peerPort, "/v1/beats")},
+			action{"7400 token " + host, web(http.MethodPost, host, peerPort, "/v1/token")},
+			action{"7400 verb " + host, web(http.MethodPost, host, peerPort, "/v1/resume")},
+		)
+	}
+	return all
+}
+
+// tryFor bounds one try.
+const tryFor = 5 * time.Second
+
+// web makes a request of the person; an answer of success is success.
+func web(method, host string, port func(*config.Ports) int, path string) func(*site, person) error {
+	return func(s *site, p person) error {
+		status, err := s.ask(p, method, host, port, path)
+		if err == nil && (status < 200 || status > 299) {
+			err = fmt.Errorf("status %d", status)
+		}
+		return err
+	}
+}
+
+// rafts speaks to etcd's raft: whatever it answers, it was reached.
+func rafts(host string) func(*site, person) error {
+	return func(s *site, p person) error {
+		_, err := s.ask(p, http.MethodPost, host, storePeerPort, "/raft")
+		return err
+	}
+}
+
+func (s *site) ask(p person, method, host string, port func(*config.Ports) int, path string) (int, error) {
+	scheme := "https://"
+	if p := port(&s.cfgs[host].Ports); p == s.cfgs[host].Ports.HTTP || p == s.cfgs[host].Ports.ProxyHTTP {
+		scheme = "http://" // on loopback
+	}
+	ctx, cancel := context.WithTimeout(s.ctx, tryFor)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, method, scheme+s.at(host, port)+path, bytes.NewReader([]byte("{}")))
+	if err != nil {
+		return 0, err
+	}
+	tr := &http.Transport{TLSClientConfig: p.tls(), DisableKeepAlives: true}
+	defer tr.CloseIdleConnections()
+	resp, err := tr.RoundTrip(req)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	// A stream does not end; who got its beginning got in.
+	_, _ = io.ReadFull(resp.Body, make([]byte, 1))
+	return resp.StatusCode, nil
+}
+
+func (s *site) etcd(p person, host string) (*clientv3.Client, error) {
+	return clientv3.New(clientv3.Config{
+		Endpoints: []string{"https://" + s.at(host, clientPort)}, TLS: p.tls(), Context: s.ctx,
+		DialTimeout: tryFor, Logger: zap.NewNop(), MaxUnaryRetries: 1,
+	})
+}
+
+// knock is the error with which a caller is refused: who is let in hears nothing.
+// etcd's client would try again and again.
+func (s *site) knock(p person, host string) error {
+	c, err := (&tls.Dialer{Config: p.tls("h2")}).DialContext(s.ctx, "tcp", s.at(host, clientPort))
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	_ = c.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+	if _, err = c.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) || err == nil {
+		return nil
+	}
+	return err
+}
+
+func (s *site) withStore(p person, host string, f func(context.Context, *clientv3.Client) error) error {
+	if err := s.knock(p, host); err != nil {
+		return err
+	}
+	c, err := s.etcd(p, host)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(s.ctx, 2*time.Second)
+	defer cancel()
+	return f(ctx, c)
+}
+
+func (s *site) readStore(p person, host string) (map[string][]byte, error) {
+	all := map[string][]byte{}
+	err := s.withStore(p, host, func(ctx context.Context, c *clientv3.Client) error {
+		resp, err := c.Get(ctx, "/", clientv3.WithPrefix())
+		if err != nil {
+			return err
+		}
+		for _, kv := range resp.Kvs {
+			all[string(kv.Key)] = kv.Value
+		}
+		return nil
+	})
+	return all, err
+}
+
+func (s *site) writeStore(p person, host string) error {
+	return s.withStore(p, host, func(ctx context.Context, c *clientv3.Client) error {
+		_, err := c.Put(ctx, "/intruder", p.name)
+		return err
+	})
+}
+
+func (s *site) deleteStore(p person, host string) error {
+	return s.withStore(p, host, func(ctx context.Context, c *clientv3.Client) error {
+		_, err := c.Delete(ctx, "/intruder")
+		return err
+	})
+}
+
+// logins are all that a copied folder's passwords are good for.
+func logins(p person) []action {
+	var all []action
+	for role, password := range p.secrets {
+		for port, of := range map[string]func(*config.Ports) int{"5432": pgPort, "5431": sqlPort} {
+			host := "master"
+			if port == "5431" {
+				host = "proxy"
+			}
+			for _, mode := range []string{"", " replication=true", " replication=database"} {
+				if role != cluster.RoleReplication && mode != "" {
+					continue
+				}
+				all = append(all, action{port + " log in as " + role + mode, func(s *site, p person) error {
+					c, err := s.login(p, fmt.Sprintf("host=127.0.0.1 port=%d user=%s dbname=postgres password=%s%s", of(&s.cfgs[host].Ports), role, password, mode))
+					if err != nil {
+						return err
+					}
+					return c.Close(s.ctx)
+				}})
+			}
+		}
+	}
+	return all
+}
+
+func (s *site) login(p person, dsn string) (*pgconn.PgConn, error) {
+	ctx, cancel := context.WithTimeout(s.ctx, tryFor)
+	defer cancel()
+	cfg, err := pgconn.ParseConfig(dsn + " sslmode=require connect_timeout=5")
+	if err != nil {
+		return nil, err
+	}
+	for i := range cfg.Fallbacks {
+		cfg.Fallbacks[i].TLSConfig = p.tls()
+	}
+	cfg.TLSConfig = p.tls()
+	return pgconn.ConnectConfig(ctx, cfg)
+}
+
+var errNotCut = errors.New("it goes on")
