@@ -13,10 +13,13 @@
 // addresses) are only there for PostgreSQL's and etcd's own checks; our
 // processes compare the CN, because every certificate also says "localhost".
 //
+// A certificate of the authority opens a port only while the herd's list names
+// it (Registry): what is removed from the list, or was minted with a copy of the
+// authority's key, opens nothing.
+//
 // The package deliberately does not: talk to the store (callers pass sealed
-// keys and token records in and out), listen (package peer mounts Authority),
-// revoke certificates (the server of package peer asks its Admit hook), or
-// hold any password rule of PostgreSQL.
+// keys, token records and the list in and out), listen (package peer mounts
+// Authority), or hold any password rule of PostgreSQL.
 //
 // Start reading at Found (found.go), then Identity (identity.go, tls.go), then
 // the join exchange (join.go for the newcomer, authority.go for the member).

@@ -322,6 +322,9 @@ func TestManInTheMiddleGetsNothing(t *testing.T) {
 		o := g.opts("slave", KindData, secret)
 		_, err := Join(t.Context(), []string{addr}, o)
 		refused(t, err, ErrWrongSecret) // what the member said of the relayed proof
+		if !strings.Contains(err.Error(), "somebody may be in between") {
+			t.Errorf("nothing is said of a man in the middle: %v", err)
+		}
 		if ok, _ := Exists(o.Dir); ok {
 			t.Error("an identity through a man in the middle")
 		}

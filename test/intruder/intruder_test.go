@@ -109,7 +109,7 @@ func (s *site) removed(node string) {
 	people := append([]person{host, proxy}, key.mints(s)...)
 	late := key.mint(s, node, pki.KindData, nil, time.Now().Add(-time.Hour), time.Now().Add(time.Hour))
 	people = append(people, late)
-	s.tryAll(host, append(actions(), logins(host)...), func(a action, err error) {
+	s.tryAll(host, actions(), func(a action, err error) {
 		if err != nil && !strings.HasPrefix(a.name, "8008") && !strings.HasPrefix(a.name, "8010") {
 			s.Errorf("%s before the removal: %v", a.name, err)
 		}
@@ -131,7 +131,7 @@ func (s *site) removed(node string) {
 	tried := 0
 	for _, p := range people {
 		all := slices.DeleteFunc(actions(), func(a action) bool { return strings.HasPrefix(a.name, "public") })
-		tried += s.tryAll(p, append(all, logins(p)...), func(a action, err error) {
+		tried += s.tryAll(p, all, func(a action, err error) {
 			if err == nil {
 				did.Add(1)
 				s.Errorf("%s, of a removed host: %s succeeded", p.name, a.name)

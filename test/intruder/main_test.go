@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -90,8 +91,15 @@ func (s *site) at(host string, port func(*config.Ports) int) string {
 	return fmt.Sprintf("127.0.0.1:%d", port(&s.cfgs[host].Ports))
 }
 
-// programs are the herd's own processes and its postmasters.
+// programs are the herd's own processes that stay, and its postmasters.
 func (s *site) programs() []int {
+	first := s.programsNow()
+	time.Sleep(time.Second) // a call of archive_command is over by then
+	now := s.programsNow()
+	return slices.DeleteFunc(first, func(pid int) bool { return !slices.Contains(now, pid) })
+}
+
+func (s *site) programsNow() []int {
 	pids := []int{s.Postmaster("master"), s.Postmaster("slave")}
 	for _, pid := range s.Processes("") {
 		if exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)); err == nil && filepath.Base(exe) == "manada" {

@@ -80,7 +80,18 @@ func (s *site) joined(node, kind string) person {
 		Dir: dir, Node: node, Kind: kind, Hosts: []string{"127.0.0.1"}, Secret: answer.Token,
 	})
 	must(s, err)
-	return copied(s, node, dir)
+	p := copied(s, node, dir)
+	if kind == pki.KindProxy {
+		return p
+	}
+	for _, host := range []string{"master", "slave", "backup"} { // they hear of it within a second or so
+		for end := time.Now().Add(10 * time.Second); s.knock(p, host) != nil; time.Sleep(50 * time.Millisecond) {
+			if time.Now().After(end) {
+				s.Fatalf("%s joined, and the store of %s does not let it in", node, host)
+			}
+		}
+	}
+	return p
 }
 
 // authority is a copy of the key that signs the herd's certificates.
