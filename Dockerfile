@@ -21,6 +21,7 @@ CMD ["container"]
 
 FROM runtime AS host
 COPY bin/manada /usr/local/bin/manada
+COPY LICENSE THIRD-PARTY-NOTICES /usr/share/doc/manada/
 
 FROM golang:1.26-bookworm AS build
 WORKDIR /src
@@ -33,3 +34,4 @@ RUN CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X manada/internal/cli.vers
 
 FROM runtime
 COPY --from=build /manada /usr/local/bin/manada
+COPY LICENSE THIRD-PARTY-NOTICES /usr/share/doc/manada/

@@ -12,7 +12,7 @@ RACED   := ./internal/peer/... ./internal/agent/... ./internal/store/... ./inter
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS := -s -w -X manada/internal/cli.version=$(VERSION)
 
-.PHONY: all build test check chaos trust race image guide demo up down deps clean
+.PHONY: all build test check chaos trust race notices image guide demo up down deps clean
 
 all: build
 
@@ -35,6 +35,10 @@ test:
 check:
 	$(GO) vet ./...
 	$(GO) test -short ./...
+
+# The licences of what is linked in.
+notices:
+	$(GO) run ./scripts/notices > THIRD-PARTY-NOTICES
 
 # Failures in random order on one herd, 100 of them: about an hour.
 chaos:

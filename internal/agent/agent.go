@@ -56,6 +56,9 @@ type Parts struct {
 	RemoveVoter func(ctx context.Context, node string) error
 	// CertNotAfter is when this host's certificate expires; may be nil.
 	CertNotAfter func() time.Time
+	// ConfigRefused says why this host's changed configuration is not used, ""
+	// when it is; may be nil.
+	ConfigRefused func() string
 	// Notify is told of this node's events and may not wait; may be nil.
 	Notify func(store.Event)
 	// EnsureGuardian starts a guardian where none answers.

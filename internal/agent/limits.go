@@ -27,6 +27,11 @@ func (a *Agent) limits() {
 			cs = append(cs, health.Say(health.CertExpiring, a.cfg.Node, "when", at.UTC().Format(time.DateOnly)))
 		}
 	}
+	if a.parts.ConfigRefused != nil {
+		if why := a.parts.ConfigRefused(); why != "" {
+			cs = append(cs, health.Say(health.ConfigRefused, a.cfg.Node, "why", why))
+		}
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.waiting = waiting

@@ -42,6 +42,7 @@ type Plan struct {
 	Segments    int    // archived WAL from the backup on, as far as the archive goes
 	First       string // the first of them
 	Gap         string // the first that the archive lacks; recovery to a target behind it fails
+	Damaged     bool   // pages were damaged when the backup was made
 	Oldest      time.Time
 	OldestLSN   string
 }
@@ -72,6 +73,9 @@ func planRestore(ctx context.Context, o PlanOptions) (*Plan, error) {
 			fit = append(fit, e)
 		}
 	}
+	if len(info.Backups) == 0 {
+		return nil, fail(CodeBackupSet, "Make one: manada backup --type full.", "there is no backup")
+	}
 	if len(fit) == 0 {
 		return nil, fail(CodeBackupSet, "Make one: manada backup --type full.", "no backup is on the line of timelines to the target")
 	}
@@ -81,7 +85,7 @@ func planRestore(ctx context.Context, o PlanOptions) (*Plan, error) {
 	}
 	p := &Plan{Label: e.Label, Kind: string(e.Type), Start: time.Unix(e.TimeStart, 0).UTC(), Stop: time.Unix(e.TimeStop, 0).UTC(), StopLSN: e.LSNStop,
 		Size: e.Size, RepoSize: e.RepoSize, Took: time.Duration(max(1, e.TimeStop-e.TimeStart)) * time.Second, First: e.ArchiveStart,
-		Oldest: time.Unix(fit[0].TimeStop, 0).UTC(), OldestLSN: fit[0].LSNStop}
+		Damaged: e.Error != nil && *e.Error, Oldest: time.Unix(fit[0].TimeStop, 0).UTC(), OldestLSN: fit[0].LSNStop}
 	return p, o.countWAL(ctx, p, e)
 }
 

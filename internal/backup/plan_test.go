@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"manada/internal/blob"
 	"manada/internal/repo"
 )
 
@@ -61,6 +62,13 @@ func TestPlan(t *testing.T) {
 	})
 	refused("the second backup on that line", "not on the line", func(o *PlanOptions) {
 		o.Set, o.Line = second.Label, []Stretch{{Timeline: 2}, {Timeline: 1, End: stop2 - 1}}
+	})
+	refused("no backup at all", "there is no backup", func(o *PlanOptions) {
+		m := blob.NewMem()
+		if err := StanzaCreate(b.ctx, m, "demo", Cluster{Version: "15", SystemID: 7, Catalog: 202209061, Control: 1300}, nil); err != nil {
+			t.Fatal(err)
+		}
+		o.Storage, o.Stanza = m, "demo"
 	})
 	refused("a line without a backup", "no backup is on the line", func(o *PlanOptions) { o.Line = []Stretch{{Timeline: 3}} })
 	want("a time between", first.Label, func(o *PlanOptions) {

@@ -55,7 +55,10 @@ type RestoreOptions struct {
 	// Others are data directories of this host that must stay as they are, with
 	// their tablespaces, whether they run or not. What runs is left alone anyway.
 	Others []string
-	DryRun bool // choose, look and refuse, but write nothing
+	// RefuseDamaged refuses a backup in which pages are damaged; it is a notice
+	// otherwise.
+	RefuseDamaged bool
+	DryRun        bool // choose, look and refuse, but write nothing
 
 	TablespaceMap    map[string]string // by oid or name, where a tablespace goes
 	TablespaceMapAll string            // directory in which all others go, each under its name
@@ -225,12 +228,36 @@ func (r *restore) loadSet(ctx context.Context) error {
 		return &Error{Code: CodeFeature, Text: "this backup cannot be restored by this version", Err: err,
 			Hint: "pgbackrest 2.46 or later restores it."}
 	}
+	if err := r.checkPages(); err != nil {
+		return err
+	}
 	// The links of pg_tblspc are made here: with this file PostgreSQL would make
 	// them anew at its first start, to where the tablespaces of the original are.
 	r.m.Files = slices.DeleteFunc(r.m.Files, func(f repo.File) bool { return f.Name == repo.TargetData+"/tablespace_map" })
 	r.data, err = r.m.Render()
 	r.notes.log.Info("restoring", "stanza", r.Stanza, "label", r.m.Label, "to", r.Dir)
 	return err
+}
+
+// checkPages tells of the pages that were damaged when the backup was made.
+func (r *restore) checkPages() error {
+	n, first := 0, ""
+	for i := range r.m.Files {
+		if f := &r.m.Files[i]; f.ChecksumPageError {
+			if n++; n == 1 {
+				first = f.Name
+			}
+		}
+	}
+	if n == 0 {
+		return nil
+	}
+	text := fmt.Sprintf("backup %s has damaged pages in %d files, such as %s", r.m.Label, n, first)
+	if r.RefuseDamaged {
+		return fail(CodeChecksum, "Restore another backup set, or accept it.", "%s", text)
+	}
+	r.notes.add(text)
+	return nil
 }
 
 func (r *restore) chooseSet(info *repo.BackupInfo) (*repo.BackupEntry, error) {

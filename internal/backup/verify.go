@@ -1,11 +1,14 @@
 package backup
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha1"
 	"encoding/hex"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -64,6 +67,9 @@ func Verify(ctx context.Context, o VerifyOptions) (*VerifyResult, error) {
 		return nil, fmt.Errorf("verify stanza %s: %w", o.Stanza, err)
 	}
 	v.track.phase(PhaseDone)
+	slices.SortFunc(v.res.Problems, func(a, b Problem) int {
+		return cmp.Or(strings.Compare(a.Label, b.Label), strings.Compare(a.File, b.File))
+	})
 	return &v.res, nil
 }
 

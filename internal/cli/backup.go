@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"text/tabwriter"
@@ -21,34 +22,41 @@ type backupJob = process.Job
 
 func (a *app) backupCmd() *cobra.Command {
 	var kind string
+	var damage bool
 	c := &cobra.Command{
 		Use:   "backup",
 		Short: "Back up the herd now",
 		Long: `Back up the herd now, into its repository, in pgBackRest's format: full, what
 changed since the last full one (diff), or since the last backup (incr). Without
 a full one to build on, a full one is made. Interrupting the command does not
-end the backup.` + exits(exitFailed, exitUsage, exitNoPrimary, exitUnknown),
+end the backup. One that finds damaged pages is kept, and the newest one without
+too; the command then fails, unless --checksum-page-error=false accepts it.` + exits(exitFailed, exitUsage, exitNoPrimary, exitUnknown),
 		Example: "  manada backup --type full\n  manada backup --type incr",
 		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if kind != "full" && kind != "diff" && kind != "incr" {
 				return usage("--type full, --type diff or --type incr", "unknown type of backup %q", kind)
 			}
-			return a.backup(c.Context(), kind)
+			q := process.BackupRequest{Type: kind}
+			if c.Flags().Changed("checksum-page-error") {
+				q.Options = &process.BackupOptions{ChecksumPageError: &damage}
+			}
+			return a.backup(c.Context(), q)
 		},
 	}
 	c.Flags().StringVarP(&kind, "type", "t", "incr", "`TYPE`: full, diff or incr")
+	c.Flags().BoolVar(&damage, "checksum-page-error", true, "fail when pages are damaged; the backup is kept; default: backup.checksum_page_error")
 	a.outputFlag(c)
 	return c
 }
 
-func (a *app) backup(ctx context.Context, kind string) error {
+func (a *app) backup(ctx context.Context, q process.BackupRequest) error {
 	c, err := a.open()
 	if err != nil {
 		return err
 	}
 	var job backupJob
-	if err := c.write(ctx, http.MethodPost, "/v1/backup", map[string]string{"type": kind}, &job); err != nil {
+	if err := c.write(ctx, http.MethodPost, "/v1/backup", q, &job); err != nil {
 		return err
 	}
 	p := a.newProgress("backup")
@@ -76,8 +84,13 @@ func (a *app) tellBackup(job backupJob) error {
 	if job.State != "done" {
 		return fail(exitFailed, job.Hint, "%s backup on %s: %s", job.Type, job.Node, job.Error)
 	}
+	failed := error(nil)
+	if job.Damaged > 0 && !job.DamageAccepted {
+		failed = fail(exitFailed, "manada status  names the newest clean backup, which is kept; --checksum-page-error=false accepts it",
+			"backup %s was made, but %s", job.Label, job.DamagedPages())
+	}
 	if a.output == "json" {
-		return json.NewEncoder(a.out).Encode(job)
+		return errors.Join(json.NewEncoder(a.out).Encode(job), failed)
 	}
 	for _, n := range job.Notices {
 		a.say("note: %s", n)
@@ -87,7 +100,7 @@ func (a *app) tellBackup(job backupJob) error {
 		took = fmt.Sprintf(" in %.1f s", job.Stop.Sub(job.Start).Seconds())
 	}
 	a.print("%s: %s backup of %s, %s copied, %s in the repository%s", job.Label, job.Type, bytesText(job.Size), bytesText(job.Copied), bytesText(job.RepoSize), took)
-	return nil
+	return failed
 }
 
 func (a *app) backupsCmd() *cobra.Command {

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"manada/internal/config"
+	"manada/internal/herd"
 )
 
 func (a *app) configCmd() *cobra.Command {
@@ -30,17 +31,37 @@ func (a *app) configCheckCmd() *cobra.Command {
 		Use:   "check",
 		Short: "Check the configuration and print every mistake",
 		Long: `Check the configuration of this host, or of every host of a herd made by
-manada up: keys, types, values that contradict each other, ports, folders,
-programs and addresses. Every mistake is printed, with file and line.` + exits(exitFailed, exitUsage),
+manada up: keys, types, values that contradict each other, folders, programs and
+addresses; ports that somebody else has; the name, if the host has one already;
+and what PostgreSQL itself thinks of its parameters, libraries and lines of
+pg_hba.conf. Every mistake is printed, with file and line.` + exits(exitFailed, exitUsage),
 		Example: "  manada config check\n  manada config check -c ./manada.yaml -o json",
 		Args:    noArgs,
-		RunE:    func(*cobra.Command, []string) error { return a.configCheck() },
+		RunE:    func(c *cobra.Command, _ []string) error { return a.configCheck(c.Context()) },
 	}
 	a.outputFlag(c)
 	return c
 }
 
-func (a *app) configCheck() error {
+// checkHost looks at a host's machine, ports and identity, and lets PostgreSQL
+// judge what is its own; all mistakes at once.
+func checkHost(ctx context.Context, c *config.Config) error {
+	account, err := c.RunAs()
+	if err != nil {
+		return c.Check() // which says so
+	}
+	var all config.Problems
+	for _, err := range []error{c.Check(), herd.Judge(ctx, c, account), herd.CheckPorts(c)} {
+		var ps config.Problems
+		if err != nil && !errors.As(err, &ps) {
+			return err
+		}
+		all = append(all, ps...)
+	}
+	return all.OrNil()
+}
+
+func (a *app) configCheck(ctx context.Context) error {
 	place, err := a.find()
 	if err != nil {
 		return err
@@ -49,7 +70,7 @@ func (a *app) configCheck() error {
 	for _, f := range place.Files {
 		c, err := config.Load(f, a.environ)
 		if err == nil {
-			err = c.Check()
+			err = checkHost(ctx, c)
 		}
 		var ps config.Problems
 		if err != nil && !errors.As(err, &ps) {

@@ -19,6 +19,7 @@ type app struct {
 	environ  []string
 	where    config.Where
 	output   string // -o of commands that read
+	accepted string // --accepted of processes: the contents of the configuration
 }
 
 // Main runs a command line and returns its exit code.

@@ -1,14 +1,17 @@
 package cli
 
 import (
+	"fmt"
 	"os"
 	"os/user"
+	"strconv"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"manada/internal/config"
 	"manada/internal/postgres"
+	"manada/internal/postgres/pgtest"
 )
 
 func TestMain(m *testing.M) {
@@ -28,6 +31,9 @@ func TestScripts(t *testing.T) {
 				return err
 			}
 			e.Setenv("USER", u.Username)
+			for n := range 5 { // that nobody listens on
+				e.Setenv(fmt.Sprintf("PORT%d", n), strconv.Itoa(pgtest.Port(t)))
+			}
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"code": checkCode},

@@ -48,7 +48,7 @@ type ending struct{ term atomic.Bool }
 func (e *ending) hostStops() bool { return e.term.Load() }
 
 func (a *app) procCmd(name, what string, run procFunc) *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use: name, Short: "Process: " + what, Hidden: true, Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			cfg, err := a.oneHost()
@@ -59,28 +59,31 @@ func (a *app) procCmd(name, what string, run procFunc) *cobra.Command {
 			e := &ending{}
 			ctx, cancel := context.WithCancel(context.WithoutCancel(c.Context()))
 			defer cancel()
-			go e.follow(cancel, name == "agent", cfg.File, a.environ, log)
+			go e.follow(cancel, name == "agent", log)
 			if err := run(ctx, cfg, log, e); err != nil {
 				return err
 			}
 			return nil
 		},
 	}
+	a.acceptedFlag(cmd)
+	return cmd
 }
 
-// follow ends the process at SIGTERM and SIGINT. At SIGHUP an agent whose new
-// configuration is right ends too, alone: PostgreSQL goes on, and the agent that
+// acceptedFlag takes the copy of the configuration with which the host runs.
+func (a *app) acceptedFlag(c *cobra.Command) {
+	c.Flags().StringVar(&a.accepted, "accepted", "", "`FILE` that holds the contents of the configuration")
+}
+
+// follow ends the process at SIGTERM and SIGINT. At SIGHUP, which comes when a changed
+// configuration was accepted, an agent ends too, alone: PostgreSQL goes on, and the agent that
 // is started in its place renders what changed. The other processes keep what
 // they have until they are restarted.
-func (e *ending) follow(cancel context.CancelFunc, reloads bool, file string, environ []string, log *slog.Logger) {
+func (e *ending) follow(cancel context.CancelFunc, reloads bool, log *slog.Logger) {
 	ch := make(chan os.Signal, 4)
 	signal.Notify(ch, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	for s := range ch {
 		if s == syscall.SIGHUP {
-			if _, err := config.Load(file, environ); err != nil {
-				log.Error("configuration not reloaded: it has mistakes", "error", err.Error())
-				continue
-			}
 			if !reloads {
 				log.Info("configuration changed: restart this process to use it")
 				continue
@@ -123,6 +126,7 @@ func (a *app) backupWorkerCmd() *cobra.Command {
 			return process.BackupWorker(c.Context(), cfg, q, socket, a.out, log)
 		},
 	}
+	a.acceptedFlag(c)
 	c.Flags().StringVar(&request, "request", `{"type":"incr"}`, "what is asked for, `JSON`")
 	c.Flags().StringVar(&socket, "socket", "", "`DIR` of PostgreSQL's socket")
 	return c

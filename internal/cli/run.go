@@ -36,11 +36,13 @@ dies. Started by root it becomes the user that the file names. It is PID 1 in a
 container and tells systemd when it is ready.
 
 SIGTERM stops the host in order: a primary hands over to a synchronous standby
-first, then PostgreSQL stops cleanly, then the rest. SIGHUP starts the agent
-again with the changed configuration: PostgreSQL goes on and reloads its own;
-the other processes keep what they have. A host that belongs to no herd yet
-joins one when the file has a section join; else see manada init and manada
-join.` + exits(exitFailed, exitUsage),
+first, then PostgreSQL stops cleanly, then the rest. At SIGHUP
+the changed file is judged, by PostgreSQL, too; if it is right the agent starts
+again with it: PostgreSQL goes on and reloads its own; the other processes keep
+what they have. A file with mistakes is refused (M-C03) and the old contents
+stay in use, until it is mended: that needs no second SIGHUP. A host that
+belongs to no herd yet joins one when the file has a section join; else see
+manada init and manada join.` + exits(exitFailed, exitUsage),
 		Example: "  manada run -c /etc/manada/manada.yaml",
 		Args:    noArgs,
 		RunE:    func(c *cobra.Command, _ []string) error { return a.run(c.Context(), mirror) },
@@ -62,7 +64,7 @@ func (a *app) oneHost() (*config.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := config.Load(file, a.environ)
+	c, err := a.load(file)
 	if err != nil {
 		return nil, loadFailure(err)
 	}
@@ -70,6 +72,13 @@ func (a *app) oneHost() (*config.Config, error) {
 		a.say("warning: %s", w)
 	}
 	return c, nil
+}
+
+func (a *app) load(file string) (*config.Config, error) {
+	if a.accepted != "" {
+		return config.LoadAccepted(file, a.accepted, a.environ)
+	}
+	return config.Load(file, a.environ)
 }
 
 // loadFailure makes every failure to read a configuration one of usage.
@@ -111,10 +120,14 @@ func (a *app) run(ctx context.Context, mirror bool) error {
 	if f, ok := a.err.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 		mirror = true
 	}
+	p := &accepter{first: c, environ: a.environ, account: account}
+	if _, err := p.accept(ctx); err != nil {
+		return loadFailure(err)
+	}
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	go herd.KeepPorts(life, c)
-	err = supervisor.Run(context.WithoutCancel(ctx), a.supervisorConfig(c, exe, account, mirror))
+	err = supervisor.Run(context.WithoutCancel(ctx), a.supervisorConfig(c, exe, p, mirror))
 	var f *failure
 	if err != nil && !errors.As(err, &f) {
 		// The signal that ended it was obeyed; what went wrong meanwhile counts.
@@ -151,12 +164,13 @@ func become(a config.Account) error {
 	return nil
 }
 
-func (a *app) supervisorConfig(c *config.Config, exe string, account config.Account, mirror bool) supervisor.Config {
+func (a *app) supervisorConfig(c *config.Config, exe string, p *accepter, mirror bool) supervisor.Config {
 	log := newLogger(a.err, c.Log)
 	s := supervisor.Config{
 		Children: children(c, exe), LockFile: c.LockFile(), Socket: herd.ControlSocket(c), LogDir: c.LogDir(),
-		MaxSize: int64(c.Log.MaxSize), Keep: c.Log.Keep, Env: childEnv(a.environ, account), Log: log, Signals: signals(),
-		Before:     func(ctx context.Context) error { return joinFirst(ctx, c, account, log) },
+		MaxSize: int64(c.Log.MaxSize), Keep: c.Log.Keep, Env: childEnv(a.environ, p.account), Log: log, Signals: signals(),
+		Before:     func(ctx context.Context) error { return joinFirst(ctx, c, p.account, log) },
+		Accept:     p.reload,
 		AwaitReady: func(ctx context.Context) { awaitReady(ctx, c) },
 	}
 	if mirror {
@@ -177,7 +191,7 @@ func children(c *config.Config, exe string) []supervisor.Child {
 	var all []supervisor.Child
 	add := func(on bool, name string, stop time.Duration) {
 		if on {
-			all = append(all, supervisor.Child{Name: name, Command: []string{exe, name, "-c", c.File}, StopWithin: stop})
+			all = append(all, supervisor.Child{Name: name, Command: []string{exe, name, "-c", c.File, "--accepted", c.AcceptedFile()}, StopWithin: stop})
 		}
 	}
 	add(c.Has(config.Store), "store", 20*time.Second)

@@ -147,8 +147,15 @@ func (a Account) CanKeep(dir string, asRoot bool) error {
 	if err != nil {
 		return err
 	}
-	if !ok && !asRoot {
+	// Root makes what is missing, and gives away a folder of its own that nothing
+	// is in, such as a mount point; what somebody has filled it leaves alone.
+	if !ok && !(asRoot && (at != dir || empty(at))) {
 		return fmt.Errorf("user %s cannot write in %s", a.Name, at)
 	}
 	return nil
+}
+
+func empty(dir string) bool {
+	entries, err := os.ReadDir(dir)
+	return err == nil && !slices.ContainsFunc(entries, func(e os.DirEntry) bool { return e.Name() != "lost+found" })
 }

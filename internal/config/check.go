@@ -15,14 +15,14 @@ func (c *Config) Check() error {
 	account, err := c.RunAs()
 	if err != nil {
 		v.fail("user", fmt.Sprintf("there is no system user %q", c.User), "the user that runs PostgreSQL", "install PostgreSQL, which makes it: apt install postgresql-15")
-		return v.problems.orNil()
+		return v.problems.OrNil()
 	}
 	v.folders(account)
 	v.program(account)
 	v.joinFiles(account)
 	v.eventsCommand(account)
 	v.address()
-	return v.problems.orNil()
+	return v.problems.OrNil()
 }
 
 func (v *validator) folders(a Account) {

@@ -111,10 +111,14 @@ type Backup struct {
 	Compress      string `key:"compress" enum:"zst,lz4,gz,none"`
 	Processes     int    `key:"processes" min:"1" max:"64"`
 
-	CompressLevel    int               `key:"compress_level" min:"-7" max:"22"`     // 0: the compression's default
-	RetentionArchive int               `key:"retention_archive" min:"0" max:"9999"` // full backups whose WAL is kept whole; 0: all that are kept
-	StartFast        bool              `key:"start_fast"`                           // do not wait for the next checkpoint
-	Schedule         map[string]string `key:"schedule"`                             // type of backup to cron
+	CompressLevel    int  `key:"compress_level" min:"-7" max:"22"`     // 0: the compression's default
+	RetentionArchive int  `key:"retention_archive" min:"0" max:"9999"` // full backups whose WAL is kept whole; 0: all that are kept
+	StartFast        bool `key:"start_fast"`                           // do not wait for the next checkpoint
+	// ChecksumPageError makes damaged pages in a backup an error: its command
+	// fails, and a condition stays until there is a clean one.
+	ChecksumPageError bool `key:"checksum_page_error"`
+
+	Schedule map[string]string `key:"schedule"` // type of backup to cron
 }
 
 // Events says which command is told of the herd's events on this node. Only are

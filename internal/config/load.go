@@ -52,7 +52,7 @@ func Parse(file string, data []byte, environ []string) (*Config, error) {
 		r.problems = append(r.problems, c.validate()...)
 	}
 	c.Warnings = r.warnings
-	if err := r.problems.orNil(); err != nil {
+	if err := r.problems.OrNil(); err != nil {
 		return c, err
 	}
 	return c, nil

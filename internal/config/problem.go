@@ -66,7 +66,8 @@ func (ps Problems) Error() string {
 	return b.String()
 }
 
-func (ps Problems) orNil() error {
+// OrNil is an error only where there is a problem.
+func (ps Problems) OrNil() error {
 	if len(ps) == 0 {
 		return nil
 	}

@@ -40,14 +40,7 @@ type validator struct {
 
 // fail reports a problem where the key's value came from.
 func (v *validator) fail(key, what, want, hint string) {
-	o, at := v.c.Origins[key], v.c.File
-	switch o.Source {
-	case "file":
-		at = where(v.c.File, o.Line)
-	case "env":
-		at = "$" + o.Env
-	}
-	v.problems = append(v.problems, Problem{at, key, what, want, hint})
+	v.problems = append(v.problems, v.c.Problem(key, what, want, hint))
 }
 
 func (v *validator) names() {
@@ -155,6 +148,8 @@ var owned = map[string]string{
 	"ssl":                           "Manada's own certificates are used",
 	"ssl_ca_file":                   "Manada's own certificates are used",
 	"ssl_cert_file":                 "Manada's own certificates are used",
+	"ssl_passphrase_command":        "Manada's own certificates are used",
+	"db_user_namespace":             "the agent and the proxy log in under the plain names of roles",
 	"ssl_key_file":                  "Manada's own certificates are used",
 	"ssl_crl_file":                  "Manada's own certificates are used",
 	"log_destination":               "see log",
@@ -217,6 +212,9 @@ func CheckParameter(name, value string) Problems {
 	}
 	if strings.EqualFold(name, "wal_level") && value != "replica" && value != "logical" {
 		bad(fmt.Sprintf("%q does not allow replication", value), "replica or logical", "")
+	}
+	if strings.EqualFold(name, "ssl_min_protocol_version") && value != "TLSv1.2" && value != "TLSv1.3" {
+		bad(fmt.Sprintf("%q lets protocols in that are broken", value), "TLSv1.2 or TLSv1.3", "")
 	}
 	return ps
 }

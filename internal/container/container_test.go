@@ -138,7 +138,7 @@ func TestRender(t *testing.T) {
 		}
 	}
 	write("postgresql.conf", "shared_buffers = 256MB\n\nsynchronous_standby_names = ''\nwork_mem = 4MB\nwork_mem = 8MB\ninclude 'x.conf'\nlog_line_prefix = 'a: b # c '\nmax_wal_size = much\n")
-	write("pg_hba.conf", "# comment\nlocal all all trust\nhost all all 0.0.0.0/0 trust\nhost \"a#b\" all 10.0.0.0/8 scram-sha-256 # why\nnonsense\n")
+	write("pg_hba.conf", "# comment\nlocal all all trust\nhost all all 0.0.0.0/0 trust\nhost \"a#b\" all 10.0.0.0/8 scram-sha-256 # why\nnonsense\nhostssl all all 10.0.0.0/33 scram-sha-256\n")
 	h, errs := Read(seedMaster, "")
 	if len(errs) > 0 {
 		t.Fatal(errs)
@@ -158,12 +158,12 @@ func TestRender(t *testing.T) {
 		t.Errorf("rules %q", got)
 	}
 	all := strings.Join(refused, "\n")
-	for _, want := range []string{"postgresql.conf:3: synchronous_standby_names", "postgresql.conf:6: include", "postgresql.conf:8: max_wal_size", "pg_hba.conf:3: ", "pg_hba.conf:5: "} {
+	for _, want := range []string{"postgresql.conf:3: synchronous_standby_names", "postgresql.conf:6: include", "postgresql.conf:8: max_wal_size", "pg_hba.conf:3: ", "pg_hba.conf:5: ", "pg_hba.conf:6: "} {
 		if !strings.Contains(all, want) {
 			t.Errorf("%q is not named in:\n%s", want, all)
 		}
 	}
-	if len(refused) != 5 {
+	if len(refused) != 6 {
 		t.Errorf("refused:\n%s", all)
 	}
 	if c.Node != "master-1" || c.Advertise != "postgresql-master" || c.Join.SecretFile != p.SecretFile(h) || !c.Has(config.Store) {

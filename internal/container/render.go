@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"go.yaml.in/yaml/v3"
 
@@ -78,8 +77,8 @@ func Render(h *Host, p Places, t Translators) (text []byte, refused []string, er
 	if len(h.Partners) > 0 {
 		doc["join"] = section{"addresses": h.Partners, "secret_file": p.SecretFile(h)}
 	}
-	if h.Proxy.Off {
-		doc["proxy"] = section{"split": "off"}
+	if h.Has(config.ProxyRole) && !h.Proxy.Off { // as the image that this one takes the place of
+		doc["proxy"] = section{"split": "on"}
 	}
 	if h.Has(config.Repository) {
 		doc["backup"] = section{"repo_path": p.Repo}
@@ -108,6 +107,13 @@ func (h *Host) files(p Places, t Translators, doc section) (refused []string, er
 	}
 	pg := section{}
 	hba, bad := h.sift(hba, "postgresql.hba")
+	if h.Has(config.Database) {
+		var worse []Refusal
+		if hba, worse, err = wellFormedRules(hba); err != nil {
+			return nil, err
+		}
+		bad = append(bad, worse...)
+	}
 	for _, r := range bad {
 		if slices.Contains(strings.Fields(r.Value), "reject") {
 			return nil, fmt.Errorf("%s; without a rule that rejects others would be let in, so nothing is started", r)
@@ -166,22 +172,52 @@ func wellFormed(lines []Line) (params map[string]string, refused []Refusal, err 
 	for _, l := range lines {
 		params[l.Name] = l.Value
 	}
-	if len(params) == 0 {
-		return params, nil, nil
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second) // detached: a program that prints and ends
-	defer cancel()
-	bad, err := postgres.CheckValues(ctx, config.FindPostgreSQL(config.PostgreSQLRoots...), params)
+	j, err := ask(params, nil)
 	if err != nil {
 		return nil, nil, err
 	}
 	for _, l := range lines {
-		if why, ok := bad[l.Name]; ok {
+		if why, ok := j.Settings[l.Name]; ok {
 			delete(params, l.Name)
 			refused = append(refused, Refusal{l, why})
 		}
 	}
 	return params, refused, nil
+}
+
+// wellFormedRules is wellFormed for the lines of a pg_hba.conf.
+func wellFormedRules(lines []Line) (good []Line, refused []Refusal, err error) {
+	var rules []string
+	for _, l := range lines {
+		rules = append(rules, l.Value)
+	}
+	j, err := ask(nil, rules)
+	if err != nil {
+		return nil, nil, err
+	}
+	for n, l := range lines {
+		if why, ok := j.Rules[n]; ok {
+			refused = append(refused, Refusal{l, why})
+		} else {
+			good = append(good, l)
+		}
+	}
+	return good, refused, nil
+}
+
+// ask lets PostgreSQL judge.
+func ask(params map[string]string, rules []string) (postgres.Judgement, error) {
+	if len(params)+len(rules) == 0 {
+		return postgres.Judgement{}, nil
+	}
+	a := config.CurrentAccount()
+	if a.UID == 0 {
+		var err error
+		if a, err = config.LookupAccount("postgres"); err != nil {
+			return postgres.Judgement{}, err
+		}
+	}
+	return postgres.Judge(context.Background(), config.FindPostgreSQL(config.PostgreSQLRoots...), a.UID, a.GID, params, rules) // detached: programs that print and end
 }
 
 // pgbackrest adds what a pgbackrest.conf says. What changes what a backup is and

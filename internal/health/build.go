@@ -36,6 +36,7 @@ type Backup struct {
 	Unreachable string // why backupd could not be asked; empty: it was
 	ArchiveErr  string // why archiving fails; empty: it does not
 	BackupErr   string // why the last backup failed; empty: it did not
+	Damaged     string // the last backup, if pages in it are damaged, and the newest clean one
 	TestErr     string // why the last restore test failed; empty: it did not
 	Missed      string // the scheduled backup that was not made, and why; empty: none
 }
@@ -43,6 +44,7 @@ type Backup struct {
 // Limits are thresholds; zero fields get the defaults.
 type Limits struct {
 	Stale           time.Duration // a beat older than this says nothing: 3 s
+	Silent          time.Duration // an agent whose guardian was heard that much later is down: 1 s
 	LagBytes        int64         // 64 MiB
 	Lag             time.Duration // 10 s
 	Waiting         time.Duration // commits waiting for a standby: 2 s
@@ -53,7 +55,7 @@ type Limits struct {
 
 // DefaultLimits are what zero fields of Limits become.
 var DefaultLimits = Limits{
-	Stale: 3 * time.Second, LagBytes: 64 << 20, Lag: 10 * time.Second, Waiting: 2 * time.Second,
+	Stale: 3 * time.Second, Silent: time.Second, LagBytes: 64 << 20, Lag: 10 * time.Second, Waiting: 2 * time.Second,
 	WaitingSegments: 8, WaitingFor: 20 * time.Second, BackupAge: 8 * 24 * time.Hour,
 }
 
@@ -61,6 +63,9 @@ func (l Limits) withDefaults() Limits {
 	d := DefaultLimits
 	if l.Stale > 0 {
 		d.Stale = l.Stale
+	}
+	if l.Silent > 0 {
+		d.Silent = l.Silent
 	}
 	if l.LagBytes > 0 {
 		d.LagBytes = l.LagBytes
@@ -190,6 +195,9 @@ func (b *builder) observe(name string) node {
 		}
 	}
 	if s.Guardian != nil {
+		if n.agent && s.GuardianAge <= b.lim.Stale && s.Age-s.GuardianAge > b.lim.Silent {
+			n.beat, n.agent = nil, false // the host is heard, and its agent says nothing
+		}
 		if !n.heard || s.GuardianAge < n.age {
 			n.heard, n.age = true, s.GuardianAge
 		}

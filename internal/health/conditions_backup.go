@@ -13,6 +13,7 @@ const (
 	RepoUnreachable   Code = "M-B07"
 	ArchiveGap        Code = "M-B08"
 	BackupMissed      Code = "M-B09"
+	BackupDamaged     Code = "M-B10"
 )
 
 var backupEntries = []Entry{
@@ -77,5 +78,12 @@ var backupEntries = []Entry{
 		Hint: "take it now:  manada backup --type TYPE  ; manada history  shows what went before",
 		Args: []string{"what"},
 		Doc:  "backup.schedule wanted a backup and there is none of its type, or of one that stands for it, since. One that could not begin is tried again until it can; one that failed waits for its next time.",
+	},
+	{
+		Code: BackupDamaged, Severity: cluster.Warning, Title: "The last backup has damaged pages",
+		Text: "backup {what}",
+		Hint: "the backup's notes name the files: pgbackrest --stanza=STANZA info --set=LABEL ; bring them back from the clean backup (manada restore --to DIR) or by a failover, then:  manada backup --type full",
+		Args: []string{"what"},
+		Doc:  "The checksums of pages of the primary's data did not match when they were copied: a disk, or memory, has altered them. The backup is kept, and so are the newest backup without damage and all WAL from it on, whatever the retention says. The standbys have files of their own, which are usually not damaged. backup.checksum_page_error: false accepts it.",
 	},
 }

@@ -35,7 +35,7 @@ var configEntries = []Entry{
 		Text: "{node} goes on with its old configuration: {why}",
 		Hint: "check the file:  manada config check",
 		Args: []string{"why"},
-		Doc:  "A changed configuration file was read and found wrong. The last good one stays in force.",
+		Doc:  "A changed configuration file was found wrong, by us or by PostgreSQL. The last good one stays in force, also when a process starts again; the file is taken up by itself once it is mended.",
 	},
 	{
 		Code: SettingBeaten, Severity: cluster.Warning, Title: "A setting of the agent is overridden",

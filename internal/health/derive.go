@@ -273,6 +273,9 @@ func (b *builder) backup(st cluster.Status) []cluster.Condition {
 	if k.BackupErr != "" {
 		cs = append(cs, Say(BackupFailed, "", "why", k.BackupErr))
 	}
+	if k.Damaged != "" {
+		cs = append(cs, Say(BackupDamaged, "", "what", k.Damaged))
+	}
 	if k.Missed != "" {
 		cs = append(cs, Say(BackupMissed, "", "what", k.Missed))
 	}

@@ -3,7 +3,6 @@ package health
 import (
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -33,7 +32,7 @@ func Text(w io.Writer, s cluster.Status, o Options) error {
 		p.line("")
 	}
 	p.facts("commit", p.commitFacts())
-	p.facts("failover", []string{Failover(s)})
+	p.facts("failover", []string{Failover(s).Text})
 	p.facts("store", []string{p.storeFact(s.Store)})
 	p.facts("protect", p.protectFacts())
 	if s.SeenFrom != "" {
@@ -127,109 +126,6 @@ func (p *printer) commitFacts() []string {
 		return []string{verb + " for " + strings.Join(s.Sync, " and ") + " (" + tail + ")"}
 	}
 	return []string{fmt.Sprintf("%s for %d of %s (%s)", verb, s.K, strings.Join(s.Sync, ", "), tail)}
-}
-
-// Failover says whether the loss of the primary would be survived without the
-// loss of a commit, and if not, what stands in the way.
-func Failover(s cluster.Status) string {
-	if s.Epoch == 0 {
-		return "unknown: no term record is known"
-	}
-	if s.Primary == "" {
-		return needs(s)
-	}
-	switch {
-	case s.Durability == cluster.Async:
-		return "not safe: with async durability the newest commits may be lost"
-	case (len(s.Sync) == 0 || s.K == 0) && s.Durability == cluster.Strict:
-		return "not possible: no standby is there to wait for"
-	case len(s.Sync) == 0 || s.K == 0:
-		return "not safe: no standby holds the newest commits"
-	case s.Paused:
-		return "not automatic: the herd is paused"
-	case has(s, Restoring):
-		return "none: the herd is being restored"
-	case has(s, StoreNoQuorum):
-		return "not possible: the store has no quorum"
-	case has(s, StoreRolledBack):
-		return "not possible: the store was rolled back"
-	}
-	need := max(1, len(s.Sync)-s.K+1)
-	able := ableToPromise(s)
-	if len(able) < need {
-		return fmt.Sprintf("not possible now: it takes %d of %s, %s", need, strings.Join(s.Sync, ", "), countAble(len(able)))
-	}
-	able, why := byItself(s, able)
-	if len(able) == 0 {
-		return "not automatic: " + why
-	}
-	return fmt.Sprintf("safe: %s can take over without losing a commit", strings.Join(able, " or "))
-}
-
-// needs says who must be there for a takeover while there is no primary.
-func needs(s cluster.Status) string {
-	switch {
-	case has(s, EpochNotOpen):
-		return "in progress"
-	case has(s, Restoring):
-		return "none: the herd is being restored"
-	}
-	if len(s.Sync) == 0 {
-		return "by the last leader alone, or forced by an operator"
-	}
-	need := max(1, len(s.Sync)-s.K+1)
-	able := ableToPromise(s)
-	if auto, why := byItself(s, able); len(able) >= need && len(auto) == 0 {
-		return "waits for an order: " + why
-	}
-	return fmt.Sprintf("takes %d of %s, %s", need, strings.Join(s.Sync, ", "), countAble(len(able)))
-}
-
-// byItself are those of the nodes that take over without an order; why says what
-// is with the others.
-func byItself(s cluster.Status, able []string) (auto []string, why string) {
-	for _, name := range able {
-		n, _ := s.Node(name)
-		switch {
-		case n.Priority != nil && *n.Priority == 0:
-			why = name + " has priority 0 and never leads"
-		case n.Failover == "manual":
-			why = "failover is manual on " + name + ":  manada failover " + name
-		default:
-			auto = append(auto, name)
-		}
-	}
-	return auto, why
-}
-
-func countAble(n int) string {
-	switch n {
-	case 0:
-		return "none is reachable"
-	case 1:
-		return "1 is reachable"
-	}
-	return fmt.Sprintf("%d are reachable", n)
-}
-
-// ableToPromise are the members of sync that could promise now.
-func ableToPromise(s cluster.Status) []string {
-	var out []string
-	for _, name := range s.Sync {
-		n, ok := s.Node(name)
-		if !ok || n.Sync != cluster.SyncMember {
-			continue
-		}
-		switch n.State {
-		case cluster.StateStreaming, cluster.StateFrozen, cluster.StateNotStreaming, cluster.StatePromoting:
-			out = append(out, name)
-		}
-	}
-	return out
-}
-
-func has(s cluster.Status, code Code) bool {
-	return slices.ContainsFunc(s.Conditions, func(c cluster.Condition) bool { return c.Code == string(code) })
 }
 
 func (p *printer) storeFact(s *cluster.StoreStatus) string {

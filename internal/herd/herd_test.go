@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -363,5 +364,102 @@ func TestForeignDataStopsFounding(t *testing.T) {
 	}
 	if err := Found(c, config.CurrentAccount()); err != nil {
 		t.Errorf("its owner knows of it: %v", err)
+	}
+}
+
+// TestJudge: PostgreSQL's own word on a file comes with the line of the mistake,
+// and a host does not change its name.
+func TestJudge(t *testing.T) {
+	a := config.CurrentAccount()
+	if os.Geteuid() == 0 {
+		var err error
+		if a, err = config.LookupAccount("postgres"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dir := public(t)
+	file := filepath.Join(dir, "manada.yaml")
+	text := "cluster: orders\nnode: db1\nlisten: 127.0.0.1\nroles: [database, store]\ndata_dir: " + dir + "/data\n"
+	judge := func(more string) string {
+		c, err := config.Parse(file, []byte(text+more), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = Judge(t.Context(), c, a)
+		var ps config.Problems
+		if err != nil && !errors.As(err, &ps) {
+			t.Fatal(err)
+		}
+		return fmt.Sprint(err)
+	}
+	if got := judge("postgresql:\n  parameters: {work_mem: 16MB}\n  hba: [hostssl all all 10.0.0.0/8 scram-sha-256]\n"); got != "<nil>" {
+		t.Errorf("of a right file: %s", got)
+	}
+	got := judge("postgresql:\n  parameters:\n    shared_bufers: 1GB\n    session_preload_libraries: nosuch\n  hba:\n    - hostssl all all 10.0.0.0/33 scram-sha-256\n")
+	for _, want := range []string{
+		`postgresql.parameters.shared_bufers: PostgreSQL refuses it: unrecognized configuration parameter "shared_bufers"`,
+		`session_preload_libraries: PostgreSQL refuses it: could not access file "nosuch"`,
+		`line 1, "hostssl all all 10.0.0.0/33 scram-sha-256": PostgreSQL refuses it: invalid CIDR mask`,
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("%q is not in:\n%s", want, got)
+		}
+	}
+	c, err := config.Parse(file, []byte(text), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Found(c, a); err != nil {
+		t.Fatal(err)
+	}
+	text = strings.Replace(text, "db1", "db2", 1)
+	if got := judge(""); !strings.Contains(got, file+":2: node: the identity in "+dir+"/data/identity is of host db1") {
+		t.Errorf("of another name: %s", got)
+	}
+}
+
+// TestPortsOfOthersAreFound: before a host starts, and not while it runs.
+func TestPortsOfOthersAreFound(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c := &config.Config{Listen: "127.0.0.1", DataDir: t.TempDir(), Roles: []string{"store"},
+		Ports: config.Ports{StoreCli: l.Addr().(*net.TCPAddr).Port, StorePeer: 1, Peer: 2, HTTP: 3}}
+	if err := CheckPorts(c); err == nil || !strings.Contains(err.Error(), "ports.store_client: port "+strconv.Itoa(c.Ports.StoreCli)+" is taken") || strings.Count(err.Error(), "is taken") != 1 {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestMountPointIsTaken: an empty folder of root's, as a new disk is mounted,
+// becomes the account's; one that somebody filled is left alone, and said.
+func TestMountPointIsTaken(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root gives folders away")
+	}
+	a, err := config.LookupAccount("postgres")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := public(t)
+	if err := os.Mkdir(filepath.Join(dir, "lost+found"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(a.CanKeep(dir, true), MakeDir(dir, 0o755, a)); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.CanKeep(dir, false); err != nil {
+		t.Errorf("a mount point was not given away: %v", err)
+	}
+	full := public(t)
+	if err := os.WriteFile(filepath.Join(full, "x"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := MakeDir(full, 0o755, a); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.CanKeep(full, true); err == nil || !strings.Contains(err.Error(), "user postgres cannot write in "+full) {
+		t.Errorf("of a folder that root has filled: %v", err)
 	}
 }

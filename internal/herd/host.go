@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
+	"syscall"
 
 	"manada/internal/config"
 	"manada/internal/durable"
@@ -62,7 +64,23 @@ func MakeDir(dir string, mode os.FileMode, a config.Account) error {
 	if err != nil {
 		return fmt.Errorf("make folder: %w", err)
 	}
-	return nil
+	return takeNew(dir, st, a)
+}
+
+// takeNew gives the account a folder of root's that nothing is in: a mount
+// point, the usual way to give data_dir a disk of its own.
+func takeNew(dir string, st os.FileInfo, a config.Account) error {
+	if s, ok := st.Sys().(*syscall.Stat_t); !ok || os.Geteuid() != 0 || s.Uid != 0 || a.UID == 0 {
+		return nil
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("look into folder: %w", err)
+	}
+	if slices.ContainsFunc(entries, func(e os.DirEntry) bool { return e.Name() != "lost+found" }) {
+		return nil
+	}
+	return own(dir, a)
 }
 
 // rootIfRoot: what is missing above a folder stays root's when root makes it.

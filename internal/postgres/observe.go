@@ -149,7 +149,8 @@ select r, case when r then pg_last_wal_receive_lsn() end, case when r then pg_la
   case when r then pg_get_wal_replay_pause_state() <> 'not paused' end,
   w.status, w.received_tli, (extract(epoch from clock_timestamp() - w.last_msg_receipt_time) * 1000)::bigint, w.conninfo
 from (select pg_is_in_recovery() r) x left join pg_stat_wal_receiver w on true;
-select name, setting, sourcefile, pending_restart from pg_settings where pending_restart or name = 'synchronous_standby_names';
+select name, setting, sourcefile, pending_restart from pg_settings s where name = 'synchronous_standby_names'
+  or pending_restart and (source <> 'default' or exists (select from pg_file_settings f where lower(f.name) = s.name));
 select s.pid, s.application_name, s.state, s.sync_state, s.sent_lsn, s.write_lsn, s.flush_lsn, s.replay_lsn, host(s.client_addr),
   extract(epoch from s.backend_start), (extract(epoch from clock_timestamp() - s.reply_time) * 1000)::bigint
 from pg_stat_replication s;

@@ -38,13 +38,17 @@ func (i *Instance) Rendered() []Rendered {
 }
 
 // CheckValue asks the server program whether it knows the setting and takes the
-// value; nothing is started. The error is PostgreSQL's own sentence.
+// value, and looks for the libraries that it names; nothing is started. The error
+// is PostgreSQL's own sentence.
 func (i *Instance) CheckValue(ctx context.Context, name, value string) error {
 	if err := CheckParams(map[string]string{name: value}); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
+	for _, why := range missingLibraries(ctx, i.cfg.BinDir, map[string]string{name: value}) {
+		return errors.New(why)
+	}
 	cmd := exec.CommandContext(ctx, filepath.Join(i.cfg.BinDir, "postgres"), "-D", i.cfg.DataDir, "-C", name, "-c", name+"="+value)
 	cmd.Env = []string{"LC_ALL=C"}
 	out, err := cmd.CombinedOutput()

@@ -21,6 +21,7 @@ func TestParametersAndFacts(t *testing.T) {
 	for _, p := range [][3]string{
 		{"work_mem", "7MB", ""}, {"my.own", "x", ""}, {"work_mem", "banana", `invalid value for parameter "work_mem": "banana"`},
 		{"work_men", "7MB", `unrecognized configuration parameter "work_men"`}, {"max_connections", "0", "outside the valid range"}, {"fsync", "off", "cannot be set"},
+		{"session_preload_libraries", "auto_explain", ""}, {"session_preload_libraries", "auto_explain,nosuch", `could not access file "nosuch"`},
 	} {
 		err := n.CheckValue(ctx, p[0], p[1])
 		if p[2] == "" && err != nil || p[2] != "" && (err == nil || !strings.Contains(err.Error(), p[2])) {
@@ -37,6 +38,19 @@ func TestParametersAndFacts(t *testing.T) {
 			t.Errorf("%+v is not among what is rendered", want)
 		}
 	}
+	// What a mistake asked for, and nobody asks for any more, needs no restart.
+	pending := func(want bool) {
+		t.Helper()
+		for end := time.Now().Add(10 * time.Second); slices.Contains(n.observe().PendingRestart, "jit_provider") != want; time.Sleep(20 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("a restart is pending for %q", n.observe().PendingRestart)
+			}
+		}
+	}
+	must(t, n.Reconfigure(ctx, map[string]string{"Work_Mem": "7MB", "jit_provider": "nosuch"}, nil))
+	pending(true)
+	must(t, n.Reconfigure(ctx, map[string]string{"Work_Mem": "7MB"}, nil))
+	pending(false)
 	f, err := n.Facts(ctx)
 	must(t, err)
 	if !strings.HasPrefix(f.Version, "15.") || f.InRecovery || f.ArchiveMode != "on" || f.MaxSenders != 20 || f.MaxSlots != 20 || f.Senders != 0 || !strings.HasSuffix(f.Size, "MB") {

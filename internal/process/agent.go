@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -55,6 +56,10 @@ func Agent(ctx context.Context, c *config.Config, version string, log *slog.Logg
 	parts := agent.Parts{
 		Store: st, High: high, Hub: hub, Log: log,
 		CertNotAfter: id.NotAfter, MoveStoreLeader: st.MoveLeader, RemoveVoter: st.RemoveVoter,
+		ConfigRefused: func() string {
+			why, _ := os.ReadFile(c.RefusedFile())
+			return strings.TrimSpace(string(why))
+		},
 	}
 	repo := &repository{cfg: c, id: id, log: log, addr: facts.Repo, node: facts.RepoNode}
 	if c.Has(config.Database) {
@@ -219,6 +224,7 @@ func (h *hostAgent) run(ctx context.Context, stop func() bool) error {
 	if h.told != nil {
 		g.Go(func() error { h.told.Run(ctx); return nil })
 	}
+	g.Go(func() error { h.keepLogs(ctx); return nil })
 	g.Go(func() error { return h.keepSchedule(ctx) })
 	if h.cfg.Has(config.Database) {
 		g.Go(func() error { return h.agent.ServeLocal(ctx, filepath.Join(h.cfg.RunDir, agent.SocketName)) })

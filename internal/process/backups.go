@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -24,30 +25,46 @@ import (
 
 // Job is a backup that runs or the last one that ended on this host.
 type Job struct {
-	ID         string     `json:"id"`
-	Node       string     `json:"node"`
-	Type       string     `json:"type"`
-	State      string     `json:"state"` // running, done or failed
-	Phase      string     `json:"phase"`
-	BytesDone  int64      `json:"bytes_done"`
-	BytesTotal int64      `json:"bytes_total"`
-	Label      string     `json:"label"` // of a done one
-	Prior      string     `json:"prior"`
-	Size       int64      `json:"size_bytes"`
-	Copied     int64      `json:"copied_bytes"`
-	RepoSize   int64      `json:"repo_bytes"`
-	Files      int        `json:"files"`
-	LSNStart   string     `json:"lsn_start"`
-	LSNStop    string     `json:"lsn_stop"`
-	WALStart   string     `json:"wal_start"`
-	WALStop    string     `json:"wal_stop"`
-	Expired    []string   `json:"expired"` // labels that its retention removed
-	Notices    []string   `json:"notices"`
-	Error      string     `json:"error"`
-	Hint       string     `json:"hint"`
-	Code       int        `json:"code"` // pgBackRest's, of a failed one; 0 when it has none
-	Start      time.Time  `json:"start"`
-	Stop       *time.Time `json:"stop"`
+	ID         string   `json:"id"`
+	Node       string   `json:"node"`
+	Type       string   `json:"type"`
+	State      string   `json:"state"` // running, done or failed
+	Phase      string   `json:"phase"`
+	BytesDone  int64    `json:"bytes_done"`
+	BytesTotal int64    `json:"bytes_total"`
+	Label      string   `json:"label"` // of a done one
+	Prior      string   `json:"prior"`
+	Size       int64    `json:"size_bytes"`
+	Copied     int64    `json:"copied_bytes"`
+	RepoSize   int64    `json:"repo_bytes"`
+	Files      int      `json:"files"`
+	LSNStart   string   `json:"lsn_start"`
+	LSNStop    string   `json:"lsn_stop"`
+	WALStart   string   `json:"wal_start"`
+	WALStop    string   `json:"wal_stop"`
+	Expired    []string `json:"expired"` // labels that its retention removed
+	// Damaged is how many files have damaged pages: the backup is there, but its
+	// command has failed unless that was accepted.
+	Damaged        int        `json:"damaged_files"`
+	DamageAccepted bool       `json:"damage_accepted"`
+	Notices        []string   `json:"notices"`
+	Error          string     `json:"error"`
+	Hint           string     `json:"hint"`
+	Code           int        `json:"code"` // pgBackRest's, of a failed one; 0 when it has none
+	Start          time.Time  `json:"start"`
+	Stop           *time.Time `json:"stop"`
+}
+
+// DamagedPages says what is wrong with the data that was backed up; "" when
+// nothing is.
+func (j *Job) DamagedPages() string {
+	switch j.Damaged {
+	case 0:
+		return ""
+	case 1:
+		return "one file of it has damaged pages"
+	}
+	return fmt.Sprintf("%d files of it have damaged pages", j.Damaged)
 }
 
 // jobs runs one backup at a time, in a process of its own: copying and
@@ -157,7 +174,7 @@ func (h *hostAgent) startBackup(q BackupRequest) (*Job, error) {
 		return nil, err
 	}
 	// Detached from the request: interrupting the command does not end the backup.
-	cmd := exec.CommandContext(h.life, exe, "backup-worker", "-c", h.cfg.File, "--request", string(options), "--socket", h.agent.SocketDir())
+	cmd := exec.CommandContext(h.life, exe, "backup-worker", "-c", h.cfg.File, "--accepted", h.cfg.AcceptedFile(), "--request", string(options), "--socket", h.agent.SocketDir())
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 10 * time.Second
@@ -201,7 +218,7 @@ func (h *hostAgent) followBackup(cmd *exec.Cmd, lines *bufio.Scanner) {
 	})
 	j := h.jobs.get()
 	if j.State == "done" {
-		h.agent.Event("backup_done", j.Type+" backup "+j.Label)
+		h.agent.Event("backup_done", strings.TrimSuffix(j.Type+" backup "+j.Label+"; "+j.DamagedPages(), "; "))
 	} else {
 		h.agent.Event("backup_failed", j.Type+" backup failed: "+j.Error)
 	}
@@ -255,10 +272,14 @@ type workerMessage struct {
 	WALStart   string   `json:"wal_start,omitempty"`
 	WALStop    string   `json:"wal_stop,omitempty"`
 	Expired    []string `json:"expired,omitempty"`
-	Code       int      `json:"code,omitempty"`
-	Notices    []string `json:"notices,omitempty"`
-	Error      string   `json:"error,omitempty"`
-	Hint       string   `json:"hint,omitempty"`
+	Damaged    int      `json:"damaged,omitempty"`
+
+	DamageAccepted bool `json:"damage_accepted,omitempty"`
+
+	Code    int      `json:"code,omitempty"`
+	Notices []string `json:"notices,omitempty"`
+	Error   string   `json:"error,omitempty"`
+	Hint    string   `json:"hint,omitempty"`
 }
 
 func (m workerMessage) apply(j *Job) {
@@ -268,6 +289,7 @@ func (m workerMessage) apply(j *Job) {
 	case m.Done:
 		j.State, j.Phase, j.Type, j.Label, j.Prior = "done", "done", m.Type, m.Label, m.Prior
 		j.Size, j.Copied, j.RepoSize, j.Notices, j.Files = m.Size, m.Copied, m.RepoSize, m.Notices, m.Files
+		j.Damaged, j.DamageAccepted = m.Damaged, m.DamageAccepted
 		j.LSNStart, j.LSNStop, j.WALStart, j.WALStop, j.Expired = m.LSNStart, m.LSNStop, m.WALStart, m.WALStop, m.Expired
 	default:
 		j.Phase, j.BytesDone, j.BytesTotal = m.Phase, m.BytesDone, m.BytesTotal

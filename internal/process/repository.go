@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -135,6 +136,20 @@ func (r *repository) Get(ctx context.Context, name, dest string) error {
 	return err
 }
 
+// damaged says which backup has damaged pages, and which is the newest without;
+// "" when the last one has none, or that is accepted.
+func (r *repository) damaged(st *backup.StanzaInfo, last *backup.BackupInfo) string {
+	if !r.cfg.Backup.ChecksumPageError || last.Error == nil || !*last.Error {
+		return ""
+	}
+	for _, b := range slices.Backward(st.Backup) {
+		if b.Error == nil || !*b.Error {
+			return last.Label + " has damaged pages; the newest backup without is " + b.Label + ", which is kept"
+		}
+	}
+	return last.Label + " has damaged pages, and there is no backup without"
+}
+
 // serves asks the backup service of this very host whether it answers.
 func (r *repository) serves(ctx context.Context) error {
 	client := &http.Client{Transport: &http.Transport{TLSClientConfig: r.id.ClientTLS(r.cfg.Node), DisableKeepAlives: true}}
@@ -180,6 +195,7 @@ func (r *repository) status(ctx context.Context) *health.Backup {
 			b.Last = &cluster.BackupLabel{Label: last.Label, Type: string(last.Type), Stop: stop}
 			from := st.RestorableFrom().UTC()
 			b.RestorableFrom = &from
+			b.Damaged = r.damaged(st, last)
 		}
 	}
 	r.addSchedule(ctx, s, info, b)

@@ -166,6 +166,9 @@ func (p *RestorePlan) surroundings(st cluster.Status, t *cluster.Term, b *backup
 			p.Standbys = append(p.Standbys, n.Name)
 		}
 	}
+	if b.Damaged {
+		p.Warnings = append(p.Warnings, "backup "+p.Order.Set+" has damaged pages; manada backups lists those without")
+	}
 	if b.Gap != "" {
 		p.Warnings = append(p.Warnings, "the archive lacks WAL segment "+b.Gap+": a target behind it cannot be reached")
 	}

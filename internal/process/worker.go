@@ -39,6 +39,7 @@ func BackupWorker(ctx context.Context, c *config.Config, q BackupRequest, socket
 		Size: res.Size, Copied: res.Copied, RepoSize: res.RepoSize, Notices: res.Notices, Files: res.Files,
 		LSNStart: res.LSNStart, LSNStop: res.LSNStop, WALStart: res.WALStart, WALStop: res.WALStop,
 	}
+	m.Damaged, m.DamageAccepted = res.PageErrs, !*q.options(c).ChecksumPageError
 	if res.Expired != nil {
 		m.Expired = res.Expired.Backups
 	}
@@ -100,6 +101,8 @@ type BackupOptions struct {
 	RetentionDiff    int               `json:"retention_diff,omitempty"`
 	RetentionArchive int               `json:"retention_archive,omitempty"`
 	ArchiveTimeoutMS int64             `json:"archive_timeout_ms,omitempty"`
+
+	ChecksumPageError *bool `json:"checksum_page_error,omitempty"`
 }
 
 // options fills in what the configuration says.
@@ -115,6 +118,9 @@ func (q BackupRequest) options(c *config.Config) BackupOptions {
 	}
 	if o.StartFast == nil {
 		o.StartFast = &b.StartFast
+	}
+	if o.ChecksumPageError == nil {
+		o.ChecksumPageError = &b.ChecksumPageError
 	}
 	o.Processes = cmp.Or(o.Processes, b.Processes)
 	o.RetentionFull = cmp.Or(o.RetentionFull, b.RetentionFull)

@@ -94,7 +94,6 @@ func DefaultConfig() Config {
 		MaxServerLogins:    32,
 		DeadAfter:          5 * time.Second,
 		DrainTimeout:       10 * time.Second,
-		Split:              true,
 		ReadOnlyFallback:   true,
 		MaxReadLagBytes:    64 << 20,
 		MaxReadLag:         10 * time.Second,

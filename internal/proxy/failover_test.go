@@ -237,19 +237,23 @@ func TestBackendKilled(t *testing.T) {
 // The primary's host disappears: packets are swallowed, nothing is refused.
 // Sessions end with the new epoch, and newcomers do not get stuck.
 func TestBlackHole(t *testing.T) {
-	f := start(t, nil)
+	f := start(t, unsplit)
 	role := f.role(t, "login password 'pw'")
 	dsn := f.dsn(session.ReadWrite, role, "pw", "sslmode=disable")
 	hole := newStall(t, f.primary.addr())
 	v := f.view(7)
 	v.Primary.Addr = hole.addr
 	f.top.Set(v)
-	old := connect(t, dsn)
+	old, reader := connect(t, dsn), connect(t, dsn)
 	hole.swallow()
-	stuck, fresh := make(chan error, 1), make(chan error, 1)
+	stuck, read, fresh := make(chan error, 1), make(chan error, 1), make(chan error, 1)
 	go func() {
-		_, err := old.Exec(t.Context(), "select 1")
+		_, err := old.Exec(t.Context(), "do 'begin end'")
 		stuck <- err
+	}()
+	go func() {
+		_, err := reader.Exec(t.Context(), "select 1")
+		read <- err
 	}()
 	go func() { // hangs in its log-in, until the topology says better
 		c, err := pgx.Connect(t.Context(), dsn)
@@ -258,11 +262,17 @@ func TestBlackHole(t *testing.T) {
 		}
 		fresh <- err
 	}()
-	eventually(t, "both in the hole", func() bool { return hole.saw("select 1") >= 1 && hole.saw("user_lookup") >= 2 })
+	eventually(t, "all in the hole", func() bool {
+		return hole.saw("do 'begin") >= 1 && hole.saw("select 1") >= 1 && hole.saw("user_lookup") >= 3
+	})
 	begin := time.Now()
 	f.top.Set(f.view(8))
 	if err := <-stuck; code(err) != "08007" {
 		t.Errorf("the old session: %v", err)
+	}
+	var e *pgconn.PgError
+	if err := <-read; !errors.As(err, &e) || e.Code != "57P01" || !strings.Contains(e.Detail, "only read") {
+		t.Errorf("one that only read: %v", err)
 	}
 	if err := <-fresh; err != nil {
 		t.Errorf("the newcomer: %v", err)

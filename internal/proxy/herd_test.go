@@ -138,7 +138,11 @@ func (h *herd) setUp() error {
 			as $$ select a.rolname::text, a.rolpassword from pg_catalog.pg_authid a where a.rolname = $1 $$;
 		revoke all on function manada.user_lookup(text) from public;
 		grant usage on schema manada to manada_proxy;
-		grant execute on function manada.user_lookup(text) to manada_proxy`)
+		grant execute on function manada.user_lookup(text) to manada_proxy;
+		-- what the session is on the node that answers: asked by name it would be the primary's
+		create view public.node as select pg_is_in_recovery() standby, current_setting('application_name') app,
+			current_setting('search_path') path, current_setting('TimeZone') zone;
+		grant select on public.node to public`)
 	return err
 }
 

@@ -46,6 +46,7 @@ func start(t testing.TB, change func(*proxy.Config)) *fixture {
 	cfg.ClientTLS = &tls.Config{Certificates: []tls.Certificate{h.cert}}
 	cfg.ConnectWait = 5 * time.Second
 	cfg.DrainTimeout = time.Second
+	cfg.Split = true
 	cfg.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
 	if change != nil {
 		change(&cfg)

@@ -36,7 +36,7 @@ func (f *fixture) reader(t testing.TB, role, more string) *pgx.Conn {
 
 func onStandby(t testing.TB, c *pgx.Conn) bool {
 	t.Helper()
-	return query[bool](t, c, "select pg_is_in_recovery()", simple)
+	return query[bool](t, c, "select standby from public.node", simple)
 }
 
 // table makes a table that the role owns.
@@ -102,14 +102,14 @@ func TestSplitModes(t *testing.T) {
 	c := f.reader(t, role, "")
 	for _, mode := range []pgx.QueryExecMode{simple, pgx.QueryExecModeExec, pgx.QueryExecModeCacheStatement, pgx.QueryExecModeCacheDescribe} {
 		for range 3 {
-			if !query[bool](t, c, "select pg_is_in_recovery() and $1::int = 7", mode, 7) {
+			if !query[bool](t, c, "select standby and $1::int = 7 from node", mode, 7) {
 				t.Errorf("%s: not on the standby", mode)
 			}
 		}
 	}
 	b := &pgx.Batch{}
 	for i := range 20 {
-		b.Queue("select pg_is_in_recovery(), $1::int", i)
+		b.Queue("select standby, $1::int from node", i)
 	}
 	results := c.SendBatch(t.Context(), b)
 	for i := range 20 {
@@ -121,11 +121,11 @@ func TestSplitModes(t *testing.T) {
 	}
 	results.Close()
 	for _, n := range []int{100 << 10, 900 << 10} { // longer than a buffer
-		if !query[bool](t, c, "select pg_is_in_recovery() and length('"+strings.Repeat("x", n)+"') = "+strconv.Itoa(n), simple) {
+		if !query[bool](t, c, "select standby and length('"+strings.Repeat("x", n)+"') = "+strconv.Itoa(n)+" from node", simple) {
 			t.Errorf("a text of %d bytes: not on the standby", n)
 		}
 	}
-	big := query[string](t, c, "select repeat('y', 5000000) || pg_is_in_recovery()")
+	big := query[string](t, c, "select repeat('y', 5000000) || standby from node")
 	if len(big) != 5000004 {
 		t.Errorf("%d bytes, ends with %q", len(big), big[max(0, len(big)-5):])
 	}
@@ -139,7 +139,7 @@ func TestSplitModes(t *testing.T) {
 	eventually(t, "nobody is connected", func() bool { return f.Status().Ports["read_write"].Clients == 0 })
 	seen := map[string]bool{}
 	eventually(t, "psql on both nodes", func() bool {
-		out, err := f.psql(t, session.ReadWrite, role, "pw", "sslmode=disable", "select pg_is_in_recovery()")
+		out, err := f.psql(t, session.ReadWrite, role, "pw", "sslmode=disable", "select standby from node")
 		if err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
@@ -209,7 +209,7 @@ func TestSplitStaysOnThePrimary(t *testing.T) {
 		t.Error("left the transaction")
 	}
 	do("commit")
-	if query[bool](t, c, "select pg_is_in_recovery() from (select pg_backend_pid()) x") {
+	if query[bool](t, c, "select standby from node, (select pg_backend_pid()) x") {
 		t.Error("not a certain read, and yet on the standby")
 	}
 	// Settings follow the session.
@@ -219,7 +219,7 @@ func TestSplitStaysOnThePrimary(t *testing.T) {
 	if _, err := c.Exec(t.Context(), "set timezone = 'Asia/Tokyo'"); err != nil { // a prepared one
 		t.Error(err)
 	}
-	const state = "select current_setting('application_name')||current_setting('my.setting')||current_setting('search_path')||current_setting('TimeZone')||pg_is_in_recovery()"
+	const state = "select app||current_setting('my.setting')||path||zone||standby from public.node"
 	fresh := func() { t.Helper(); eventually(t, "the standby is fresh", func() bool { return onStandby(t, c) }) }
 	fresh()
 	if got := query[string](t, c, state); got != "new namexpg_catalogAsia/Tokyotrue" {
@@ -227,7 +227,7 @@ func TestSplitStaysOnThePrimary(t *testing.T) {
 	}
 	do("reset all")
 	fresh()
-	if got := query[string](t, c, "select current_setting('search_path')||pg_is_in_recovery()"); got != `"$user", publictrue` {
+	if got := query[string](t, c, "select path||standby from public.node"); got != `"$user", publictrue` {
 		t.Errorf("after reset: %s", got)
 	}
 	// A temporary table does not; DISCARD ALL drops it.

@@ -45,6 +45,10 @@ type Config struct {
 	// AfterStop is called when every child has ended, before the lock is let
 	// go: it ends what the agent left behind. It has its own deadlines.
 	AfterStop func() error
+	// Accept is asked whether the changed configuration may be used: at SIGHUP
+	// (asked), and every two seconds while it says no, when it looks whether the
+	// mistake was mended. Only what it accepts is passed on. nil: everything is.
+	Accept func(asked bool) (changed bool, err error)
 	// Signals are received by the caller with signal.Notify: SIGTERM and SIGINT
 	// stop, SIGHUP is passed on.
 	Signals <-chan syscall.Signal

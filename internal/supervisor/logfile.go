@@ -8,6 +8,8 @@ import (
 	"os"
 	"strings"
 	"sync"
+
+	"manada/internal/logcut"
 )
 
 // maxLine is the longest line that is kept whole.
@@ -62,22 +64,13 @@ func (l *logFile) line(s string) {
 	l.size += int64(n)
 }
 
-// rotate renames FILE to FILE.1, FILE.1 to FILE.2 and so on.
+// rotate begins a new file.
 func (l *logFile) rotate() {
 	if l.f != nil {
 		l.f.Close()
 		l.f = nil
 	}
-	name := func(i int) string {
-		if i == 0 {
-			return l.path
-		}
-		return fmt.Sprintf("%s.%d", l.path, i)
-	}
-	os.Remove(name(l.keep))
-	for i := l.keep - 1; i >= 0; i-- {
-		_ = os.Rename(name(i), name(i+1)) // need not last: a log
-	}
+	logcut.Shift(l.path, l.keep)
 	_ = l.open()
 }
 

@@ -51,6 +51,7 @@ type supervisor struct {
 	children []*child
 	stop     chan string // asked to stop, and why
 	ending   stopFlag
+	refused  bool // the configuration, when it last changed; only wait knows
 }
 
 func (s *supervisor) run(ctx context.Context) error {
@@ -135,6 +136,8 @@ func (s *supervisor) names() []string {
 
 // wait returns why it is time to stop; it passes reloads on.
 func (s *supervisor) wait(ctx context.Context) string {
+	tick := time.NewTicker(2 * time.Second)
+	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -145,12 +148,29 @@ func (s *supervisor) wait(ctx context.Context) string {
 			if sig != syscall.SIGHUP {
 				return sig.String()
 			}
-			s.reload()
+			s.reload(true)
+		case <-tick.C:
+			if s.refused {
+				s.reload(false)
+			}
 		}
 	}
 }
 
-func (s *supervisor) reload() {
+// reload passes a reload on, unless the changed configuration is refused.
+func (s *supervisor) reload(asked bool) {
+	if s.cfg.Accept != nil {
+		changed, err := s.cfg.Accept(asked)
+		if err != nil {
+			s.refused = true
+			s.cfg.Log.Error("the changed configuration has mistakes: the old one stays in use, and the file is looked at again when it changes", "error", err.Error())
+			return
+		}
+		if !changed && !asked {
+			return
+		}
+		s.refused = false
+	}
 	s.cfg.Log.Info("reload passed on")
 	notify(fmt.Sprintf("RELOADING=1\nMONOTONIC_USEC=%d", monotonicUsec()))
 	for _, c := range s.children {

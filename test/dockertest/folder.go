@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -60,15 +61,21 @@ func Copy(ctx context.Context, root string) (*Folder, error) {
 	return f, nil
 }
 
-// movePorts adds $MANADA_GUIDE_PORTS to the published ports, for a machine on
-// which something else has them.
+// published are the ports of deploy/compose on its host.
+var published = []int{5431, 5432, 5433}
+
+// movePorts publishes other ports where something else has these: those of which
+// all are free, or $MANADA_GUIDE_PORTS further up.
 func (f *Folder) movePorts() (err error) {
-	v := os.Getenv("MANADA_GUIDE_PORTS")
-	if v == "" {
-		return nil
+	if v := os.Getenv("MANADA_GUIDE_PORTS"); v != "" {
+		if f.offset, err = strconv.Atoi(v); err != nil {
+			return fmt.Errorf("MANADA_GUIDE_PORTS: %w", err)
+		}
+	} else if f.offset, err = freeOffset(); err != nil {
+		return err
 	}
-	if f.offset, err = strconv.Atoi(v); err != nil {
-		return fmt.Errorf("MANADA_GUIDE_PORTS: %w", err)
+	if f.offset == 0 {
+		return nil
 	}
 	file := filepath.Join(f.Dir, "docker-compose.yml")
 	b, err := os.ReadFile(file)
@@ -76,11 +83,32 @@ func (f *Folder) movePorts() (err error) {
 		return err
 	}
 	text := string(b)
-	for _, port := range []int{5431, 5432, 5433} {
+	for _, port := range published {
 		text = strings.ReplaceAll(text, fmt.Sprintf(`"%d:5432"`, port), fmt.Sprintf(`"%d:5432"`, port+f.offset))
 		text = strings.ReplaceAll(text, fmt.Sprintf("127.0.0.1:%d\n", port), fmt.Sprintf("127.0.0.1:%d\n", port+f.offset))
 	}
 	return os.WriteFile(file, []byte(text), 0o644)
+}
+
+// freeOffset is how far up from the published ports all of them are free.
+func freeOffset() (int, error) {
+	for offset := 0; offset < 50000; offset += 1000 {
+		if free(offset) {
+			return offset, nil
+		}
+	}
+	return 0, fmt.Errorf("no three ports are free of those that end as %v do", published)
+}
+
+func free(offset int) bool {
+	for _, port := range published {
+		l, err := net.Listen("tcp", fmt.Sprintf(":%d", port+offset)) // as the engine does: everywhere
+		if err != nil {
+			return false
+		}
+		defer l.Close()
+	}
+	return true
 }
 
 // Port is where the host finds what deploy/compose publishes on a port.

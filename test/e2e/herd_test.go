@@ -37,6 +37,7 @@ func TestHerd(t *testing.T) {
 		{"RepmgrFace", repmgrFace},
 		{"FailbackAfterStart", failbackAfterStart},
 		{"ManualAndEvents", manualAndEvents},
+		{"BadConfiguration", badConfiguration},
 		{"SlotLost", slotLost},
 		{"ForeignDirectory", foreignDirectory},
 		{"BackupInterrupted", backupInterrupted},

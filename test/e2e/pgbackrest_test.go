@@ -113,7 +113,7 @@ func faceRefuses(e *env) {
 		{[]string{"--foo"}, 31, "ERROR: [031]: invalid option '--foo'\n"},
 		{[]string{"--stanza=herd"}, 30, "ERROR: [030]: no command found\n"},
 		{[]string{"bakup"}, 48, "ERROR: [048]: invalid command 'bakup'\n       HINT: did you mean backup?\n"},
-		{[]string{"--stanza=herd", "verify"}, 48, "ERROR: [048]: command 'verify' is not supported by Manada"},
+		{[]string{"--stanza=herd", "stanza-delete"}, 48, "ERROR: [048]: command 'stanza-delete' is not supported by Manada"},
 		{[]string{"backup"}, 37, "ERROR: [037]: backup command requires option: stanza\n"},
 		{[]string{"--stanza=other", "backup"}, 32, "stanza 'other' is not this herd's, which is 'herd'"},
 		{[]string{"--stanza=herd", "--type=most", "backup"}, 32, "ERROR: [032]: 'most' is not allowed for 'type' option"},

@@ -28,6 +28,10 @@ func (f *face) request() (process.BackupRequest, error) {
 		fast := v == "y"
 		o.StartFast = &fast
 	}
+	if v := f.text("checksum-page-error"); v != "" {
+		fatal := v == "y"
+		o.ChecksumPageError = &fatal
+	}
 	if v := f.text("archive-timeout"); v != "" {
 		d, _ := seconds(v) // judged already
 		o.ArchiveTimeoutMS = d.Milliseconds()
@@ -69,6 +73,9 @@ func (f *face) backup(ctx context.Context) error {
 	f.log.info("new backup label = %s", job.Label)
 	f.log.info("%s backup size = %s, file total = %d", job.Type, backup.SizeText(job.Copied), job.Files)
 	f.expired(job.Expired)
+	if job.Damaged > 0 && !job.DamageAccepted {
+		return fail(backup.CodeChecksum, "the newest backup without is kept; --no-checksum-page-error accepts it.", "backup %s was made, but %s", job.Label, job.DamagedPages())
+	}
 	return nil
 }
 

@@ -25,6 +25,7 @@ var commands = []command{
 	{"info", "Retrieve information about backups.", false, false, (*face).info},
 	{"restore", "Restore a database cluster.", true, false, (*face).restore},
 	{"stanza-create", "Create the required stanza data.", true, false, (*face).stanzaCreate},
+	{"verify", "Verify contents of the repository.", true, false, (*face).verify},
 	{"version", "Get version.", false, false, nil},
 }
 
@@ -34,7 +35,7 @@ var elsewhere = map[string]string{
 	"annotate": "annotate when you back up: --annotation", "repo-create": "", "repo-get": "", "repo-ls": "look into the repository's folder",
 	"repo-put": "", "repo-rm": "", "manifest": "", "server": "the agents talk to each other by themselves", "server-ping": "manada status",
 	"stanza-delete": "remove the stanza's folders of the repository while the herd is down", "stanza-upgrade": "",
-	"start": "manada resume", "stop": "manada pause", "verify": "the C pgbackrest verifies the repository",
+	"start": "manada resume", "stop": "manada pause",
 }
 
 // allCommands are the names of both.
@@ -49,7 +50,7 @@ var allCommands = func() []string {
 	return names
 }()
 
-var commandNames = strings.Fields("archive-get archive-push backup check expire help info restore stanza-create version")
+var commandNames = strings.Fields("archive-get archive-push backup check expire help info restore stanza-create verify version")
 
 func commandOf(name string) (command, bool) {
 	for _, c := range commands {

@@ -2,6 +2,7 @@ package pgbackrest
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -69,6 +70,85 @@ func TestPrecedence(t *testing.T) {
 	}
 	if v := f.values["pg-path"]; v == nil || v.typed {
 		t.Errorf("pg1-path %+v", v)
+	}
+}
+
+// warned gives what a command line and a configuration file are warned of.
+func warned(t *testing.T, conf string, args ...string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "c.conf")
+	if err := os.WriteFile(file, []byte(conf), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l, err := parseArgs(append(args, "--config="+file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out, errw bytes.Buffer
+	f := &face{line: l, log: newLogger(&out, &errw)}
+	if err := errors.Join(f.fromFile(), f.complete()); err != nil {
+		t.Fatal(err)
+	}
+	f.tellIdle()
+	return out.String() + errw.String()
+}
+
+// TestIdleOptionsAreTold: each option of which something was expected, and that
+// does nothing here, is one warning, typed or in the file; what asks for what is
+// done anyway is none.
+func TestIdleOptionsAreTold(t *testing.T) {
+	const head = "[global]\nrepo1-path=/r\n"
+	told := []string{"repo1-host=elsewhere", "archive-push-queue-max=1GB", "repo1-retention-history=7", "repo1-bundle=n", "checksum-page=n",
+		"lock-path=/l", "resume=y", "log-path=/l", "log-level-file=info"}
+	for _, o := range told {
+		name, _, _ := strings.Cut(o, "=")
+		want := "WARN: option '" + name + "' has no effect in Manada: "
+		for _, got := range []string{warned(t, head+o+"\n", "backup", "--stanza=demo"), warned(t, head, "backup", "--stanza=demo", "--"+o)} {
+			if !strings.HasPrefix(got, want) || strings.Count(got, "\n") != 1 {
+				t.Errorf("%s: %q", o, got)
+			}
+		}
+	}
+	if got := warned(t, head+strings.Join(told, "\n")+"\n", "backup", "--stanza=demo"); strings.Count(got, "WARN: ") != len(told) {
+		t.Errorf("all together: %s", got)
+	}
+	quiet := head + "repo1-bundle=y\nchecksum-page=y\nresume=n\nlog-level-file=off\narchive-async=y\nspool-path=/s\n[demo]\npg1-path=/d\npg1-host=x\npg1-port=5432\n"
+	for _, command := range []string{"backup", "restore", "expire", "check", "stanza-create", "verify", "info"} {
+		if got := warned(t, quiet, command, "--stanza=demo"); got != "" {
+			t.Errorf("%s: %q", command, got)
+		}
+	}
+}
+
+// TestTheOriginalsScriptsStaySilent: what the scripts of deploy/compose type,
+// with its configuration, is warned of nothing.
+func TestTheOriginalsScriptsStaySilent(t *testing.T) {
+	const dir = "../../../deploy/compose/"
+	conf, err := os.ReadFile(dir + "configs/pgbackrest/pgbackrest.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	scripts, err := filepath.Glob(dir + "scripts/*.sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, script := range scripts {
+		text, err := os.ReadFile(script)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(text)) {
+			if rest, ok := strings.CutPrefix(line, "exec pgbackrest "); ok {
+				n++
+				if got := warned(t, string(conf), strings.Fields(strings.TrimSuffix(strings.TrimSpace(rest), ` "$@"`))...); got != "" {
+					t.Errorf("%s: %q", script, got)
+				}
+			}
+		}
+	}
+	if n < 4 {
+		t.Errorf("only %d scripts call pgbackrest", n)
 	}
 }
 

@@ -84,6 +84,7 @@ func (f *face) main(args []string) error {
 		return err
 	}
 	f.log.set(f.text("log-level-console"), f.text("log-level-stderr"), f.text("log-timestamp") != "n")
+	f.tellIdle()
 	ctx, stop := signal.NotifyContext(root(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	began := time.Now()
@@ -91,6 +92,20 @@ func (f *face) main(args []string) error {
 	err = f.work(ctx)
 	f.end(began, err)
 	return err
+}
+
+// tellIdle warns of options that were given, do nothing here, and of which
+// something was expected. What is asked for all the time stays silent.
+func (f *face) tellIdle() {
+	if !contains([]string{"backup", "check", "expire", "restore", "stanza-create", "verify"}, f.command.name) {
+		return
+	}
+	for _, name := range f.names() {
+		v := f.values[name]
+		if o := v.option; o.standing == idle && o.told && v.texts[0] != o.harmless {
+			f.log.warn("option '%s' has no effect in Manada: %s", o.written(), o.why)
+		}
+	}
 }
 
 // root is the context of the process.

@@ -32,6 +32,7 @@ type Option struct {
 	why      string // of an idle or refused one
 	harmless string // the value with which a refused one is none
 	in       string // the commands that know it; "" means all
+	told     bool   // of an idle one: something was expected of it, unless it has the harmless value
 	secret   bool   // never on a command line
 	cliOnly  bool   // never in a file
 }
@@ -45,10 +46,10 @@ const (
 // Options are the options that pgBackRest 2.45 has and its users write, with what
 // Manada makes of them.
 var Options = []Option{
-	{Name: "stanza", in: "archive-get archive-push backup check expire info restore stanza-create", cliOnly: true},
+	{Name: "stanza", in: "archive-get archive-push backup check expire info restore stanza-create verify", cliOnly: true},
 	{Name: "config", cliOnly: true},
-	{Name: "set", in: "info restore expire", cliOnly: true},
-	{Name: "output", in: "info", cliOnly: true},
+	{Name: "set", in: "info restore expire verify", cliOnly: true},
+	{Name: "output", in: "info verify", cliOnly: true},
 	{Name: "type", in: "backup info restore", cliOnly: true},
 	{Name: "target", in: "restore", cliOnly: true},
 	{Name: "target-action", in: "restore", cliOnly: true},
@@ -67,15 +68,17 @@ var Options = []Option{
 	{Name: "repo-retention-archive", kind: number, in: "backup expire"},
 	{Name: "repo-retention-full-type", standing: refused, why: "full backups are counted", harmless: "count", in: "backup expire"},
 	{Name: "repo-retention-archive-type", standing: refused, why: "WAL is kept by full backups", harmless: "full", in: "backup expire"},
-	{Name: "repo-retention-history", standing: idle, why: "the history of manifests is kept", in: "backup expire"},
+	{Name: "repo-retention-history", standing: idle, told: true, why: "the history of manifests is kept", in: "backup expire"},
 	{Name: "repo-type", standing: refused, why: noRemote, harmless: "posix"},
 	{Name: "repo-cipher-type", standing: refused, why: "the repository is not encrypted", harmless: "none"},
 	{Name: "repo-cipher-pass", standing: refused, why: "the repository is not encrypted", secret: true},
 	{Name: "repo-hardlink", kind: boolean, standing: refused, why: "backups are bundled", harmless: "n", in: "backup"},
 	{Name: "repo-block", kind: boolean, standing: refused, why: "block incremental backups are not written", harmless: "n", in: "backup"},
-	{Name: "repo-bundle", kind: boolean, standing: idle, why: "small files are always bundled", in: "backup"},
+	{Name: "repo-bundle", kind: boolean, standing: idle, told: true, harmless: "y", why: "small files are always bundled", in: "backup"},
 	{Name: "repo-bundle-size", standing: idle, why: byManada, in: "backup"},
 	{Name: "repo-bundle-limit", standing: idle, why: byManada, in: "backup"},
+
+	{Name: "repo-host", standing: idle, told: true, why: "the repository is on the herd's own host with that role"},
 
 	{Name: "pg-path", in: "archive-get archive-push backup check restore stanza-create"},
 	{Name: "pg-version-force", standing: refused, why: "the version is read from the data directory"},
@@ -83,10 +86,11 @@ var Options = []Option{
 	{Name: "compress", kind: boolean, in: "archive-push backup"},
 	{Name: "compress-type", in: "archive-push backup"},
 	{Name: "compress-level", kind: number, in: "archive-push backup"},
-	{Name: "process-max", kind: number, in: "archive-get archive-push backup restore"},
+	{Name: "process-max", kind: number, in: "archive-get archive-push backup restore verify"},
 	{Name: "start-fast", kind: boolean, in: "backup"},
 	{Name: "delta", kind: boolean, in: "backup restore"},
 	{Name: "annotation", kind: many, in: "backup", cliOnly: true},
+	{Name: "checksum-page-error", kind: boolean, in: "backup restore"},
 	{Name: "expire-auto", kind: boolean, in: "backup", standing: refused, why: "every backup applies the retention", harmless: "y"},
 	{Name: "archive-check", kind: boolean, standing: refused, why: "a backup without its WAL cannot be restored", harmless: "y"},
 	{Name: "archive-copy", kind: boolean, standing: refused, why: "the WAL stays in the archive; manada backups export takes it along", harmless: "n"},
@@ -106,18 +110,18 @@ var Options = []Option{
 	{Name: "log-level-console"},
 	{Name: "log-level-stderr"},
 	{Name: "log-timestamp", kind: boolean},
-	{Name: "log-level-file", standing: idle, why: "there is no log file: the agents write the herd's logs"},
-	{Name: "log-path", standing: idle, why: "there is no log file: the agents write the herd's logs"},
+	{Name: "log-level-file", standing: idle, told: true, harmless: "off", why: "there is no log file: the agents write the herd's logs"},
+	{Name: "log-path", standing: idle, told: true, why: "there is no log file: the agents write the herd's logs"},
 	{Name: "log-subprocess", kind: boolean, standing: idle, why: byManada},
 
 	{Name: "archive-async", kind: boolean, standing: idle, why: "the agent archives each segment as it is done"},
-	{Name: "archive-push-queue-max", standing: idle, why: "no WAL is ever dropped"},
+	{Name: "archive-push-queue-max", standing: idle, told: true, why: "no WAL is ever dropped"},
 	{Name: "archive-get-queue-max", standing: idle, why: byManada},
 	{Name: "archive-header-check", kind: boolean, standing: idle, why: "segments are always checked"},
 	{Name: "archive-mode-check", kind: boolean, standing: idle, why: "Manada sets archive_mode"},
 	{Name: "archive-missing-retry", kind: boolean, standing: idle, why: byManada},
-	{Name: "checksum-page", kind: boolean, standing: idle, why: "page checksums are checked where the cluster has them"},
-	{Name: "lock-path", standing: idle, why: "the lock is the repository's own"},
+	{Name: "checksum-page", kind: boolean, standing: idle, told: true, harmless: "y", in: "backup", why: "page checksums are checked where the cluster has them"},
+	{Name: "lock-path", standing: idle, told: true, why: "the lock is the repository's own"},
 	{Name: "spool-path", standing: idle, why: "there is no spool"},
 	{Name: "beta", kind: boolean, standing: idle, why: byManada},
 	{Name: "buffer-size", standing: idle, why: byManada},
@@ -130,7 +134,7 @@ var Options = []Option{
 	{Name: "job-retry", kind: number, standing: idle, why: byManada},
 	{Name: "job-retry-interval", standing: idle, why: byManada},
 	{Name: "manifest-save-threshold", standing: idle, why: "an interrupted backup is not resumed"},
-	{Name: "resume", kind: boolean, standing: idle, why: "an interrupted backup is not resumed"},
+	{Name: "resume", kind: boolean, standing: idle, told: true, harmless: "n", in: "backup", why: "an interrupted backup is not resumed"},
 	{Name: "neutral-umask", kind: boolean, standing: idle, why: byManada},
 	{Name: "sck-block", kind: boolean, standing: idle, why: byManada},
 	{Name: "sck-keep-alive", kind: boolean, standing: idle, why: byManada},
@@ -152,7 +156,7 @@ var families = []struct {
 	{"repo-sftp-", refused, noRemote},
 	{"repo-storage-", refused, noRemote},
 	{"repo-block-", refused, "block incremental backups are not written"},
-	{"repo-host", idle, agentsTalk},
+	{"repo-host-", idle, agentsTalk},
 	{"pg-host", idle, agentsTalk},
 	{"pg-user", idle, agentsTalk},
 	{"pg-port", idle, agentsTalk},

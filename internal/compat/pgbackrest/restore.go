@@ -88,7 +88,7 @@ func (f *face) restoreOptions(dir string) (backup.RestoreOptions, error) {
 		Stanza: f.text("stanza"), Dir: dir, Set: f.text("set"), Type: backup.RestoreType(f.text("type")), Target: f.text("target"),
 		TargetExclusive: f.on("target-exclusive"), TargetAction: f.text("target-action"), TargetTimeline: f.text("target-timeline"),
 		Delta: f.on("delta"), Force: f.on("force"), TablespaceMap: spaces, TablespaceMapAll: f.text("tablespace-map-all"),
-		LinkAll: f.on("link-all"), RecoveryOptions: recovery, ArchiveOff: true, Workers: f.num("process-max"),
+		LinkAll: f.on("link-all"), RefuseDamaged: f.on("checksum-page-error"), RecoveryOptions: recovery, ArchiveOff: true, Workers: f.num("process-max"),
 		Progress: func(p backup.Progress) {
 			if time.Since(said) > 10*time.Second && p.BytesTotal > 0 {
 				said = time.Now()

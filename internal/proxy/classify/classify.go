@@ -41,7 +41,21 @@ type Statement struct {
 	Setting string
 	// Mute are values given to client_min_messages that hide warnings.
 	Mute []Span
+	// Level is what becomes of client_min_messages; Local: for the transaction only.
+	Level Level
+	Local bool
 }
+
+// Level is what a text does to the messages that a client gets.
+type Level uint8
+
+// In no order.
+const (
+	LevelKept  Level = iota
+	LevelHides       // warnings are hidden
+	LevelShows
+	LevelReset // to what the session began with
+)
 
 // hint at the very beginning keeps a read on the primary, as pgpool has it.
 const hint = "/*NO LOAD BALANCE*/"
@@ -88,7 +102,7 @@ func classify(sql []byte) Statement {
 		}
 		from = to + 1
 	}
-	out.Mute = p.mute
+	out.Mute, out.Level, out.Local = p.mute, p.level, p.levelLocal
 	if count == 0 {
 		out.Kind = Primary
 	}
@@ -111,6 +125,9 @@ type parser struct {
 	toks     []token
 	from, to int
 	mute     []Span // found so far
+
+	level      Level // set last
+	levelLocal bool
 }
 
 func (p *parser) lex() bool {
@@ -197,6 +214,7 @@ func (p *parser) statement() Statement {
 		return Statement{Kind: Primary}
 	case "discard":
 		if p.word(p.from+1) == "all" {
+			p.level, p.levelLocal = LevelReset, false
 			return Statement{Kind: Discard}
 		}
 		return Statement{Kind: Primary}
@@ -336,6 +354,8 @@ func (p *parser) called(i int) Kind {
 	w := p.word(i)
 	switch {
 	case functions[w], !dotted && (grammar[w] || p.placed(i, w)):
+		return Read
+	case w == "current_setting" && p.own(i):
 		return Read
 	case volatile[w]:
 		return Primary

@@ -16,7 +16,7 @@ var cases = []struct {
 	{"values (1), (2)", Read}, {"table t", Read}, {"TaBlE only t", Read}, {"/* a /* nested */ b */ select -- c\n 1", Read},
 	{"with x as (select 1) select * from x", Read}, {"with x as not materialized (select 1) select * from x", Read},
 	{"select count(*) filter (where a > 1) over (partition by b) from t group by grouping sets ((a), (b))", Read},
-	{"select pg_is_in_recovery(), inet_server_addr(), inet_server_port(), current_setting('port'), version()", Read},
+	{"select current_setting('app.tenant'), current_setting( 'app.tenant', true)", Read},
 	{"select pg_catalog.lower(x) from public.t", Read}, {"select lower(a) || upper(b), $1::varchar(10), a.b[1] from a", Read},
 	{"select 'insert into t; delete', E'it\\'s; drop', $$update$$, $a$ $b$ for update $a$, \"into\"", Read},
 	{"select substring('x' from 1 for 2), extract(epoch from now())", Read},
@@ -29,6 +29,9 @@ var cases = []struct {
 	{"select 1 /* for update */", Read}, {"select U&'d\\0061t'", Read}, {"select 'a'\n'b'", Read},
 
 	{" /*NO LOAD BALANCE*/ select 1", Primary}, {"/* NO LOAD BALANCE */ select 1", Read}, {"select /*NO LOAD BALANCE*/ 1", Read},
+	{"select pg_is_in_recovery()", Primary}, {"select inet_server_addr(), inet_server_port()", Primary},
+	{"select current_setting('port')", Primary}, {"select current_setting('transaction_read_only')", Primary},
+	{"select current_setting($1)", Primary}, {"select version()", Primary}, {"select pg_relation_size('t')", Primary},
 	{"", Primary}, {";", Primary}, {"-- nothing", Primary}, {"select 1; select 2", Primary},
 	{"select 1 for update", Primary}, {"select 1 for no key update", Primary}, {"select * from t for key share", Primary},
 	{"select 1for share", Primary}, {"select 1 into t2", Primary}, {"select pg_backend_pid()", Primary}, {"select nextval('s')", Primary},

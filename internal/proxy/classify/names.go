@@ -67,25 +67,24 @@ var functions = set(
 	 websearch_to_tsquery`,
 	`enum_first enum_last enum_range gen_random_uuid area box center circle diagonal diameter height isclosed isopen
 	 line lseg npoints path pclose point polygon popen radius slope width`,
-	`col_description current_database current_query current_schema current_schemas current_setting format_type
+	`col_description current_database current_query current_schema current_schemas format_type
 	 has_any_column_privilege has_column_privilege has_database_privilege has_function_privilege
-	 has_schema_privilege has_sequence_privilege has_table_privilege has_type_privilege inet_client_addr
-	 inet_client_port inet_server_addr inet_server_port obj_description oidvectortypes pg_char_to_encoding
-	 pg_client_encoding pg_collation_is_visible pg_column_size pg_conversion_is_visible pg_describe_object
-	 pg_encoding_to_char pg_function_is_visible pg_get_constraintdef pg_get_expr pg_get_function_arguments
-	 pg_get_function_identity_arguments pg_get_function_result pg_get_functiondef pg_get_indexdef pg_get_keywords
-	 pg_get_partition_constraintdef pg_get_partkeydef pg_get_ruledef pg_get_serial_sequence
-	 pg_get_statisticsobjdef pg_get_triggerdef pg_get_userbyid pg_get_viewdef pg_has_role pg_indexes_size
-	 pg_is_in_recovery pg_opclass_is_visible pg_operator_is_visible pg_opfamily_is_visible
-	 pg_relation_is_publishable pg_relation_size pg_size_bytes pg_size_pretty pg_statistics_obj_is_visible
-	 pg_table_is_visible pg_table_size pg_total_relation_size pg_database_size pg_ts_config_is_visible
-	 pg_ts_dict_is_visible pg_ts_parser_is_visible pg_ts_template_is_visible pg_type_is_visible pg_typeof
-	 row_security_active shobj_description to_regclass to_regcollation to_regnamespace to_regoper to_regoperator
-	 to_regproc to_regprocedure to_regrole to_regtype version array_in array_out`,
+	 has_schema_privilege has_sequence_privilege has_table_privilege has_type_privilege obj_description
+	 oidvectortypes pg_char_to_encoding pg_client_encoding pg_collation_is_visible pg_column_size
+	 pg_conversion_is_visible pg_describe_object pg_encoding_to_char pg_function_is_visible pg_get_constraintdef
+	 pg_get_expr pg_get_function_arguments pg_get_function_identity_arguments pg_get_function_result
+	 pg_get_functiondef pg_get_indexdef pg_get_keywords pg_get_partition_constraintdef pg_get_partkeydef
+	 pg_get_ruledef pg_get_serial_sequence pg_get_statisticsobjdef pg_get_triggerdef pg_get_userbyid
+	 pg_get_viewdef pg_has_role pg_opclass_is_visible pg_operator_is_visible pg_opfamily_is_visible
+	 pg_relation_is_publishable pg_size_bytes pg_size_pretty pg_statistics_obj_is_visible pg_table_is_visible
+	 pg_ts_config_is_visible pg_ts_dict_is_visible pg_ts_parser_is_visible pg_ts_template_is_visible
+	 pg_type_is_visible pg_typeof row_security_active shobj_description to_regclass to_regcollation
+	 to_regnamespace to_regoper to_regoperator to_regproc to_regprocedure to_regrole to_regtype array_in array_out`,
 )
 
 // volatile are built-in functions that belong on the primary and leave nothing
-// in the session that a read could notice.
+// in the session that a read could notice: those that do something, and those
+// that tell of the node or the connection, which is the primary's for whoever asks.
 var volatile = set(`currval lastval nextval setval pg_backend_pid pg_sleep pg_sleep_for pg_sleep_until pg_notify
 	txid_current txid_current_if_assigned txid_current_snapshot txid_status pg_current_xact_id
 	pg_current_xact_id_if_assigned pg_current_snapshot pg_xact_status pg_current_wal_lsn pg_current_wal_insert_lsn
@@ -95,6 +94,8 @@ var volatile = set(`currval lastval nextval setval pg_backend_pid pg_sleep pg_sl
 	pg_create_restore_point pg_isolation_test_session_is_blocked pg_my_temp_schema pg_is_other_temp_schema
 	pg_safe_snapshot_blocking_pids pg_notification_queue_usage pg_listening_channels pg_try_advisory_xact_lock
 	pg_advisory_xact_lock pg_advisory_xact_lock_shared pg_try_advisory_xact_lock_shared
+	current_setting inet_client_addr inet_client_port inet_server_addr inet_server_port pg_is_in_recovery version
+	pg_relation_size pg_table_size pg_total_relation_size pg_indexes_size pg_database_size pg_tablespace_size
 	pg_trigger_depth pg_wal_replay_pause pg_wal_replay_resume pg_is_wal_replay_paused`)
 
 // catalogs are PostgreSQL's own relations that read the same on every node. Of

@@ -34,8 +34,8 @@ func (p *parser) set() Statement {
 		return p.encoding(i+1, local)
 	}
 	s := p.settings(name, local)
-	if name == minMessages && mutes(p.value(i+1)) {
-		p.mute = append(p.mute, Span{p.toks[i+1].at, p.toks[i+1].to})
+	if name == minMessages {
+		p.levelTo(i+1, local)
 	}
 	return s
 }
@@ -83,6 +83,21 @@ func (p *parser) value(i int) string {
 	return ""
 }
 
+// levelTo notes that client_min_messages becomes the value at i.
+func (p *parser) levelTo(i int, local bool) {
+	v := p.value(i)
+	p.levelLocal = local
+	switch {
+	case p.kind(i) == word && v == "default":
+		p.level = LevelReset
+	case mutes(v):
+		p.level = LevelHides
+		p.mute = append(p.mute, Span{p.toks[i].at, p.toks[i].to})
+	default:
+		p.level = LevelShows
+	}
+}
+
 func mutes(level string) bool { return level == "error" || level == "fatal" || level == "panic" }
 
 // encoding is SET NAMES and SET client_encoding. In some encodings the second
@@ -119,6 +134,7 @@ func settable(name string) Kind {
 func (p *parser) reset() Statement {
 	switch i := p.from + 1; p.word(i) {
 	case "all":
+		p.level, p.levelLocal = LevelReset, false
 		return Statement{Kind: Settings}
 	case "session", "role":
 		return Statement{Kind: Pin}
@@ -130,6 +146,9 @@ func (p *parser) reset() Statement {
 		name, _ := p.name(i)
 		if name == "" {
 			return Statement{Kind: Pin}
+		}
+		if name == minMessages {
+			p.level, p.levelLocal = LevelReset, false
 		}
 		return p.settings(name, false)
 	}
@@ -156,11 +175,17 @@ func (p *parser) setConfig(i int) (name string, ok bool) {
 	return name, true
 }
 
-// muted notes a set_config at i that hides warnings.
+// muted notes a set_config at i of client_min_messages.
 func (p *parser) muted(i int) {
-	if p.is(i+1, "(") && p.value(i+2) == minMessages && p.is(i+3, ",") && mutes(p.value(i+4)) {
-		p.mute = append(p.mute, Span{p.toks[i+4].at, p.toks[i+4].to})
+	if p.is(i+1, "(") && p.value(i+2) == minMessages && p.is(i+3, ",") && p.value(i+4) != "" && p.kind(i+4) != word {
+		p.levelTo(i+4, p.local(i))
 	}
+}
+
+// own says whether the current_setting at i asks for a setting with a dot in its
+// name: an application's own, which follows the session. Others may be the node's.
+func (p *parser) own(i int) bool {
+	return p.is(i+1, "(") && p.kind(i+2) == text && strings.Contains(p.value(i+2), ".")
 }
 
 // local says whether the set_config at i is for the transaction only.

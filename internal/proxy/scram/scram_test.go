@@ -167,3 +167,39 @@ func FuzzServer(f *testing.F) {
 		}
 	})
 }
+
+// TestServerChecksWhatIsSigned (RFC 5802, 7): a client that knows the password
+// and signs another nonce or another channel binding than it was given is
+// refused all the same.
+func TestServerChecksWhatIsSigned(t *testing.T) {
+	k := rfcKeys(t)
+	for bare, good := range map[string]bool{
+		"c=biws,r=" + rfcClientNonce + rfcServerNonce: true,
+		"c=biws,r=" + rfcClientNonce + "another":      false,
+		"c=biws,r=" + rfcClientNonce:                  false,
+		"c=eSws,r=" + rfcClientNonce + rfcServerNonce: false, // "y,,", and the first message said "n,,"
+	} {
+		s := NewServer(k.Verifier, true)
+		s.nonce = rfcServerNonce
+		first, err := s.First([]byte(rfcFirst))
+		if err != nil {
+			t.Fatal(err)
+		}
+		proof := xor(k.Client, mac(k.Verifier.StoredKey[:], strings.TrimPrefix(rfcFirst, "n,,")+","+string(first)+","+bare))
+		_, _, err = s.Final([]byte(bare + ",p=" + base64.StdEncoding.EncodeToString(proof[:])))
+		if (err == nil) != good {
+			t.Errorf("%s: %v", bare, err)
+		}
+	}
+}
+
+// TestClientWantsTheServersNonce: one that adds nothing to ours could replay.
+func TestClientWantsTheServersNonce(t *testing.T) {
+	for nonce, good := range map[string]bool{rfcClientNonce + "x": true, rfcClientNonce: false, "x" + rfcClientNonce: false} {
+		c := NewKeyClient(rfcKeys(t))
+		c.nonce, c.bare = rfcClientNonce, "n=user,r="+rfcClientNonce
+		if _, err := c.Final([]byte("r=" + nonce + ",s=" + rfcSalt + ",i=4096")); (err == nil) != good {
+			t.Errorf("r=%s: %v", nonce, err)
+		}
+	}
+}

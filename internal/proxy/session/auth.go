@@ -132,7 +132,7 @@ func (c *client) lookUp(ctx context.Context) (pool.Secret, error) {
 			}
 		}
 		for _, s := range v.Standbys {
-			if !transient(err) {
+			if !transient(err) && !tooMany(err) { // a full primary may still have room for the client
 				break
 			}
 			var other error
@@ -145,7 +145,7 @@ func (c *client) lookUp(ctx context.Context) (pool.Secret, error) {
 		return err
 	})
 	var own refusal
-	if err == nil || transient(err) || errors.As(err, &own) { // what is transient here was waited for long enough
+	if err == nil || transient(err) || tooMany(err) || errors.As(err, &own) { // what is transient here was waited for long enough
 		return secret, err
 	}
 	c.Log.Error("role look-up failed", "user", c.user, "error", err)

@@ -58,6 +58,14 @@ func (c *client) logIn(ctx context.Context) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
+	if s.track.Balance {
+		ctx, cancel := context.WithTimeout(ctx, openTimeout)
+		defer cancel()
+		if s.alike, err = b.Alike(ctx); err != nil {
+			c.Log.Info("not split: the settings of the session are not known", "user", c.user, "error", err)
+			s.track.Balance = false
+		}
+	}
 	if err := c.welcome(ctx, s, b, final); err != nil {
 		c.registry.remove(s)
 		b.Conn.Close()
@@ -250,6 +258,12 @@ func (c *client) serverParams() []wire.Param {
 		extra = append(extra, wire.Param{Name: "client_min_messages", Value: "warning"})
 	}
 	return wire.ForServer(c.startup.Params, extra...)
+}
+
+// hidesWarnings says whether the client's sessions begin without warnings.
+func (c *client) hidesWarnings() bool {
+	hides, set := wire.HidesWarnings(c.startup.Params)
+	return hides || c.muted && !set
 }
 
 // fail ends a client that did not become a session.

@@ -28,10 +28,9 @@ func (s *session) read(st route.Standby, u split.Unit, b []byte) offered {
 	if len(head) > 0 {
 		msg = append(head, b...)
 	}
-	r := reply{src: s.second.src, strip: 2 * len(injected)}
-	if _, err := s.second.backend.Conn.Write(msg); err != nil {
-		return s.lost(st, &r, err)
-	}
+	r := reply{src: s.second.src, strip: 2 * len(injected), quiet: s.watch.hidden()}
+	sent := s.send(msg)
+	defer func() { <-sent }() // whoever leaves has read all, or closed the connection
 	for !r.done {
 		err := r.src.fill()
 		r.look()
@@ -41,6 +40,7 @@ func (s *session) read(st route.Standby, u split.Unit, b []byte) offered {
 		if n := r.passable(); n > 0 {
 			if _, werr := s.client.Write(r.src.held()[:n]); werr != nil {
 				s.server.Close()
+				s.dropSecond()
 				return offerOver
 			}
 			s.Stats.ToClients[s.port].Add(int64(n))
@@ -50,13 +50,7 @@ func (s *session) read(st route.Standby, u split.Unit, b []byte) offered {
 			return s.lost(st, &r, err)
 		}
 	}
-	for _, need := range injected {
-		if r.strip == 0 {
-			s.second.stmts[need.Name] = need
-		} else {
-			delete(s.second.stmts, need.Name)
-		}
-	}
+	s.made(u, injected, r.strip == 0)
 	if r.declined {
 		s.Log.Debug("read repeated on the primary", "node", st.Name, "error", r.err)
 		s.Stats.Repeated.Add(1)
@@ -65,6 +59,43 @@ func (s *session) read(st route.Standby, u split.Unit, b []byte) offered {
 	s.Stats.FromClients[s.port].Add(int64(len(b)))
 	s.Stats.read(st.Name, u.Queries)
 	return offerAnswered
+}
+
+// send writes to the standby while its answer is read: of a batch it answers the
+// beginning before it takes the end, and would wait for us as we for it.
+func (s *session) send(msg []byte) (sent chan struct{}) {
+	sent = make(chan struct{})
+	conn := s.second.backend.Conn
+	if len(msg) <= atOnce {
+		defer close(sent)
+		conn.Write(msg) // an error shows in the answer
+		return sent
+	}
+	go func() {
+		defer close(sent)
+		conn.Write(msg)
+	}()
+	return sent
+}
+
+// atOnce fits into the smallest buffer of a socket.
+const atOnce = 2 << 10
+
+// made notes which prepared statements the standby has after a unit.
+func (s *session) made(u split.Unit, injected []*split.Stmt, good bool) {
+	for _, need := range injected {
+		if good {
+			s.second.stmts[need.Name] = need
+		} else {
+			delete(s.second.stmts, need.Name)
+		}
+	}
+	switch {
+	case u.Unnamed != nil:
+		s.second.stmts[""] = u.Unnamed
+	case u.Simple:
+		delete(s.second.stmts, "")
+	}
 }
 
 func (s *session) doneReading() {
@@ -123,6 +154,7 @@ func (s *session) say(sql string) error {
 	if _, err := s.second.backend.Conn.Write(wire.AppendMessage(nil, wire.TypeQuery, []byte(sql+"\x00"))); err != nil {
 		return err
 	}
+	delete(s.second.stmts, "")
 	if sql == "DISCARD ALL" {
 		clear(s.second.stmts)
 	}
@@ -153,9 +185,10 @@ func (c *second) limit(t time.Time) {
 // reply follows a standby's answer in its source.
 type reply struct {
 	src   *source
-	strip int // answers to what was injected, still to come
-	at    int // what was looked at, of the bytes held
-	big   int // bytes to come of a message that no buffer holds
+	strip int  // answers to what was injected, still to come
+	quiet bool // the client gets no warnings
+	at    int  // what was looked at, of the bytes held
+	big   int  // bytes to come of a message that no buffer holds
 
 	rows, passed bool
 	done         bool
@@ -205,6 +238,11 @@ func (r *reply) message(typ byte, body []byte, total int) {
 	case wire.TypeParameterStatus:
 		r.src.cut(r.at, total) // the client knows the first connection's
 		return
+	case wire.TypeNotice:
+		if r.quiet && wire.ParseError(body).Severity == "WARNING" {
+			r.src.cut(r.at, total)
+			return
+		}
 	case wire.TypeDataRow:
 		r.rows = true
 	case wire.TypeError:

@@ -58,28 +58,40 @@ func (s *session) down() *wire.Error {
 			err = src.fill()
 		}
 		src.fresh = 0
-		b := src.held()
-		n, cancelled, bad := scan.Feed(b)
-		if n > 0 {
-			if whole {
-				s.out.Lock()
+		var found wire.Found
+		var bad error
+		for more := true; more; {
+			var n int
+			b := src.held()
+			scan.Watch = s.watch.on.Load()
+			if n, found, bad = scan.Feed(b); n > 0 {
+				if whole {
+					s.out.Lock()
+				}
+				news := s.note(&scan)
+				_, werr := s.client.Write(b[:n])
+				if whole = scan.AtBoundary(); whole {
+					s.out.Unlock()
+				}
+				if werr != nil {
+					return nil // the client is gone, or does not read and the session has to end
+				}
+				s.Stats.ToClients[s.port].Add(int64(n))
+				src.consume(n)
+				if news && s.draining.Load() {
+					s.endIfIdle()
+				}
 			}
-			news := s.note(&scan)
-			_, werr := s.client.Write(b[:n])
-			if whole = scan.AtBoundary(); whole {
-				s.out.Unlock()
-			}
-			if werr != nil {
-				return nil // the client is gone, or does not read and the session has to end
-			}
-			s.Stats.ToClients[s.port].Add(int64(n))
-			src.consume(n)
-			if news && s.draining.Load() {
-				s.endIfIdle()
+			if more = found.Again || found.Size > 0; found.Size > 0 {
+				if s.watch.drops(found, scan.Ready) {
+					src.consume(found.Size)
+				} else {
+					scan.Pass()
+				}
 			}
 		}
 		switch {
-		case cancelled:
+		case found.Unreplicated:
 			s.Stats.Unreplicated.Add(1)
 			s.Log.Warn("commit not replicated, not passed on as success", "node", s.node, "user", s.user)
 			return unreplicated()
@@ -95,9 +107,12 @@ func (s *session) down() *wire.Error {
 // note publishes what the server's messages say about the session, before the
 // client has them: it may go on at once, and up has to know that it may.
 func (s *session) note(scan *wire.ServerScan) bool {
+	s.owed.copyIns.Store(scan.CopyIns)
+	s.owed.copyIn.Store(scan.CopyIn)
 	if scan.Ready == s.owed.answered.Load() {
 		return false
 	}
+	s.watch.ready(scan)
 	s.owed.errors.Store(scan.Errors)
 	s.owed.status.Store(int32(scan.Status))
 	s.owed.answered.Store(scan.Ready)
@@ -110,7 +125,7 @@ func (s *session) ended(err error, scan *wire.ServerScan) *wire.Error {
 	why := s.ending.Load()
 	switch why {
 	case endNot:
-		if s.owed.left.Load() || scan.Last == wire.TypeError {
+		if s.owed.left.Load() || scan.Fatal {
 			return nil // the client left, or the server has said why
 		}
 		s.Stats.Lost.Add(1)
@@ -120,7 +135,7 @@ func (s *session) ended(err error, scan *wire.ServerScan) *wire.Error {
 	case endLost:
 		s.Stats.Lost.Add(1)
 	}
-	if !scan.AtBoundary() {
+	if !scan.AtBoundary() || scan.Fatal { // once is enough
 		return nil
 	}
 	return s.lastWords(why)

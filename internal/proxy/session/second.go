@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -191,9 +192,8 @@ func (s *session) openSecond(st route.Standby) bool {
 	defer cancel()
 	b, err := s.Dialer.Open(ctx, st.Addr, l)
 	if err == nil {
-		if standby, known := b.InRecovery(); known && !standby {
+		if err = s.sameAs(ctx, b); err != nil {
 			b.Conn.Close()
-			err = errPromoted
 		}
 	}
 	if err != nil {
@@ -203,6 +203,9 @@ func (s *session) openSecond(st route.Standby) bool {
 				s.homes.avoid(st.Name)
 			}
 			s.second.until = time.Now().Add(avoidFor)
+			if errors.Is(err, errUnlike) {
+				s.second.until = time.Now().Add(time.Minute)
+			}
 		}
 		return false
 	}
@@ -217,6 +220,21 @@ func (s *session) openSecond(st route.Standby) bool {
 		s.interruptSecond()
 	}
 	return true
+}
+
+var errUnlike = errors.New("its session would have other settings than the first one got at log-in")
+
+// sameAs says whether a second session answers a read as the first one would:
+// what PostgreSQL gives a session at log-in may have changed meanwhile.
+func (s *session) sameAs(ctx context.Context, b *pool.Backend) error {
+	if standby, known := b.InRecovery(); known && !standby {
+		return errPromoted
+	}
+	alike, err := b.Alike(ctx)
+	if err == nil && alike != s.alike {
+		err = errUnlike
+	}
+	return err
 }
 
 // interruptSecond ends what the standby is doing for the session.

@@ -39,7 +39,9 @@ type session struct {
 	torn, over bool
 
 	track  split.Tracker // up's
-	login  pool.Login    // for the second connection
+	watch  watch
+	login  pool.Login // for the second connection
+	alike  string     // see pool.Backend.Alike
 	second second
 
 	// ending is why the session has to end; set once, see end.
@@ -63,6 +65,9 @@ type owed struct {
 	reading  atomic.Bool   // a standby answers
 	answered atomic.Uint64 // ReadyForQuery messages received
 	status   atomic.Int32  // transaction status: I, T or E
+	copyIns  atomic.Uint64 // how often the server began to read COPY's data
+	copyIn   atomic.Bool   // and whether it does
+	reads    atomic.Bool   // what is owed only reads, as far as its texts say
 	errors   atomic.Uint64 // ErrorResponse messages received before the last ReadyForQuery
 }
 
@@ -82,6 +87,9 @@ func newSession(c *client, b *pool.Backend, d destination, l pool.Login) *sessio
 	s.life.ctx, s.life.end = context.WithCancel(context.Background())
 	s.login = l
 	s.second.seen = true // what others wrote before it began
+	if c.hidesWarnings() {
+		s.watch.hide()
+	}
 	s.track.Balance = c.Options.Split && c.port == ReadWrite && splittable(c.startup, b)
 	return s
 }
@@ -134,7 +142,9 @@ func (s *session) lastWords(why int32) *wire.Error {
 	}
 	e := wire.Fatal(code, what, hint)
 	switch {
-	case s.owed.unknown():
+	case s.owed.unknown() && s.owed.reads.Load() && !s.owed.inTx():
+		e.Detail = "The last command only read, as far as its text says; it can be repeated."
+	case s.owed.unknown() && !s.owed.reads.Load():
 		s.Stats.UnknownResult.Add(1)
 		e.Code = "08007"
 		e.Message += "; it is not known whether the last command took effect"

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"bytes"
 	"errors"
 	"io"
 
@@ -27,7 +28,7 @@ func (s *session) up() {
 			in.consume(step.N)
 		}
 		if err != nil {
-			if b := in.held(); len(b) > 0 && !s.forward(&scan, b) { // half a message
+			if b := in.held(); len(b) > 0 && !s.forward(&scan, split.Step{}, b) { // half a message
 				return
 			}
 			s.owed.left.Store(true)
@@ -56,10 +57,6 @@ func (s *session) settled() bool { return s.second.asked == s.owed.asked.Load() 
 // take does what the tracker said. It returns false when the session is over.
 func (s *session) take(scan *wire.ClientScan, step split.Step, b []byte) bool {
 	switch step.Do {
-	case split.Refuse:
-		s.refuse(wire.Fatal("0A000", "the unnamed prepared statement was made for a read that a standby answered",
-			"Prepare it again before using it, or give it a name."))
-		return false
 	case split.Answer:
 		return s.answer(b)
 	case split.Offer:
@@ -73,10 +70,7 @@ func (s *session) take(scan *wire.ClientScan, step split.Step, b []byte) bool {
 		s.Stats.read(s.node, step.Unit.Queries)
 		return s.decline(scan, b)
 	}
-	if step.Instead != nil {
-		b = step.Instead
-	}
-	return s.forward(scan, b)
+	return s.forward(scan, step, b)
 }
 
 // decline gives a unit to the primary that a standby might have answered.
@@ -89,7 +83,7 @@ func (s *session) decline(scan *wire.ClientScan, b []byte) bool {
 			return false // not possible: the unit is whole
 		}
 		s.track.Queries = before // counted already
-		if !s.forward(scan, b[:step.N]) {
+		if !s.forward(scan, step, b[:step.N]) {
 			return false
 		}
 		b = b[step.N:]
@@ -97,14 +91,23 @@ func (s *session) decline(scan *wire.ClientScan, b []byte) bool {
 	return true
 }
 
-// forward passes bytes on to the first server.
-func (s *session) forward(scan *wire.ClientScan, b []byte) bool {
+// forward passes a step's bytes on to the first server.
+func (s *session) forward(scan *wire.ClientScan, step split.Step, b []byte) bool {
 	if n := s.track.Queries; n > 0 {
 		s.track.Queries = 0
 		s.Stats.read(s.node, n)
 	}
+	if step.Instead != nil {
+		b = step.Instead
+	}
+	scan.CopyIn(s.owed.copyIns.Load(), s.owed.copyIn.Load())
+	s.watch.announce(step, scan.Asked)
+	if step.Before != nil {
+		b = append(bytes.Clone(step.Before), b...)
+	}
 	scan.Feed(b)
 	// Before the server can answer, so that nobody believes that nothing is owed.
+	s.owed.reads.Store(s.track.OnlyReads())
 	s.owed.tail.Store(scan.Tail)
 	s.owed.asked.Store(scan.Asked)
 	if scan.Left {
@@ -127,17 +130,6 @@ func (s *session) answer(unit []byte) bool {
 	out := s.track.Answer(unit, s.poolNodes(), byte(s.owed.status.Load()))
 	_, err := s.client.Write(out)
 	return err == nil
-}
-
-// refuse ends the session with last words of up's own.
-func (s *session) refuse(e *wire.Error) {
-	s.out.Lock()
-	defer s.out.Unlock()
-	if !s.over && !s.torn {
-		farewell(s.client, e)
-		s.over = true
-	}
-	s.server.Close()
 }
 
 // hangUp passes the client's end of stream on, or its disappearance.

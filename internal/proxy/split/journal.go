@@ -9,7 +9,8 @@ type Setting struct {
 }
 
 // Journal holds the settings of a session in the order in which they were made,
-// each only as it was made last.
+// each only as it was made last. DateStyle is two settings under one name: a SET
+// may change one of them only, so that those of other texts stay.
 type Journal struct {
 	entries []entry
 	seq     uint64
@@ -21,7 +22,9 @@ type entry struct {
 }
 
 func (j *Journal) add(s Setting) {
-	j.entries = slices.DeleteFunc(j.entries, func(e entry) bool { return s.Name == "" || e.Name == s.Name })
+	j.entries = slices.DeleteFunc(j.entries, func(e entry) bool {
+		return s.Name == "" || e.Name == s.Name && (s.Name != "datestyle" || e.SQL == s.SQL)
+	})
 	j.seq++
 	j.entries = append(j.entries, entry{s, j.seq})
 }

@@ -2,9 +2,11 @@ package split
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"testing"
 
+	"manada/internal/proxy/classify"
 	"manada/internal/proxy/wire"
 )
 
@@ -126,8 +128,20 @@ func TestPrepared(t *testing.T) {
 	if give(t, tr, whole("select 1"), false) != Offer {
 		t.Error("not offered")
 	}
-	if s := tr.Next(run(""), true, true); s.Do != Refuse {
-		t.Errorf("the primary was asked for a statement that it never got: %+v", s)
+	s = tr.Next(run(""), true, true)
+	if s.Do != Offer || len(s.Unit.Needs) != 1 || string(s.Unit.Needs[0].Parse) != string(parse("", "select 1")) {
+		t.Errorf("used again: %+v", s)
+	}
+	// The primary gets it first.
+	s = tr.Next(join(describe(""), sync()), true, true)
+	if s.Do != Forward || s.N != len(describe("")) || string(s.Before) != string(parse("", "select 1")) {
+		t.Errorf("%+v", s)
+	}
+	if s = tr.Next(sync(), true, true); s.Do != Forward || s.Before != nil {
+		t.Errorf("%+v", s)
+	}
+	if s = tr.Next(run(""), true, true); s.Do != Forward || s.Before != nil {
+		t.Errorf("now it has it: %+v", s)
 	}
 }
 
@@ -144,6 +158,8 @@ func TestSessionState(t *testing.T) {
 		{"a prepared setting", [][]byte{join(parse("s", "set c = 2"), sync()), run("s")}, Offer, "set c = 2"},
 		{"reset", [][]byte{q("set c = 2"), q("reset all")}, Offer, "reset all"},
 		{"two in a text", [][]byte{q("set c = 2; set d = 3")}, Forward, ""},
+		{"in a transaction of its batch", [][]byte{join(parse("", "begin"), bind(""), execute(), parse("", "set c = 2"), run(""))}, Forward, ""},
+		{"both halves of DateStyle", [][]byte{q("set datestyle to dmy"), q("set datestyle to iso"), q("set datestyle to dmy")}, Offer, "set datestyle to iso|set datestyle to dmy"},
 		{"two in a batch", [][]byte{join(parse("", "set c = 2"), bind(""), execute(), parse("", "set d = 2"), run(""))}, Forward, "set c = 2"},
 		{"a temporary table", [][]byte{q("create temp table t (i int)")}, Forward, ""},
 		{"a function", [][]byte{whole("select f()")}, Forward, ""},
@@ -249,7 +265,7 @@ func FuzzNext(f *testing.F) {
 			held, rest = append(held, rest[:n]...), rest[n:]
 			for {
 				s := tr.Next(held, i%3 == 0, i%3 == 0)
-				if s.Do == More || s.Do == Refuse {
+				if s.Do == More {
 					break
 				}
 				if s.N <= 0 || s.N > len(held) {
@@ -266,4 +282,42 @@ func FuzzNext(f *testing.F) {
 			t.Errorf("%q became %q", in, out)
 		}
 	})
+}
+
+// What cannot be a read does not wait for its Sync, and neither does what is long.
+func TestPassedOnAtOnce(t *testing.T) {
+	for what, b := range map[string][]byte{
+		"copy":       join(parse("", "copy t from stdin"), bind(""), execute()),
+		"a write":    join(parse("", "insert into t values (1)")),
+		"named":      join(parse("s", "select 1")),
+		"long batch": bytes.Repeat(join(bind("r"), execute()), MaxBatch/20),
+	} {
+		tr := &Tracker{Balance: true}
+		give(t, tr, join(parse("r", "select 1"), sync()), false)
+		if s := tr.Next(b, true, true); s.Do != Forward || s.N != len(b) {
+			t.Errorf("%s: %+v", what, s)
+		}
+	}
+}
+
+// What a unit does to client_min_messages is told with the unit.
+func TestLevels(t *testing.T) {
+	tr := &Tracker{}
+	b := join(q("select 1"), q("set client_min_messages = notice"), q("begin; set local client_min_messages = default"), q("reset all"))
+	var got []LevelChange
+	for len(b) > 0 {
+		s := tr.Next(b, false, false)
+		got, b = append(got, s.Levels...), b[s.N:]
+	}
+	want := []LevelChange{{0, classify.LevelShows, false}, {0, classify.LevelReset, true}, {1, classify.LevelReset, false}}
+	if !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+	s := tr.Next(join(parse("", "set client_min_messages to error")), false, false)
+	if len(s.Levels) != 0 {
+		t.Errorf("prepared only: %v", s.Levels)
+	}
+	if s = tr.Next(run(""), false, false); len(s.Levels) != 1 || s.Levels[0].Level != classify.LevelHides {
+		t.Errorf("run: %v", s.Levels)
+	}
 }

@@ -10,9 +10,13 @@ import (
 
 const headerLen = 5
 
-// MaxUnit bounds what is held back to be looked at, in bytes. A longer query
-// pins the session, a longer batch goes to the primary.
-const MaxUnit = 1 << 20
+// MaxUnit bounds a query or message that is held back to be looked at, in bytes;
+// a longer query pins the session. MaxBatch bounds an extended batch that waits
+// for its Sync to be offered; a longer one goes to the primary as it comes.
+const (
+	MaxUnit  = 1 << 20
+	MaxBatch = 64 << 10
+)
 
 // Do is what to do with the bytes of a Step.
 type Do uint8
@@ -22,7 +26,6 @@ const (
 	Forward           // pass them on to the primary
 	Offer             // let a standby answer them, or pass them on
 	Answer            // the proxy answers them: SHOW POOL_NODES
-	Refuse            // they use an unnamed statement that the primary never got
 )
 
 // Step is the next thing to do with the first N bytes.
@@ -31,17 +34,31 @@ type Step struct {
 	N  int
 	// Instead is sent in the place of the N bytes when it is not nil.
 	Instead []byte
+	// Before is a Parse message that the primary needs in front of them. Its
+	// answer, the first to this Step, is not for the client.
+	Before []byte
+	// Levels are changes of client_min_messages, in their order.
+	Levels []LevelChange
 	// Unit describes what is offered.
 	Unit Unit
+}
+
+// LevelChange is what a unit does to client_min_messages. After is how many
+// units of its Step end before it.
+type LevelChange struct {
+	After int
+	Level classify.Level
+	Local bool
 }
 
 // Unit is a query or a batch that a standby may answer.
 type Unit struct {
 	// Needs are the prepared statements that it uses and does not make.
 	Needs []*Stmt
-	// Simple says that it is a simple query, Unnamed that it makes the unnamed
-	// statement.
-	Simple, Unnamed bool
+	// Simple says that it is a simple query. Unnamed is the unnamed statement
+	// that it makes; its message is only there until Answered.
+	Simple  bool
+	Unnamed *Stmt
 	// Queries counts what is executed.
 	Queries int
 }
@@ -73,10 +90,11 @@ type Tracker struct {
 	quiet  bool // and it began so
 	broken bool
 	pinned bool
+	binds  int                // of the unit under way
 	peeked classify.Statement // of the query that comes next
 	peek   bool               // it was looked at
-	// refused says that nothing sensible can be done any more.
-	refused bool
+	ended  int                // units that end in this Step
+	levels []LevelChange      // of this Step
 
 	stmts   map[string]*Stmt
 	kept    int // bytes of their messages
@@ -89,6 +107,7 @@ type pending struct {
 	discard bool
 	made    []string // statements
 	units   int
+	wrote   bool // something else than a read
 }
 
 // Pinned says whether nothing is offered any more.
@@ -97,10 +116,21 @@ func (t *Tracker) Pinned() bool { return t.pinned }
 // Pin keeps the session on the primary.
 func (t *Tracker) Pin() { t.pinned = true }
 
+// OnlyReads says that what was forwarded since the last Settle only reads, as
+// far as its texts say.
+func (t *Tracker) OnlyReads() bool { return !t.pending.wrote && !t.broken }
+
 // Next says what to do with the bytes that the client has sent and that were
 // not dealt with yet. With quiet, nothing is owed to the client and it is in no
 // transaction; answer says that the proxy may answer by itself.
 func (t *Tracker) Next(b []byte, quiet, answer bool) Step {
+	t.ended, t.levels = 0, nil
+	s := t.next(b, quiet, answer)
+	s.Levels = t.levels
+	return s
+}
+
+func (t *Tracker) next(b []byte, quiet, answer bool) Step {
 	if t.broken {
 		return forward(len(b))
 	}
@@ -128,15 +158,16 @@ func (t *Tracker) Next(b []byte, quiet, answer bool) Step {
 		if !t.open {
 			t.quiet = quiet && n == 0
 		}
-		if n > 0 && mute(rest) {
-			return forward(n) // the next one is rewritten, by itself
+		lacks := t.lacks(rest)
+		if n > 0 && (lacks != nil || mute(rest)) {
+			return forward(n) // the next one is not passed on as it is
 		}
 		k, instead, ok := t.message(rest, t.quiet)
 		switch {
-		case t.refused:
-			return Step{Do: Refuse}
 		case !ok:
 			return forward(n)
+		case lacks != nil:
+			return Step{Do: Forward, N: k, Instead: instead, Before: lacks}
 		case instead != nil:
 			return Step{Do: Forward, N: k, Instead: instead}
 		}
@@ -149,6 +180,33 @@ func forward(n int) Step {
 		return Step{Do: More}
 	}
 	return Step{Do: Forward, N: n}
+}
+
+// lacks is the Parse message of the unnamed statement when the unit that begins
+// b may use it and only a standby has it. From now on the primary has it too.
+func (t *Tracker) lacks(b []byte) []byte {
+	typ, total, ok := header(b)
+	s := t.stmts[""]
+	if t.open || !ok || s == nil || !s.only || total <= headerLen {
+		return nil
+	}
+	switch typ {
+	case typeBind:
+		_, ok = bound(b, total)
+	case typeDescribe, typeClose, typeExecute:
+		ok = len(b) >= total
+	case typeParse:
+		ok = len(b) >= total && b[headerLen] != 0
+	default:
+		return nil
+	}
+	if !ok {
+		return nil // more of it has to be there first
+	}
+	msg := s.Parse
+	t.kept -= len(msg)
+	t.stmts[""] = &Stmt{about: s.about, sql: s.sql}
+	return msg
 }
 
 // header takes a message's head apart; ok is false when it is not there yet.
@@ -170,10 +228,13 @@ func (t *Tracker) message(b []byte, quiet bool) (n int, instead []byte, ok bool)
 		t.broken, t.pinned = true, true
 		return len(b), nil, true
 	}
+	if !t.open {
+		t.binds = 0
+	}
 	switch typ {
 	case wire.TypeQuery, typeParse, typeClose:
 		if total > MaxUnit {
-			t.pinned = true
+			t.pinned, t.pending.wrote = true, true
 			break
 		}
 		if len(b) < total {
@@ -187,12 +248,14 @@ func (t *Tracker) message(b []byte, quiet bool) (n int, instead []byte, ok bool)
 		}
 		t.bind(name, quiet)
 	case wire.TypeFunctionCall:
-		t.pinned, t.Wrote = true, true
+		t.pinned, t.Wrote, t.pending.wrote = true, true, true
 	case typeExecute:
 		t.Wrote = true
 	}
-	if typ == wire.TypeQuery || typ == wire.TypeSync {
+	switch typ {
+	case wire.TypeQuery, wire.TypeSync, wire.TypeFunctionCall:
 		t.pending.units++
+		t.ended++
 	}
 	t.open = typ != wire.TypeQuery && typ != wire.TypeSync && typ != wire.TypeFunctionCall && typ != typeCopyData &&
 		typ != typeCopyDone && typ != typeCopyFail
@@ -254,20 +317,25 @@ func (t *Tracker) body(typ byte, msg []byte, quiet bool) (instead []byte) {
 // bind applies the effect of a statement that is about to be executed.
 func (t *Tracker) bind(name []byte, quiet bool) {
 	t.Wrote = true
-	s := t.stmts[string(name)]
-	switch {
-	case s == nil:
-		t.pinned = true // made in a way that was not seen
-	case s.only:
-		t.refused = true
-	default:
-		t.effect(s.about, s.sql, quiet)
+	t.binds++
+	if t.binds > 1 && (t.pending.set != nil || t.pending.discard) {
+		t.pinned = true // what came before may be part of a transaction yet
 	}
+	s := t.stmts[string(name)]
+	if s == nil {
+		t.pinned, t.pending.wrote = true, true // made in a way that was not seen
+		return
+	}
+	t.effect(s.about, s.sql, quiet && t.binds == 1)
 }
 
 // effect notes what a statement may leave behind in the primary's session.
 func (t *Tracker) effect(about classify.Statement, sql string, quiet bool) {
 	t.Queries += about.Queries
+	t.pending.wrote = t.pending.wrote || about.Kind != classify.Read
+	if about.Level != classify.LevelKept {
+		t.levels = append(t.levels, LevelChange{t.ended, about.Level, about.Local})
+	}
 	alone := quiet && t.pending.set == nil && !t.pending.discard
 	switch about.Kind {
 	case classify.Settings:

@@ -66,7 +66,7 @@ func (t *Tracker) batch(b []byte, offer, answer bool) (Step, bool) {
 	for n := 0; ; {
 		typ, total, ok := header(b[n:])
 		switch {
-		case ok && (total < headerLen || n+total > MaxUnit):
+		case ok && (total < headerLen || n+total > MaxBatch):
 			return Step{}, false
 		case !ok || len(b) < n+total:
 			return Step{Do: More}, true
@@ -81,11 +81,9 @@ func (t *Tracker) batch(b []byte, offer, answer bool) (Step, bool) {
 			}
 			return Step{}, false
 		}
-		u.message(typ, b[n+headerLen:n+total])
-		// One that is split is waited for even when it is the primary's, so that
-		// what it sets is known to be outside a transaction.
-		if u.flushed || !u.read && !u.nodes && !offer {
-			return Step{}, false
+		u.message(typ, b[n:n+total])
+		if u.flushed || !u.read && !u.nodes {
+			return Step{}, false // the primary may answer before the Sync
 		}
 		n += total
 	}
@@ -100,16 +98,15 @@ type batch struct {
 	// flushed says that the client wants answers before the end.
 	flushed bool
 
-	own     Stmt // what it makes itself
-	ownName string
-	hasOwn  bool
+	own *Stmt // what it makes itself
 }
 
-func (u *batch) message(typ byte, body []byte) {
+func (u *batch) message(typ byte, msg []byte) {
 	var s *Stmt
+	body := msg[headerLen:]
 	switch typ {
 	case typeParse:
-		s = u.parse(body)
+		s = u.parse(msg)
 	case typeBind:
 		_, rest, _ := bytes.Cut(body, []byte{0})
 		name, _ := cstring(rest)
@@ -137,32 +134,30 @@ func (u *batch) message(typ byte, body []byte) {
 
 // parse looks at a statement that the batch itself makes. Only the unnamed one
 // may live on a standby alone.
-func (u *batch) parse(body []byte) *Stmt {
+func (u *batch) parse(msg []byte) *Stmt {
+	body := msg[headerLen:]
 	name, _ := cstring(body)
 	if len(name)+1 > len(body) {
 		return nil
 	}
 	sql, good := cstring(body[len(name)+1:])
-	if !good || u.Unnamed {
+	if !good || u.own != nil {
 		return nil
 	}
-	s := &u.own
-	s.about = classify.Text(sql)
+	u.own = &Stmt{Name: string(name), Parse: msg, about: classify.Text(sql), only: true}
 	if len(name) > 0 {
 		u.read = false
 	} else {
-		u.Unnamed = true
+		u.Unnamed = u.own
 	}
-	u.ownName = string(name)
-	u.hasOwn = true
-	return s
+	return u.own
 }
 
 // used is the statement of that name; one that the batch does not make is
 // needed on the standby.
 func (u *batch) used(name []byte) *Stmt {
-	if u.hasOwn && u.ownName == string(name) {
-		return &u.own
+	if u.own != nil && u.own.Name == string(name) {
+		return u.own
 	}
 	s := u.t.stmts[string(name)]
 	if s == nil || s.about.Kind == classify.Read && s.Parse == nil {
@@ -177,22 +172,23 @@ func (u *batch) used(name []byte) *Stmt {
 	return s
 }
 
-// Answered tells that a standby has answered a unit.
+// Answered tells that a standby has answered a unit. The unnamed statement that
+// it made is kept, for the primary does not know it.
 func (t *Tracker) Answered(u Unit) {
-	if !u.Simple && !u.Unnamed {
+	if !u.Simple && u.Unnamed == nil {
 		return
 	}
 	t.forget("")
-	if u.Unnamed {
-		if t.stmts == nil {
-			t.stmts = map[string]*Stmt{}
-		}
-		t.stmts[""] = onlyThere
+	if u.Unnamed == nil {
+		return
 	}
+	if t.stmts == nil {
+		t.stmts = map[string]*Stmt{}
+	}
+	u.Unnamed.Parse = bytes.Clone(u.Unnamed.Parse)
+	t.kept += len(u.Unnamed.Parse)
+	t.stmts[""] = u.Unnamed
 }
-
-// onlyThere stands for an unnamed statement that the primary does not know.
-var onlyThere = &Stmt{only: true, about: classify.Statement{Kind: classify.Pin}}
 
 // bound is the statement of a Bind; whole is false when its name is not there yet.
 func bound(b []byte, total int) (name []byte, whole bool) {

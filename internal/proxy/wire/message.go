@@ -18,6 +18,13 @@ const (
 	TypeNotice          = 'N'
 	TypeNegotiate       = 'v'
 	TypeDataRow         = 'D' // from the server
+	TypeComplete        = 'C' // from the server
+	typeParsed          = '1'
+	typeCopyIn          = 'G'
+
+	typeExecute  = 'E' // from the client
+	typeCopyDone = 'c'
+	typeCopyFail = 'f'
 
 	TypePassword     = 'p'
 	TypeQuery        = 'Q'

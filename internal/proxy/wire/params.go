@@ -34,6 +34,21 @@ func ForServer(params []Param, extra ...Param) []Param {
 	return out
 }
 
+// HidesWarnings says whether start-up parameters set client_min_messages, and so
+// that the client gets no warnings.
+func HidesWarnings(params []Param) (hides, set bool) {
+	for _, p := range params {
+		v, ok := p.Value, strings.EqualFold(p.Name, "client_min_messages")
+		if p.Name == "options" {
+			v, ok = optionSetting(p.Value, "client_min_messages")
+		}
+		if ok && (!set || p.Name != "options") { // the options come first, wherever they stand
+			hides, set = aboveWarning(v), true
+		}
+	}
+	return hides, set
+}
+
 func sets(params []Param, name string) bool {
 	for _, p := range params {
 		if strings.EqualFold(p.Name, name) {

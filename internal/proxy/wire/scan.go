@@ -14,16 +14,33 @@ const maxNotice = 8192
 const MaxHold = maxNotice + headerLen
 
 // ServerScan follows the messages of a server by their headers. It allocates
-// nothing and looks only into ready messages and notices.
+// nothing and looks only into ready messages, errors and notices.
 type ServerScan struct {
-	skip int // bytes of the current message still to come
+	skip int  // bytes of the current message still to come
+	pass bool // Pass was called
+
+	// Watch makes Feed stop for what is only looked at in few sessions: before a
+	// warning and an answer to Parse, after ReadyForQuery.
+	Watch bool
+	// RolledBack says, of what was watched, that a transaction or a part of it was
+	// rolled back since the last ReadyForQuery.
+	RolledBack bool
+	// CopyIns counts how often the server began to read COPY's data, and CopyIn
+	// says that it is reading. Until it ends it ignores Sync.
+	CopyIns uint64
+	CopyIn  bool
+	// Fatal says that the server has said its last words.
+	Fatal bool
 
 	// Status is the transaction status of the last ReadyForQuery: I, T or E.
 	Status byte
 	// Ready counts ReadyForQuery messages.
 	Ready uint64
-	// Errors counts ErrorResponse messages.
+	// Errors counts ErrorResponse messages, and Failed says that one came between
+	// the last two ReadyForQuery.
 	Errors uint64
+	Failed bool
+	before uint64 // Errors at the last ReadyForQuery
 	// Last is the type of the last message that began.
 	Last byte
 }
@@ -32,11 +49,27 @@ type ServerScan struct {
 // that a message of our own may follow.
 func (s *ServerScan) AtBoundary() bool { return s.skip == 0 }
 
+// Found is why Feed stopped before the end of what it was given.
+type Found struct {
+	// Unreplicated: behind what may be passed on is the warning that a commit was
+	// not replicated. Nothing more may be passed on.
+	Unreplicated bool
+	// Size is the length of a message behind what may be passed on that is for the
+	// caller to drop, or to let through with Pass. It is a warning or, with
+	// Parsed, the answer to a Parse. 0: there is none.
+	Size   int
+	Parsed bool
+	// Again: there is more in what was given, behind a ReadyForQuery.
+	Again bool
+}
+
+// Pass lets the message through for which Feed stopped.
+func (s *ServerScan) Pass() { s.pass = true }
+
 // Feed examines b, which continues where the last call's forwarded bytes ended.
-// The first n bytes may be passed on; the rest has to be presented again with
-// more data behind it, unless unreplicated is true: then b[n:] begins with the
-// warning that a commit was not replicated and nothing more may be passed on.
-func (s *ServerScan) Feed(b []byte) (n int, unreplicated bool, err error) {
+// The first n bytes may be passed on; the rest has to be presented again, with
+// more data behind it when nothing was found.
+func (s *ServerScan) Feed(b []byte) (n int, f Found, err error) {
 	if s.skip > 0 {
 		n = min(s.skip, len(b))
 		s.skip -= n
@@ -45,36 +78,88 @@ func (s *ServerScan) Feed(b []byte) (n int, unreplicated bool, err error) {
 		typ := b[n]
 		total := 1 + int(binary.BigEndian.Uint32(b[n+1:]))
 		if total < headerLen {
-			return n, false, fmt.Errorf("%w: message %q with length %d", ErrProtocol, typ, total-1)
+			return n, f, fmt.Errorf("%w: message %q with length %d", ErrProtocol, typ, total-1)
 		}
 		have := len(b) - n
-		switch typ {
-		case TypeReady:
-			if have <= headerLen {
-				return n, false, nil
-			}
-			s.Status = b[n+headerLen]
-			s.Ready++
-		case TypeError:
-			s.Errors++
-		case TypeNotice:
-			if total <= MaxHold {
-				if have < total {
-					return n, false, nil
-				}
-				if warnsUnreplicated(b[n+headerLen : n+total]) {
-					return n, true, nil
-				}
-			}
+		if have < min(total, s.wants(typ, total)) {
+			return n, f, nil
 		}
-		s.Last = typ
+		if f = s.look(typ, b[n+headerLen:n+min(total, have)], total); f.Unreplicated || f.Size > 0 {
+			return n, f, nil
+		}
+		s.Last, s.pass = typ, false
 		if have < total {
 			s.skip = total - have
-			return len(b), false, nil
+			return len(b), f, nil
 		}
-		n += total
+		if n += total; typ == TypeReady && s.Watch {
+			f.Again = n < len(b)
+			return n, f, nil
+		}
 	}
-	return n, false, nil
+	return n, f, nil
+}
+
+// wants is how much of a message has to be there to be looked at.
+func (s *ServerScan) wants(typ byte, total int) int {
+	switch {
+	case typ == TypeNotice && total > MaxHold, typ == TypeComplete && !s.Watch:
+		return headerLen
+	case typ == TypeError, typ == TypeComplete:
+		return headerLen + maxSeverity
+	case typ == TypeNotice:
+		return total
+	case typ == TypeReady:
+		return headerLen + 1
+	}
+	return headerLen
+}
+
+// look takes note of a message; body is as much of it as is there.
+func (s *ServerScan) look(typ byte, body []byte, total int) (f Found) {
+	switch typ {
+	case TypeReady:
+		if len(body) > 0 {
+			s.Status = body[0]
+		}
+		s.Ready++
+		s.Failed, s.before = s.Errors != s.before, s.Errors
+		s.CopyIn = false
+	case TypeError:
+		s.Errors++
+		s.CopyIn = false
+		s.Fatal = severityIs(body, "FATAL") || severityIs(body, "PANIC")
+	case typeCopyIn:
+		s.CopyIns++
+		s.CopyIn = true
+	case TypeComplete:
+		s.CopyIn = false
+		if s.Watch && bytes.HasPrefix(body, []byte("ROLLBACK\x00")) {
+			s.RolledBack = true
+		}
+	case typeParsed:
+		if s.Watch && !s.pass && total == headerLen {
+			return Found{Size: total, Parsed: true}
+		}
+	case TypeNotice:
+		switch {
+		case total > MaxHold:
+		case warnsUnreplicated(body):
+			return Found{Unreplicated: true}
+		case s.Watch && !s.pass && severityIs(body, "WARNING"):
+			return Found{Size: total}
+		}
+	}
+	return f
+}
+
+// maxSeverity is how far into an error its severity is, at most.
+const maxSeverity = 64
+
+// severityIs looks at the second field, V, which is not translated.
+func severityIs(body []byte, severity string) bool {
+	_, rest, ok := bytes.Cut(body, []byte{0})
+	return ok && len(rest) > len(severity)+1 && rest[0] == 'V' && string(rest[1:1+len(severity)]) == severity && rest[1+len(severity)] == 0
 }
 
 var (
@@ -105,7 +190,22 @@ type ClientScan struct {
 	// Left says that the client said good-bye.
 	Left bool
 
-	broken bool
+	broken  bool
+	copyIns uint64 // of the server, known so far
+	copying bool
+	syncs   uint64 // since the last message that may begin a COPY
+}
+
+// CopyIn tells how often the server has begun to read COPY's data and whether it
+// still does. It ignores Sync until the data end, also one that was sent before
+// (libpq's extended protocol, for one, sends it with Execute).
+func (s *ClientScan) CopyIn(begun uint64, reading bool) {
+	if begun != s.copyIns {
+		s.copyIns, s.copying = begun, true
+		s.Asked -= s.syncs
+		s.syncs, s.Tail = 0, true
+	}
+	s.copying = s.copying && reading
 }
 
 // Feed examines the next bytes. All of them may be passed on, always: what is
@@ -138,9 +238,21 @@ func (s *ClientScan) Feed(b []byte) {
 		}
 		s.skip = length - 4
 		switch h[0] {
-		case TypeQuery, TypeSync, TypeFunctionCall:
+		case TypeSync:
+			if s.copying {
+				continue
+			}
+			s.syncs++
 			s.Asked++
 			s.Tail = false
+		case TypeQuery, TypeFunctionCall:
+			s.syncs = 0
+			s.Asked++
+			s.Tail = false
+		case typeCopyDone, typeCopyFail:
+			s.copying, s.Tail = false, true
+		case typeExecute:
+			s.syncs, s.Tail = 0, true
 		case TypeTerminate:
 			s.Left = true
 		default:

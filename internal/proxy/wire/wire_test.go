@@ -124,7 +124,7 @@ func TestServerScanSplits(t *testing.T) {
 			held = append(held, rest[:k]...)
 			rest = rest[k:]
 			n, unreplicated, err := s.Feed(held)
-			if err != nil || unreplicated {
+			if err != nil || unreplicated.Unreplicated || unreplicated.Size > 0 {
 				t.Fatal(unreplicated, err)
 			}
 			out = append(out, held[:n]...)
@@ -156,15 +156,16 @@ func TestServerScanFindsUnreplicatedCommit(t *testing.T) {
 		in := slices.Concat(before, c.notice, after)
 		for cut := range len(in) {
 			var s ServerScan
-			n, got, err := s.Feed(in[:cut])
+			n, f, err := s.Feed(in[:cut])
 			if err != nil {
 				t.Fatal(err)
 			}
-			if !got {
+			if !f.Unreplicated {
 				var m int
-				m, got, err = s.Feed(in[n:])
+				m, f, err = s.Feed(in[n:])
 				n += m
 			}
+			got := f.Unreplicated
 			if err != nil || got != c.want || (got && n != len(before)) || (!got && n != len(in)) {
 				t.Fatalf("%s cut at %d: unreplicated %v, %d bytes passed, %v", name, cut, got, n, err)
 			}
@@ -300,5 +301,70 @@ func TestStartupMeans(t *testing.T) {
 	s := Startup{Params: []Param{{"user", long}}}
 	if s.User() != long[:63] || s.Database() != long[:63] {
 		t.Errorf("%q, %q", s.User(), s.Database())
+	}
+}
+
+// What is watched makes the scan stop, wherever the stream is cut; what is let
+// through or dropped leaves the rest as it was.
+func TestServerScanWatches(t *testing.T) {
+	warning := notice("SWARNUNG", "VWARNING", "C01000", "Mhm")
+	parsed := AppendMessage(nil, typeParsed, nil)
+	rolledBack := AppendMessage(nil, TypeComplete, []byte("ROLLBACK\x00"))
+	ready := AppendMessage(nil, TypeReady, []byte("I"))
+	in := slices.Concat(parsed, notice("SNOTICE", "VNOTICE", "Mhello"), warning, rolledBack, ready, parsed, warning, ready)
+	want := slices.Concat(parsed, notice("SNOTICE", "VNOTICE", "Mhello"), rolledBack, ready, warning, ready)
+	for cut := range len(in) {
+		s := ServerScan{Watch: true}
+		var out, held []byte
+		stops := 0
+		for _, piece := range [][]byte{in[:cut], in[cut:]} {
+			held = append(held, piece...)
+			for more := true; more; {
+				n, f, err := s.Feed(held)
+				if err != nil {
+					t.Fatal(err)
+				}
+				out, held = append(out, held[:n]...), held[n:]
+				if more = f.Again || f.Size > 0; f.Size > 0 {
+					if drop := f.Parsed == (s.Ready == 1); drop {
+						held = held[f.Size:]
+					} else {
+						s.Pass()
+					}
+					stops++
+				}
+			}
+		}
+		if !bytes.Equal(out, want) || stops != 4 || !s.RolledBack || s.Ready != 2 || len(held) > 0 {
+			t.Fatalf("cut at %d: %q, %d stops, %+v", cut, out, stops, s)
+		}
+	}
+}
+
+// A Sync that the server reads in the middle of COPY's data is not answered.
+func TestClientScanCopy(t *testing.T) {
+	execute, sync := AppendMessage(nil, typeExecute, []byte("\x00\x00\x00\x00\x00")), AppendMessage(nil, TypeSync, nil)
+	data, done := AppendMessage(nil, 'd', []byte("1\n")), AppendMessage(nil, typeCopyDone, nil)
+	var s ClientScan
+	s.Feed(slices.Concat(execute, sync))
+	s.CopyIn(1, true)
+	if s.Asked != 0 || !s.Tail {
+		t.Errorf("copying: %+v", s)
+	}
+	s.Feed(slices.Concat(data, sync, data, done))
+	if s.Asked != 0 || !s.Tail {
+		t.Errorf("copied: %+v", s)
+	}
+	s.CopyIn(1, true) // the server has not ended yet
+	if s.Feed(sync); s.Asked != 1 || s.Tail {
+		t.Errorf("asked: %+v", s)
+	}
+	// An error of the server ends it too.
+	s.Feed(slices.Concat(execute, sync))
+	s.CopyIn(2, true)
+	s.Feed(data)
+	s.CopyIn(2, false)
+	if s.Feed(sync); s.Asked != 2 {
+		t.Errorf("after an error: %+v", s)
 	}
 }
