@@ -9,10 +9,12 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"manada/internal/cluster"
 	"manada/internal/peer"
+	"manada/internal/postgres"
 )
 
 // Repository is where WAL is archived. Implementations bound every call by the
@@ -67,6 +69,9 @@ func (a *Agent) servePush(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		err = a.mayArchive()
 	}
+	if err == nil && strings.HasSuffix(c.Path, ".history") {
+		err = a.historyOK(c.Path)
+	}
 	if err == nil {
 		ctx, cancel := context.WithTimeout(r.Context(), time.Minute)
 		defer cancel()
@@ -89,6 +94,15 @@ func (a *Agent) mayArchive() error {
 		return errors.New("no repository is known yet")
 	case t == nil || a.mem.leads == 0 || t.Leader != a.cfg.Node || t.Epoch != a.mem.leads:
 		return errors.New("this node does not lead the current epoch")
+	}
+	return nil
+}
+
+// historyOK: an impossible history would mislead everybody who ever restores. The
+// path is what PostgreSQL gave to archive_command, a file of pg_wal.
+func (a *Agent) historyOK(path string) error {
+	if err := postgres.CheckHistory(filepath.Join(a.wal, filepath.Base(path))); errors.Is(err, postgres.ErrHistory) {
+		return err
 	}
 	return nil
 }

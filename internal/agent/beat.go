@@ -33,6 +33,9 @@ func (a *Agent) publish(v *decide.View, d decide.Decision) {
 	if d.Stuck != "" {
 		b.Conditions = append(b.Conditions, health.Say(health.RestoreFails, a.cfg.Node, "why", d.Stuck))
 	}
+	if d.Diverges != "" {
+		b.Conditions = append(b.Conditions, health.Say(health.KeepsDiverging, a.cfg.Node, "why", d.Diverges))
+	}
 	b.Unconfirmed = a.unconfirmed(b)
 	now := time.Now()
 	a.mu.Lock()

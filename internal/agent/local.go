@@ -40,7 +40,10 @@ func (a *Agent) localView(now time.Time, t *cluster.Term) decide.Local {
 	if l.Final {
 		l.Complete = m.position.complete
 	}
-	l.Remade = o.remade
+	l.Remade, l.BadHistory = o.remade, o.historyFault
+	if t != nil && o.rewoundIn == t.Epoch {
+		l.Rewound = o.rewound
+	}
 	l.Leaving, l.Archived = a.leaving.Load(), m.archived
 	l.Restore = o.restore
 	l.Sync = decide.Sync{

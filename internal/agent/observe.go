@@ -46,6 +46,9 @@ type observed struct {
 	refused        string   // why new connections keep failing
 	receiverError  string   // why a standby does not stream
 	restore        decide.LocalRestore
+	historyFault   string
+	rewound        int // in epoch rewoundIn
+	rewoundIn      uint64
 }
 
 // streams says whether a receiver streams, also one that has nothing to receive.
@@ -106,7 +109,8 @@ func translate(o postgres.Observation) observed {
 		empty: !o.HasData, poisoned: o.Poison != nil && (o.Poison.Touched || o.Poison.What == "clone"), cleanStop: o.CleanStop, former: o.FormerPrimary,
 		instance: o.Instance, remade: o.Remade, timeline: o.Timeline, replay: o.Replayed, lagMS: o.LagMS,
 		upstream: o.Upstream, receiver: len(o.Receivers) > 0, waiting: o.OldestWait,
-		pendingRestart: o.PendingRestart, silentFor: never,
+		pendingRestart: o.PendingRestart, silentFor: never, historyFault: o.HistoryFault,
+		rewound: o.Rewound, rewoundIn: o.RewoundIn,
 	}
 	if o.Streaming {
 		s.silentFor = o.MessageAge

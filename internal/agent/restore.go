@@ -125,7 +125,8 @@ func restoreView(o postgres.Observation) decide.LocalRestore {
 	if m == nil {
 		return decide.LocalRestore{}
 	}
-	r := decide.LocalRestore{ID: m.Order.ID, Tail: m.Tail, Touched: m.Touched, Restored: m.Restored, Done: o.RestoreDone, ToEnd: m.ToEnd}
+	r := decide.LocalRestore{ID: m.Order.ID, Tail: m.Tail, Touched: m.Touched, Restored: m.Restored, Done: o.RestoreDone, ToEnd: m.ToEnd,
+		Along: m.Along, Stop: m.Stop}
 	if o.Recovering {
 		r.Replayed, r.Paused = o.Replayed, o.Paused && o.Unfit == ""
 		if o.Unfit != "" {
@@ -152,11 +153,14 @@ func (a *Agent) restoreStep(ctx context.Context, v *decide.View, act decide.Acti
 	switch act.Verb {
 	case decide.ArchiveTail:
 		return a.db.ArchiveTail(ctx, o, a.repo.Push)
-	case decide.RecoverToEnd:
+	case decide.RecoverToEnd, decide.RecoverAlong:
 		if err := a.stop(ctx, "fast"); err != nil {
 			return err
 		}
-		return a.db.RecoverToEnd(o.ID)
+		if act.Verb == decide.RecoverToEnd {
+			return a.db.RecoverToEnd(o.ID)
+		}
+		return a.db.RecoverAlong(o.ID, act.Timeline, act.LSN)
 	}
 	if err := a.db.BeginRestore(ctx, o.ID); err != nil {
 		return err
@@ -267,6 +271,8 @@ func inWords(act decide.Action) string {
 		return "restoring the backup's data"
 	case act.Verb == decide.RecoverToEnd:
 		return "recovering to the end, as nothing was committed after the target"
+	case act.Verb == decide.RecoverAlong:
+		return "recovering again along the timeline on which the target lies"
 	case act.Verb == decide.UndoRestore:
 		return "putting back what was there"
 	case act.Verb == decide.StartStandby && act.Note == "restore":

@@ -30,7 +30,7 @@ func (a *Agent) long(v *decide.View, act decide.Action) (func(context.Context) e
 			}
 			return a.stop(ctx, act.Mode)
 		}, true
-	case decide.ArchiveTail, decide.RestoreData, decide.RecoverToEnd, decide.UndoRestore:
+	case decide.ArchiveTail, decide.RestoreData, decide.RecoverToEnd, decide.RecoverAlong, decide.UndoRestore:
 		return func(ctx context.Context) error { return a.restoreStep(ctx, v, act) }, true
 	case decide.HandOver:
 		return func(ctx context.Context) error { return a.handOver(ctx, act) }, true

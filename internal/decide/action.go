@@ -41,6 +41,7 @@ const (
 	ArchiveTail   Verb = "archive-tail"   // long: archive all WAL up to its end, remember it
 	RestoreData   Verb = "restore-data"   // long: replace the data directory by a backup
 	RecoverToEnd  Verb = "recover-to-end" // long: stop, and recover without a target
+	RecoverAlong  Verb = "recover-along"  // long: stop, and recover along Timeline, exactly to LSN
 	UndoRestore   Verb = "undo-restore"   // long: put back what is left of the old data
 )
 
@@ -143,6 +144,8 @@ type Decision struct {
 	Rejoin string
 	// Stuck is why a restore does not go on without an operator.
 	Stuck string
+	// Diverges is why this node is not rewound any more, without an operator.
+	Diverges string
 	// Certified is the epoch for which this node presents its certificate.
 	Certified uint64
 }

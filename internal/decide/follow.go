@@ -4,6 +4,10 @@ import (
 	"manada/internal/cluster"
 )
 
+// maxRewinds bounds how often a directory is rewound in one epoch: once is enough,
+// unless the rewind itself was made in vain.
+const maxRewinds = 3
+
 // mustRejoin says whether the directory has to be made anew before it may bear
 // a name: "clone", "rewind" or "". A former primary is always rewound, never
 // judged; anybody else is judged by the certificate.
@@ -68,6 +72,10 @@ func remake(v *View, how string) Decision {
 		return wait("waiting for epoch %d to open", t.Epoch)
 	case t.Lost != nil && t.Lost.Node == v.Self && l.Former && !ordered:
 		return wait("quarantined: data loss was accepted from %s on, this directory may hold the only copy; look at it, then `manada reinit %s`", t.Lost.From, v.Self)
+	case how == "rewind" && l.Rewound >= maxRewinds:
+		d := wait("rewound %d times in epoch %d, and its WAL still is not on the line of %s", l.Rewound, t.Epoch, t.Leader)
+		d.Diverges = d.Reason
+		return d
 	case v.Store.JustOpened:
 		// Copying wants a CHECKPOINT there, and a checkpointer that is busy
 		// lets the first commits of the epoch wait (C5).

@@ -35,7 +35,7 @@ func TestPropertiesNoticeMutants(t *testing.T) {
 	t.Log(seen)
 	for _, verb := range []Verb{ReadStore, Settle, Swap, Withdraw, Promise, DropPromise, CutUpstream, EndReceiver, ReadPosition, StartStandby,
 		StartFounding, Stop, HandOver, Promote, WriteControl, SetSync, Probe, EndSenders, Follow, Rewind, Clone, Answer,
-		ArchiveEnd, FetchWAL, ArchiveTail, RestoreData, RecoverToEnd, UndoRestore} {
+		ArchiveEnd, FetchWAL, ArchiveTail, RestoreData, RecoverToEnd, RecoverAlong, UndoRestore} {
 		if seen[verb] == 0 {
 			t.Errorf("%s is never asked for: the views are too narrow", verb)
 		}

@@ -65,6 +65,11 @@ func openEpoch(v *View) (Decision, bool) {
 		return do(Action{Verb: Stop, Mode: "immediate", Note: "wrong timeline"},
 			"PostgreSQL promoted to timeline %d, allocated was %d: stopping", l.Timeline, b.Timeline), true
 	}
+	if l.BadHistory != "" { // nothing was acknowledged; no one may follow, nor recover along it
+		d := wait("epoch %d cannot be opened: %s; another node must take over", t.Epoch, l.BadHistory)
+		d.CannotCommit = "the history of its timeline goes back in time"
+		return d, true
+	}
 	if !l.Sync.Setting.IsHold() {
 		return do(Action{Verb: SetSync, Sync: cluster.HoldCommits()}, "holding commits until the epoch is open"), true
 	}

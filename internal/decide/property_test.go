@@ -78,9 +78,13 @@ func anyRestore(t *rapid.T) *cluster.Restore {
 func anyLocalRestore(t *rapid.T) LocalRestore {
 	b := func(what string) bool { return rapid.Bool().Draw(t, what) }
 	rare := func(what string) bool { return rapid.IntRange(0, 3).Draw(t, what) == 0 }
-	return LocalRestore{ID: rapid.SampledFrom([]string{"", "o1", "o1", "o2"}).Draw(t, "begun"), Tail: cluster.LSN(rapid.SampledFrom([]int{0x100, 0x300}).Draw(t, "tail")),
+	m := LocalRestore{ID: rapid.SampledFrom([]string{"", "o1", "o1", "o2"}).Draw(t, "begun"), Tail: cluster.LSN(rapid.SampledFrom([]int{0x100, 0x300}).Draw(t, "tail")),
 		Touched: b("touched here"), Restored: !rare("data missing"), Done: rare("done"), ToEnd: rare("to end"),
 		Replayed: cluster.LSN(rapid.SampledFrom([]int{0, 0x200, 0x300}).Draw(t, "replayed")), Paused: rare("paused")}
+	if rare("along") {
+		m.Along, m.Stop = 1, 0x200
+	}
+	return m
 }
 
 func anyMember(t *rapid.T, name string) cluster.Member {
@@ -122,6 +126,10 @@ func anyLocal(t *rapid.T, self string, epoch uint64) Local {
 	if l.Postgres.Up() && l.Postgres != cluster.PostgresStandby {
 		l.Leads = e("leads")
 	}
+	if rare("bad history") {
+		l.BadHistory = "it goes back in time"
+	}
+	l.Rewound = rapid.SampledFrom([]int{0, 0, 2, 3}).Draw(t, "rewound")
 	if rare("remade") {
 		l.Remade = e("remade")
 	}
@@ -364,6 +372,9 @@ func unsafe(v *View, a Action) string {
 		if !t.Open || t.Leader == v.Self || t.InSync(v.me()) && !l.Empty || !v.Store.Reachable {
 			return "data that may be counted on is thrown away (H3)"
 		}
+		if a.Verb == Rewind && l.Rewound >= 3 {
+			return "it was rewound in vain often enough"
+		}
 	case FetchWAL:
 		if l.Upstream != "" || l.Receiver || !l.Final || l.Promised != t.Epoch {
 			return "two sources of WAL at once (C4)"
@@ -394,6 +405,10 @@ func unsafeWhileRestoring(v *View, a Action) string {
 		if !mine || t.Restore.Everything() || l.Restore.Replayed < l.Restore.Tail || t.Restore.Timeline != t.Current().Timeline {
 			return "the target is given up before all was replayed"
 		}
+	case RecoverAlong:
+		if b, _ := t.Branch(l.WAL.Epoch); !mine || !l.Restore.Restored || !l.Final || l.Restore.Stop != 0 || a.LSN != l.WAL.LSN || a.Timeline != b.Timeline || b.Timeline == 0 {
+			return "nobody knows yet where the target lies"
+		}
 	case ArchiveTail:
 		if t.Restore == nil || t.Leader != v.Self || l.Postgres.Up() || !l.TreeEmpty {
 			return "its WAL still grows, or nobody wants it"
@@ -407,7 +422,7 @@ func unsafeWhileRestoring(v *View, a Action) string {
 		return ""
 	}
 	switch a.Verb {
-	case Settle, Swap, Answer, Stop, CutUpstream, EndReceiver, DropPromise, ArchiveTail, RestoreData, RecoverToEnd, UndoRestore:
+	case Settle, Swap, Answer, Stop, CutUpstream, EndReceiver, DropPromise, ArchiveTail, RestoreData, RecoverToEnd, RecoverAlong, UndoRestore:
 		return ""
 	case StartStandby, ReadPosition:
 		if mine && l.Restore.Restored {
@@ -449,13 +464,27 @@ func unsafeOrder(v *View, n *cluster.Term) string {
 func unsafeRestored(v *View, n *cluster.Term) string {
 	t, l := v.Store.Term, &v.Local
 	b, m := n.Current(), &l.Restore
+	along, parent := t.Restore.Timeline, cluster.Branch{}
+	parent, _ = t.Branch(l.WAL.Epoch)
+	line := parent.Timeline
+	if m.Stop != 0 {
+		along = line
+	}
 	switch {
 	case t.Leader != v.Self || m.ID != t.Restore.ID || !m.Restored || l.Postgres != cluster.PostgresStandby || l.Poisoned:
 		return "nothing was restored here"
+	case line != along:
+		return "the new timeline's history would go back in time"
+	case m.Stop != 0:
+		if m.Replayed < m.Stop {
+			return "the target was not reached again"
+		}
 	case (t.Restore.Everything() || m.ToEnd) && m.Replayed < m.Tail:
 		return "acknowledged commits are missing"
 	case !t.Restore.Everything() && !m.ToEnd && !m.Paused:
 		return "the target was not reached"
+	}
+	switch {
 	case n.Restore != nil || b.Restored != t.Restore.ID || len(n.Sync) != 0 || n.K != 0 || n.LastOpenLeader != v.me() || n.Open:
 		return "somebody counts who may have diverged"
 	case b.Parent != l.WAL.Epoch || b.ForkLSN != l.WAL.LSN || b.Timeline != t.NextTimeline() || !l.Final || b.Parent == 0:
@@ -525,6 +554,9 @@ func unsafeTerm(v *View, n *cluster.Term) string {
 	narrower := n.K > t.K || slices.ContainsFunc(t.Sync, func(m cluster.Member) bool { return n.K > 0 && !slices.Contains(n.Sync, m) })
 	if t.Open && narrower {
 		return unflushed(v, n)
+	}
+	if !t.Open && l.BadHistory != "" {
+		return "the epoch is opened on an impossible timeline"
 	}
 	if !t.Open && (!l.Written || !l.Sync.Setting.IsHold() || !l.Sync.Proved || n.LastOpenLeader != v.me()) {
 		return "the epoch is opened too early (C3)"

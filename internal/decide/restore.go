@@ -184,6 +184,8 @@ func recovered(v *View) Decision {
 	switch {
 	case m.Obstacle != "":
 		return do(Action{Verb: Stop, Mode: "fast", Note: "restore"}, "restore: %s; starting again with as much as the primary had", m.Obstacle)
+	case !reached(v) && m.Stop != 0:
+		return wait("restore: %s lies at %s on timeline %d: recovering again along that one, replayed to %s", o.To(), m.Stop, m.Along, m.Replayed)
 	case !reached(v) && !live:
 		return wait("restore: recovering to %s along timeline %d, replayed to %s; should that never come: manada restore --herd --undo", o.To(), o.Timeline, m.Replayed)
 	case !reached(v) && m.Replayed < m.Tail:
@@ -201,6 +203,11 @@ func recovered(v *View) Decision {
 	case !v.Store.Reachable:
 		return wait("restore: recovered; the store does not answer")
 	}
+	if b, _ := t.Branch(l.WAL.Epoch); m.Stop == 0 && b.Timeline != o.Timeline {
+		// The new timeline must branch off the one on which the target lies.
+		return do(Action{Verb: RecoverAlong, Timeline: b.Timeline, LSN: l.WAL.LSN},
+			"restore: %s lies at %s on timeline %d: recovering again along that one", o.To(), l.WAL.LSN, b.Timeline)
+	}
 	n := restored(v)
 	return do(Action{Verb: Swap, Term: n, Note: "won"}, "%s", n.Reason)
 }
@@ -209,6 +216,9 @@ func recovered(v *View) Decision {
 // without a target never before all that the leader had is back.
 func reached(v *View) bool {
 	o, m := v.Store.Term.Restore, &v.Local.Restore
+	if m.Stop != 0 {
+		return m.Replayed >= m.Stop
+	}
 	if o.Everything() || m.ToEnd {
 		return v.without(WithoutTail) || m.Tail != 0 && m.Replayed >= m.Tail
 	}

@@ -110,6 +110,10 @@ func (s *scenario) localValue(k, val string) error {
 		l.Remade = uint64(num(val))
 	case "withdrawals":
 		l.Withdrawals = num(val)
+	case "rewound":
+		l.Rewound = num(val)
+	case "bad-history":
+		l.BadHistory = val
 	case "priority":
 		l.Priority = num(val)
 	default:
@@ -141,6 +145,10 @@ func (s *scenario) restoreWord(k, val string) bool {
 		m.Replayed = lsn(val)
 	case "paused":
 		m.Paused = val == "true"
+	case "along":
+		m.Along = cluster.Timeline(num(val))
+	case "stop":
+		m.Stop = lsn(val)
 	case "obstacle":
 		m.Obstacle = val
 	default:

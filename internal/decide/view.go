@@ -149,6 +149,11 @@ type Local struct {
 	ControlNonce string
 
 	Restore LocalRestore
+	// BadHistory is why the timeline that this primary began cannot be ("" when it
+	// can): it goes back in time.
+	BadHistory string
+	// Rewound is how often this directory was rewound in the present epoch.
+	Rewound int
 	Sync    Sync
 	Senders []cluster.Sender
 	// Stalled is why nothing can be committed here ("" when it can).
@@ -171,6 +176,10 @@ type LocalRestore struct {
 	Touched, Restored, Done bool
 	// ToEnd: the time that was asked for lies after the last commit.
 	ToEnd bool
+	// Along is the ancestor's timeline on which the target was found to lie, at
+	// Stop: recovery goes along that one now. 0 before.
+	Along cluster.Timeline
+	Stop  cluster.LSN
 	// Replayed is how far recovery has come, Paused that it stopped at its target.
 	Replayed cluster.LSN
 	Paused   bool

@@ -31,6 +31,7 @@ const (
 	Impostor            Code = "M-R25"
 	MembersFromAnywhere Code = "M-R26"
 	LogicalSlotsIdle    Code = "M-R27"
+	KeepsDiverging      Code = "M-R28"
 )
 
 var roleEntries = []Entry{
@@ -245,5 +246,14 @@ var roleEntries = []Entry{
 		Args: []string{"slots", "slot"},
 		Doc: "A logical replication slot stays on the node where it was made. After a switchover it is of no use there, keeps WAL, " +
 			"and through hot_standby_feedback keeps vacuum on the primary from its work.",
+	},
+	{
+		Code: KeepsDiverging, Severity: cluster.Warning, Title: "A node is rewound in vain",
+		Text: "{node} cannot follow: {why}",
+		Hint: "it is not tried again; make it anew with  manada reinit {node}",
+		Args: []string{"why"},
+		Doc: "A rewind leaves a directory on the line of the primary that it was rewound from. One that has to be rewound again in " +
+			"the same epoch was started by hand as a primary, or its WAL is damaged; after three times the node is left as it is, " +
+			"so that it fills neither the disk nor the network. What was divergent is in `lost-and-found` of its state directory.",
 	},
 }

@@ -68,6 +68,9 @@ func (i *Instance) clone(ctx context.Context, s Source, progress Progress) error
 	if err := i.finishRemake(dir, s.Epoch); err != nil {
 		return err
 	}
+	if err := i.updateMarks(func(m *marks) { m.Rewound, m.RewoundIn = 0, 0 }); err != nil {
+		return err
+	}
 	if dir != i.cfg.DataDir {
 		if err := i.swapIn(); err != nil {
 			return err

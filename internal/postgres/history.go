@@ -29,7 +29,11 @@ func (i *Instance) historyPath(t cluster.Timeline) string {
 
 // history reads the ancestors of a timeline, oldest first.
 func (i *Instance) history(t cluster.Timeline) ([]switchPoint, error) {
-	f, err := os.Open(i.historyPath(t))
+	return readHistory(i.historyPath(t))
+}
+
+func readHistory(path string) ([]switchPoint, error) {
+	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
@@ -42,11 +46,11 @@ func (i *Instance) history(t cluster.Timeline) ([]switchPoint, error) {
 		}
 		tl, err := strconv.ParseUint(l[0], 10, 32)
 		if err != nil {
-			return nil, fmt.Errorf("read history of timeline %d: %w", t, err)
+			return nil, fmt.Errorf("read %s: %w", path, err)
 		}
 		at, err := cluster.ParseLSN(l[1])
 		if err != nil {
-			return nil, fmt.Errorf("read history of timeline %d: %w", t, err)
+			return nil, fmt.Errorf("read %s: %w", path, err)
 		}
 		out = append(out, switchPoint{cluster.Timeline(tl), at})
 	}

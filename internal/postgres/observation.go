@@ -26,6 +26,8 @@ type Observation struct {
 	Instance      string
 	LedEpoch      uint64
 	Remade        uint64 // epoch from whose leader it was rewound or cloned, until it is consistent
+	Rewound       int    // how often it was rewound in epoch RewoundIn
+	RewoundIn     uint64
 	Promise       *cluster.Promise
 	Poison        *Poison
 	Restore       *RestoreMark // how far an ordered restore has come here
@@ -34,13 +36,16 @@ type Observation struct {
 	// While it answers.
 	Recovering bool // pg_is_in_recovery
 	Timeline   cluster.Timeline
-	Received   cluster.LSN // a standby's; reset to a segment's start by a restart (trap T2)
-	Replayed   cluster.LSN
-	Flushed    cluster.LSN // a primary's
-	Inserted   cluster.LSN // a primary's
-	LagMS      *int64      // age of the last replayed commit while behind, else 0
-	Paused     bool        // replay is paused
-	Unfit      string      // replay is paused because of a setting that is too low: which
+	// HistoryFault is why the timeline that this primary began cannot be, "" when
+	// it can.
+	HistoryFault string
+	Received     cluster.LSN // a standby's; reset to a segment's start by a restart (trap T2)
+	Replayed     cluster.LSN
+	Flushed      cluster.LSN // a primary's
+	Inserted     cluster.LSN // a primary's
+	LagMS        *int64      // age of the last replayed commit while behind, else 0
+	Paused       bool        // replay is paused
+	Unfit        string      // replay is paused because of a setting that is too low: which
 
 	Receivers  []int  // pids, from the process table
 	Upstream   string // application_name in the rendered primary_conninfo, "" if none

@@ -57,6 +57,7 @@ func (i *Instance) observeDisk(o *Observation) {
 	m, err := i.readMarks()
 	note(err)
 	o.LedEpoch, o.FormerPrimary, o.Remade = m.LedEpoch, m.FormerPrimary, m.Remade
+	o.Rewound, o.RewoundIn = m.Rewound, m.RewoundIn
 	o.Instance, err = i.InstanceID()
 	note(err)
 	o.Upstream = i.renderedUpstream()
@@ -182,6 +183,7 @@ func (i *Instance) readMain(o *Observation, res []rows) {
 	}
 	o.ConnInfoOf = conninfoValue(string(r[11]), "application_name")
 	o.Timeline = parseTimeline(r[5])
+	o.HistoryFault = i.historyFault(o.Timeline)
 	if o.Recovering && o.Control != nil {
 		o.Timeline = i.timelineAt(max(o.Control.Timeline, o.Control.MinRecoveryTL, o.ReceivedTL), o.Replayed)
 	}

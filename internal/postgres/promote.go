@@ -46,13 +46,13 @@ func (i *Instance) promote(ctx context.Context, epoch uint64, timeline cluster.T
 		if err := i.mayPromote(ctx, st.PID); err != nil {
 			return 0, err
 		}
+		if err := i.aboutToPromote(ctx, timeline); err != nil {
+			return 0, err
+		}
 		if err := i.SetLedEpoch(epoch); err != nil {
 			return 0, err
 		}
 		if err := i.fillTimelines(timeline); err != nil {
-			return 0, err
-		}
-		if err := i.aboutToPromote(timeline); err != nil {
 			return 0, err
 		}
 		if _, err := i.value(ctx, "select pg_promote(false)"); err != nil {
@@ -153,6 +153,9 @@ func (i *Instance) forkOf(ctx context.Context, want cluster.Timeline) (cluster.L
 	}
 	if len(h) == 0 {
 		return 0, fmt.Errorf("%s names no parent", filepath.Base(i.historyPath(want)))
+	}
+	if err := CheckHistory(i.historyPath(want)); err != nil {
+		return 0, err
 	}
 	return h[len(h)-1].at, nil
 }

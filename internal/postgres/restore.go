@@ -30,6 +30,10 @@ type RestoreMark struct {
 	Restored bool   `json:"restored"`
 	Kept     string `json:"kept,omitempty"` // where the old PGDATA is
 	ToEnd    bool   `json:"to_end"`         // recover without the target
+	// The target was found at Stop, on the timeline Along, an ancestor of the
+	// order's: recovery begins again along that one, exactly to there.
+	Along cluster.Timeline `json:"along,omitempty"`
+	Stop  cluster.LSN      `json:"stop,omitempty"`
 	// PromoteTo is the timeline to which it is promoted, written before.
 	PromoteTo cluster.Timeline `json:"promote_to,omitempty"`
 	Old       marks            `json:"old"` // what was known of the old PGDATA
@@ -113,7 +117,7 @@ func (i *Instance) beginRestore(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	m.Touched, m.Restored = true, false
+	m.Touched, m.Restored, m.Along, m.Stop = true, false, 0, 0
 	if m.Order.KeepOld {
 		m.Kept = i.cfg.DataDir + ".before-restore-" + id
 	}
@@ -287,10 +291,14 @@ func (i *Instance) HasKept() bool {
 // nobody to stream from, the archive, and where to end.
 func (i *Instance) recoveryConf(m *RestoreMark) string {
 	var b strings.Builder
-	b.WriteString(upstreamConf("", "", i.cfg.RestoreCommand))
+	fetch := i.cfg.RestoreCommand
+	if m.Stop != 0 {
+		fetch = "" // all of it is in pg_wal, and the archive has more
+	}
+	b.WriteString(upstreamConf("", "", fetch))
 	set := func(name, value string) { fmt.Fprintf(&b, "%s = %s\n", name, quote(value)) }
 	// Never the latest: timelines may exist that are not on the line to the target.
-	set("recovery_target_timeline", fmt.Sprint(m.Order.Timeline))
+	set("recovery_target_timeline", fmt.Sprint(m.line()))
 	set("recovery_target_action", "pause")
 	if c, err := ReadControl(i.cfg.DataDir); err == nil {
 		for _, name := range slices.Sorted(maps.Keys(c.Wants)) {
@@ -300,7 +308,7 @@ func (i *Instance) recoveryConf(m *RestoreMark) string {
 		}
 	}
 	switch o := m.Order; {
-	case m.ToEnd || o.Everything():
+	case m.ToEnd || m.Stop != 0 || o.Everything():
 	case o.Type == "immediate":
 		set("recovery_target", "immediate")
 	default:
@@ -336,6 +344,11 @@ func (i *Instance) renderRecovery() error {
 		return err
 	}
 	if m != nil {
+		if m.Stop != 0 {
+			if err := i.endWAL(m); err != nil {
+				return err
+			}
+		}
 		return durable.Write(i.run(upstreamFile), []byte(i.recoveryConf(m)), durable.Options{})
 	}
 	b, err := os.ReadFile(i.run(upstreamFile))
@@ -346,9 +359,16 @@ func (i *Instance) renderRecovery() error {
 }
 
 // aboutToPromote is written before a restored directory is promoted.
-func (i *Instance) aboutToPromote(t cluster.Timeline) error {
+func (i *Instance) aboutToPromote(ctx context.Context, t cluster.Timeline) error {
 	m, err := i.recovering()
 	if err != nil || m == nil {
+		return err
+	}
+	v, err := i.value(ctx, "select pg_last_wal_replay_lsn()")
+	if err != nil {
+		return err
+	}
+	if err := i.mayBranch(m, lsnOf([]byte(v))); err != nil {
 		return err
 	}
 	m.PromoteTo = t
@@ -366,7 +386,7 @@ func (i *Instance) replayedTail(ctx context.Context, m *RestoreMark) (WALTail, e
 		return WALTail{}, errors.New("it is not in recovery")
 	}
 	at := lsnOf(r[0][0][1])
-	return WALTail{End: at, Complete: at, Replayed: at, Timeline: i.timelineAt(m.Order.Timeline, at)}, nil
+	return WALTail{End: at, Complete: at, Replayed: at, Timeline: i.timelineAt(m.line(), at)}, nil
 }
 
 // unfit names a setting that is lower than the primary's was: replay pauses on

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -76,6 +77,9 @@ func (i *Instance) rewind(ctx context.Context, s Source, t *cluster.Term, progre
 	if err := i.setPoison(mark); err != nil {
 		return err
 	}
+	if err := i.updateMarks(func(m *marks) { m.countRewind(s.Epoch) }); err != nil {
+		return err
+	}
 	said, err := i.runRewind(ctx, s, name, progress)
 	if err != nil {
 		return fmt.Errorf("%w (%w): %s", err, ErrNeedClone, said)
@@ -92,6 +96,13 @@ func (i *Instance) rewind(ctx context.Context, s Source, t *cluster.Term, progre
 	i.log.Info("rewound", "from", s.Node, "ms", time.Since(begun).Milliseconds())
 	i.log.Debug("pg_rewind said", "text", said)
 	return i.clearPoison()
+}
+
+func (m *marks) countRewind(epoch uint64) {
+	if m.RewoundIn != epoch {
+		m.Rewound, m.RewoundIn = 0, epoch
+	}
+	m.Rewound++
 }
 
 func (i *Instance) mustBeDown(ctx context.Context) error {
@@ -217,20 +228,40 @@ func (i *Instance) saveTail(ctx context.Context, t *cluster.Term) (string, error
 	return dir, nil
 }
 
-// keepTails is how many bundles of divergent WAL are kept: nothing in them was
-// acknowledged (a directory that may hold such commits is quarantined, not
-// rewound), and a herd that fails over often must not fill its disk.
-const keepTails = 10
+// keepTails is how many bundles of divergent WAL are kept, and keepTailBytes how
+// much; of the newest, all: nothing in them was acknowledged (a directory that may
+// hold such commits is quarantined, not rewound), and a herd that fails over often
+// must not fill its disk.
+const (
+	keepTails     = 10
+	keepTailBytes = 1 << 30
+)
 
 func (i *Instance) pruneTails() error {
 	all, err := filepath.Glob(filepath.Join(i.cfg.StateDir, "lost-and-found", "*"))
 	if err != nil {
 		return err
 	}
+	slices.Reverse(all) // newest first: Glob sorts, the names are times
 	var errs []error
-	for len(all) > keepTails { // Glob sorts, the names are times
-		errs = append(errs, os.RemoveAll(all[0]))
-		all = all[1:]
+	total := int64(0)
+	for n, dir := range all {
+		total += sizeOf(dir)
+		if n > 0 && (n >= keepTails || total > keepTailBytes) {
+			errs = append(errs, os.RemoveAll(dir))
+		}
 	}
 	return errors.Join(errs...)
+}
+
+// sizeOf is how much the files of a folder hold, in bytes.
+func sizeOf(dir string) int64 {
+	files, _ := os.ReadDir(dir)
+	n := int64(0)
+	for _, f := range files {
+		if st, err := f.Info(); err == nil {
+			n += st.Size()
+		}
+	}
+	return n
 }

@@ -33,6 +33,10 @@ type marks struct {
 	// Remade is the epoch from whose leader it was rewound or cloned, until
 	// SetConsistent.
 	Remade uint64 `json:"remade"`
+	// Rewound is how often it was rewound in RewoundIn, the newest epoch from whose
+	// leader it was. A clone begins anew.
+	Rewound   int    `json:"rewound,omitempty"`
+	RewoundIn uint64 `json:"rewound_in,omitempty"`
 }
 
 // Poison says that the data directory is being made anew: nothing in it counts.

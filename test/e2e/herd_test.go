@@ -44,6 +44,7 @@ func TestHerd(t *testing.T) {
 		{"BackupsAfterFailover", backupsAfterFailover},
 		{"RestoreEverything", restoreEverything},
 		{"RestoreToTime", restoreToTime},
+		{"RestoreBeforeSwitchovers", func(t *testing.T) { restoreBeforeSwitchovers(t, 0) }},
 		{"RestoreKilled", restoreKilled},
 		{"RestoreUndone", restoreUndone},
 		{"PgbackrestFace", pgbackrestFace},
