@@ -82,6 +82,9 @@ func (h *Herd) learn() error {
 	return nil
 }
 
+// Use makes another program the one that runs commands and starts hosts.
+func (h *Herd) Use(bin string) { h.bin = bin }
+
 // Manada runs a command of the program on this herd and returns what it printed.
 func (h *Herd) Manada(ctx context.Context, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, h.bin, append(args, "--dir", h.Dir)...)
