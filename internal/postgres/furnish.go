@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"manada/internal/cluster"
 	"manada/internal/proxy/scram"
 )
@@ -37,9 +39,11 @@ const (
 type furnisher struct {
 	mu      sync.Mutex
 	session session
-	times   map[string][]time.Time // when each thing was put back lately
-	known   map[string]verified    // verifiers that were compared, by role
-	unsaid  []string               // put back when an epoch opened, where nobody listened
+	// prepared is the connection of session on which compareSQL was prepared.
+	prepared *pgconn.PgConn
+	times    map[string][]time.Time // when each thing was put back lately
+	known    map[string]verified    // verifiers that were compared, by role
+	unsaid   []string               // put back when an epoch opened, where nobody listened
 }
 
 // verified is the last comparison of a password with what is stored for it: it
@@ -133,11 +137,25 @@ var compareSQL = func() string {
 	for n, f := range fixtures {
 		parts = append(parts, fmt.Sprintf("select %d where not coalesce((%s), false)", n, f.ok))
 	}
-	return strings.Join(parts, "\nunion all ") + ";\nselect rolname, coalesce(rolpassword, '') from pg_authid where rolname like 'manada\\_%'"
+	// Prepared once a session: planning it takes longer than running it.
+	return "prepare manada_compare as " + strings.Join(parts, "\nunion all ") + ";\n" + compareAgainSQL
 }()
 
+const compareAgainSQL = "execute manada_compare;\nselect rolname, coalesce(rolpassword, '') from pg_authid where rolname like 'manada\\_%'"
+
 func (i *Instance) compare(ctx context.Context) ([]fixture, error) {
-	res, err := i.queryOn(ctx, &i.furnisher.session, compareSQL)
+	f := &i.furnisher
+	var res []rows
+	err := error(nil)
+	again := f.session.conn != nil && f.session.conn == f.prepared
+	if again {
+		res, err = i.queryOn(ctx, &f.session, compareAgainSQL)
+	}
+	if !again || code(err) == noSuchStatement { // a new session
+		if res, err = i.queryOn(ctx, &f.session, compareSQL); err == nil {
+			res, f.prepared = res[1:], f.session.conn // without what prepare gave
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -227,7 +245,10 @@ func (i *Instance) putBack(ctx context.Context, wrong []fixture) error {
 	return nil
 }
 
-const lockNotAvailable = "55P03"
+const (
+	lockNotAvailable = "55P03"
+	noSuchStatement  = "26000"
+)
 
 // endHoldersSQL ends who holds a lock on something in schema manada.
 const endHoldersSQL = `select pg_terminate_backend(l.pid) from pg_locks l join pg_class c on c.oid = l.relation
