@@ -155,7 +155,7 @@ func tableFixture(name, columns, key string) fixture {
 		}}
 }
 
-const lookupBody = "select a.rolname, a.rolpassword from pg_authid a where a.rolname = $1 and a.rolcanlogin and (a.rolvaliduntil is null or a.rolvaliduntil > now())"
+const lookupBody = "select a.rolname, a.rolpassword from pg_authid a where a.rolname = $1 and (a.rolvaliduntil is null or a.rolvaliduntil > now())"
 
 // lookupFixture: there is one function of that name, it is ours, and only the
 // proxy may call it. Any other is dropped: it could give verifiers away.

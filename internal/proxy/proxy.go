@@ -2,7 +2,9 @@ package proxy
 
 import (
 	"context"
+	"crypto/hmac"
 	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net"
@@ -29,7 +31,6 @@ type Proxy struct {
 	mu        sync.Mutex
 	listeners [2]net.Listener // by session.Port; guarded by mu
 
-	accepted atomic.Int64 // gauge: connections of any kind
 	running  atomic.Bool
 	draining atomic.Bool
 	served   sync.WaitGroup
@@ -64,13 +65,11 @@ func New(cfg Config) (*Proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	secret := make([]byte, 32)
-	rand.Read(secret) // never fails (crypto/rand)
 	p.sessions = &session.Server{
 		Options: session.Options{
 			ClientTLS: cfg.ClientTLS, RequireTLS: cfg.RequireTLS, MaxClients: cfg.MaxClientConn,
 			LoginTimeout: cfg.LoginTimeout, ConnectWait: cfg.ConnectWait,
-			ReadOnlyFallback: cfg.ReadOnlyFallback, MockSecret: secret,
+			ReadOnlyFallback: cfg.ReadOnlyFallback, MockSecret: mockSecret(cfg.LookupPassword), MaxUnproved: cfg.MaxClientConn + spareClients,
 			Split: cfg.Split, HBA: rules,
 		},
 		Topology:  cfg.Topology,
@@ -83,6 +82,24 @@ func New(cfg Config) (*Proxy, error) {
 	p.metrics = newMetrics(p)
 	p.sessions.Stats.Waited = p.metrics.waited
 	return p, nil
+}
+
+// spareClients may be at their log-in beyond the limit of clients: the last of
+// those that come at once are to be told so, and cancel requests have to get in.
+const spareClients = 100
+
+// mockSecret is what makes the log-in of a role that does not exist look the same
+// at every proxy of the herd and after a restart: only they know the password.
+// One that has none, because TLS is its proof, makes its own.
+func mockSecret(password string) []byte {
+	if password == "" {
+		b := make([]byte, 32)
+		rand.Read(b) // never fails (crypto/rand)
+		return b
+	}
+	h := hmac.New(sha256.New, []byte(password))
+	h.Write([]byte("mock log-ins of the proxies"))
+	return h.Sum(nil)
 }
 
 // Listen opens the ports, so that Addr is known before Run.
@@ -183,18 +200,7 @@ func (p *Proxy) accept(ctx context.Context, l net.Listener, port session.Port) e
 			pause(ctx, 50*time.Millisecond)
 			continue
 		}
-		// Beyond the limit a client is told so (session), which takes a start-up
-		// packet; cancel requests have no limit of their own either. Far beyond
-		// it there is nothing but the closed door.
-		if p.accepted.Add(1) > 2*int64(p.cfg.MaxClientConn)+100 {
-			p.accepted.Add(-1)
-			conn.Close()
-			continue
-		}
-		p.served.Go(func() {
-			defer p.accepted.Add(-1)
-			p.sessions.Serve(ctx, conn, port)
-		})
+		p.served.Go(func() { p.sessions.Serve(ctx, conn, port) }) // which bounds them
 	}
 }
 
@@ -252,8 +258,8 @@ func (p *Proxy) warnFiles() {
 	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &r) != nil {
 		return
 	}
-	if need := uint64(2*p.cfg.MaxClientConn + 100); r.Cur < need {
-		p.cfg.Log.Warn("limit of open files is too low for max_client_conn", "limit", r.Cur, "need", need)
+	if need := uint64(3*p.cfg.MaxClientConn + spareClients + 100); r.Cur < need {
+		p.cfg.Log.Warn("limit of open files is too low for proxy.max_clients", "limit", r.Cur, "need", need)
 	}
 }
 

@@ -288,7 +288,7 @@ func TestManyClients(t *testing.T) {
 			switch {
 			case err == nil:
 				conns = append(conns, c)
-			case code(err) == "53300" && strings.Contains(err.Error(), "max_client_conn"):
+			case code(err) == "53300" && strings.Contains(err.Error(), "proxy.max_clients"):
 				refused++
 			default:
 				t.Errorf("%v", err)

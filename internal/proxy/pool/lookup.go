@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"strconv"
 	"sync"
 	"time"
 
@@ -35,6 +36,8 @@ type Verifiers struct {
 type Secret struct {
 	Exists   bool
 	Password string // empty: none stored
+	// Iterations is how many passwords are hashed with now; 0: PostgreSQL's own.
+	Iterations int
 	// Muted says that its sessions do not get warnings unless they ask for them.
 	Muted bool
 }
@@ -184,7 +187,8 @@ const lookupSQL = `select u.rolname, u.rolpassword,
 		select from pg_catalog.pg_db_role_setting s, pg_catalog.unnest(s.setconfig) c
 		where s.setrole in (0, (select r.oid from pg_catalog.pg_roles r where r.rolname = u.rolname))
 		and pg_catalog.lower(c) in ('client_min_messages=error', 'client_min_messages=fatal', 'client_min_messages=panic'))
-	from manada.user_lookup($1) u`
+		, pg_catalog.current_setting('scram_iterations', true)
+	from (select) one left join manada.user_lookup($1) u on true`
 
 func (n *lookups) query(ctx context.Context, role string) (Secret, error) {
 	deadline, _ := ctx.Deadline()
@@ -193,9 +197,10 @@ func (n *lookups) query(ctx context.Context, role string) (Secret, error) {
 	}
 	var s Secret
 	err := n.backend.ask(lookupMessages(role), func(cols []string) error {
-		s = Secret{Exists: true, Password: cols[1], Muted: cols[2] == "t"}
+		n, _ := strconv.Atoi(cols[3]) // before version 16 there is no such setting
+		s = Secret{Exists: cols[0] != "", Password: cols[1], Muted: cols[2] == "t", Iterations: n}
 		return nil
-	}, 3)
+	}, 4)
 	return s, err
 }
 

@@ -26,6 +26,7 @@ type fake struct {
 	mu      sync.Mutex
 	secret  string
 	third   string // column of the answer
+	fourth  bool   // there is one more, NULL
 	asked   int
 	logins  int
 	arrived chan struct{} // a query has been read
@@ -86,13 +87,17 @@ func (f *fake) serve(c net.Conn) {
 		}
 		f.mu.Lock()
 		f.asked++
-		secret, third := f.secret, f.third
+		secret, third, fourth := f.secret, f.third, f.fourth
 		f.mu.Unlock()
 		f.arrived <- struct{}{}
 		<-f.let
 		row := []byte{0, 3, 0, 0, 0, 1, 'u'}
 		row = append(binary.BigEndian.AppendUint32(row, uint32(len(secret))), secret...)
 		row = append(binary.BigEndian.AppendUint32(row, uint32(len(third))), third...)
+		if row[1] = 3; fourth {
+			row[1] = 4
+			row = append(row, 0xff, 0xff, 0xff, 0xff) // NULL
+		}
 		if _, err := c.Write(append(wire.AppendMessage(nil, wire.TypeDataRow, row), ready...)); err != nil {
 			return
 		}
@@ -112,6 +117,7 @@ func verifiers(t *testing.T, ttl time.Duration) *Verifiers {
 // they asked.
 func TestLookupSharesButStaysFresh(t *testing.T) {
 	f := newFake(t)
+	f.fourth = true
 	v := verifiers(t, 0)
 	answers := make(chan string, 10)
 	ask := func() {
@@ -151,6 +157,7 @@ func TestLookupSharesButStaysFresh(t *testing.T) {
 
 func TestLookupCache(t *testing.T) {
 	f := newFake(t)
+	f.fourth = true
 	v := verifiers(t, time.Minute)
 	get := func() string {
 		f.let <- struct{}{}
@@ -173,6 +180,7 @@ func TestLookupCache(t *testing.T) {
 
 func TestLookupGivesUpWithItsCaller(t *testing.T) {
 	f := newFake(t)
+	f.fourth = true
 	v := verifiers(t, 0)
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { <-f.arrived; cancel() }()

@@ -149,8 +149,8 @@ func TestVerifier(t *testing.T) {
 			t.Errorf("ParseVerifier(%q) accepted", s)
 		}
 	}
-	a, b := Mock([]byte("s"), "u"), Mock([]byte("s"), "w")
-	if string(a.Salt) == string(b.Salt) || string(a.Salt) != string(Mock([]byte("s"), "u").Salt) || a.Iterations != 4096 {
+	a, b := Mock([]byte("s"), "u", 0), Mock([]byte("s"), "w", 0)
+	if string(a.Salt) == string(b.Salt) || string(a.Salt) != string(Mock([]byte("s"), "u", 0).Salt) || a.Iterations != 4096 || Mock(nil, "u", 10000).Iterations != 10000 {
 		t.Fatal("mock verifiers must be stable per user and differ between users")
 	}
 }
@@ -158,7 +158,7 @@ func TestVerifier(t *testing.T) {
 func FuzzServer(f *testing.F) {
 	f.Add([]byte(rfcFirst), []byte(rfcFinal))
 	f.Fuzz(func(t *testing.T, first, final []byte) {
-		s := NewServer(Mock([]byte("x"), "u"), false)
+		s := NewServer(Mock([]byte("x"), "u", 0), false)
 		if _, err := s.First(first); err != nil {
 			return
 		}

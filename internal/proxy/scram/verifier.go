@@ -104,9 +104,14 @@ func Matches(v Verifier, password string) bool {
 
 // Mock makes the verifier that is shown for a role that does not exist or has
 // no password. The salt is the same at every attempt, as a real one would be.
-func Mock(secret []byte, user string) Verifier {
+// The count of iterations is the one with which passwords are stored now; 0:
+// PostgreSQL's own.
+func Mock(secret []byte, user string, iterations int) Verifier {
+	if iterations <= 0 {
+		iterations = DefaultIterations
+	}
 	m := mac(secret, "mock salt "+user)
-	return Verifier{Iterations: DefaultIterations, Salt: m[:16]}
+	return Verifier{Iterations: iterations, Salt: m[:16]}
 }
 
 func decodeKey(k *Key, s string) bool {

@@ -19,7 +19,9 @@ const maxSASL = 8192
 // too, so that every reason to refuse (no LOGIN, no such database, expired
 // password) reaches the client as PostgreSQL words it.
 func (c *client) authenticate(ctx context.Context) (scram.Keys, []byte, error) {
+	c.visitor.working(true)
 	v, known, err := c.verifier(ctx)
+	c.visitor.working(false)
 	if err != nil {
 		return scram.Keys{}, nil, err
 	}
@@ -51,7 +53,13 @@ func (c *client) authenticate(ctx context.Context) (scram.Keys, []byte, error) {
 	if body, err = c.password(); err != nil {
 		return scram.Keys{}, nil, err
 	}
-	final, keys, err := x.Final(body)
+	var final []byte
+	var keys scram.Keys
+	err = scram.ErrProof
+	c.guesses.try(ctx, c.visitor.host, c.user, func() bool {
+		final, keys, err = x.Final(body)
+		return err == nil
+	})
 	if err != nil {
 		return scram.Keys{}, nil, c.refuse(err)
 	}
@@ -85,36 +93,34 @@ func (c *client) refuse(err error) error {
 }
 
 // verifier finds what the client's proof is checked against. For a role that
-// does not exist or has no password it is a mock, and known is false.
+// does not exist, has no password or none for SCRAM it is a mock, and known is
+// false: which of them it is nobody is told before a proof.
 func (c *client) verifier(ctx context.Context) (v scram.Verifier, known bool, err error) {
-	mock := scram.Mock(c.Options.MockSecret, c.user)
-	if !utf8.ValidString(c.user) {
-		return mock, false, nil
+	name := c.user
+	if !utf8.ValidString(name) {
+		name = "" // there is none; it is looked up all the same, for how long that takes
 	}
-	secret, err := c.lookUp(ctx)
+	secret, err := c.lookUp(ctx, name)
 	if err != nil {
 		return v, false, err
 	}
+	mock := scram.Mock(c.Options.MockSecret, c.user, secret.Iterations)
 	c.muted = secret.Muted
 	if !secret.Exists || secret.Password == "" {
 		return mock, false, nil
 	}
-	v, err = scram.ParseVerifier(secret.Password)
-	switch {
-	case errors.Is(err, scram.ErrMD5):
-		return v, false, wire.Fatal("28000",
-			fmt.Sprintf("role %q has an md5 password, and the proxy only speaks SCRAM", c.user),
-			fmt.Sprintf("Set it again as SCRAM: SET password_encryption = 'scram-sha-256'; then \\password %s", c.user))
-	case err != nil:
-		return v, false, wire.Fatal("28000", fmt.Sprintf("role %q has a password that the proxy cannot read", c.user),
-			fmt.Sprintf("Set it again: \\password %s", c.user))
+	if v, err = scram.ParseVerifier(secret.Password); err != nil {
+		// Told to those who read the log, not to whoever asks: it says that the role exists.
+		c.Log.Warn("log-in refused: the proxy only speaks SCRAM. Set the password again: SET password_encryption = 'scram-sha-256', then \\password",
+			"user", c.user, "remote", remote(c.conn), "error", err)
+		return mock, false, nil
 	}
 	return v, true, nil
 }
 
 // lookUp asks the primary, else a standby, for what is stored for the role, and
 // waits while no node answers.
-func (c *client) lookUp(ctx context.Context) (pool.Secret, error) {
+func (c *client) lookUp(ctx context.Context, role string) (pool.Secret, error) {
 	var secret pool.Secret
 	err := c.retry(ctx, func(ctx context.Context) error {
 		v := c.Topology.Current()
@@ -123,7 +129,7 @@ func (c *client) lookUp(ctx context.Context) (pool.Secret, error) {
 		err := errNoNode
 		if v.HasPrimary() {
 			if err = c.reachable(ctx, v); err == nil {
-				secret, err = c.Verifiers.Lookup(ctx, v.Primary.Addr, c.user)
+				secret, err = c.Verifiers.Lookup(ctx, v.Primary.Addr, role)
 			} else if c.port == ReadOnly {
 				err = errNoNode // what a standby says is enough
 			}
@@ -136,7 +142,7 @@ func (c *client) lookUp(ctx context.Context) (pool.Secret, error) {
 				break
 			}
 			var other error
-			if secret, other = c.Verifiers.Lookup(ctx, s.Addr, c.user); other == nil {
+			if secret, other = c.Verifiers.Lookup(ctx, s.Addr, role); other == nil {
 				return nil
 			} else if errors.Is(err, errNoNode) {
 				err = other

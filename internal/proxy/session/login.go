@@ -19,8 +19,9 @@ import (
 // client is a connection that is not a session yet.
 type client struct {
 	*Server
-	conn net.Conn
-	port Port
+	conn    net.Conn
+	port    Port
+	visitor *visitor
 
 	startup  wire.Startup
 	version  uint32 // that is spoken with the client
@@ -52,6 +53,9 @@ func (c *client) logIn(ctx context.Context) (*session, error) {
 	}
 	keys, final, err := c.authenticate(ctx)
 	if err != nil {
+		return nil, err
+	}
+	if err := c.count(); err != nil {
 		return nil, err
 	}
 	s, b, err := c.connect(ctx, pool.Login{Params: c.serverParams(), Keys: &keys})
@@ -204,7 +208,7 @@ func (p *prefixed) Read(b []byte) (int, error) {
 	return p.Conn.Read(b)
 }
 
-// admit checks the start-up packet and counts the client.
+// admit checks the start-up packet.
 func (c *client) admit() error {
 	c.user = c.startup.User()
 	if c.user == "" {
@@ -216,18 +220,24 @@ func (c *client) admit() error {
 	if err := c.allowed(); err != nil {
 		return err
 	}
-	c.Stats.Clients[c.port].Add(1)
-	c.admitted = true
-	if c.Stats.Clients[ReadWrite].Load()+c.Stats.Clients[ReadOnly].Load() > int64(c.Options.MaxClients) {
-		return wire.Fatal("53300", fmt.Sprintf("sorry, too many clients already: the proxy allows %d (max_client_conn)", c.Options.MaxClients),
-			"Close unused connections, or raise max_client_conn of the proxy.")
-	}
 	version, unknown, tell := c.startup.Speaks()
 	c.version = version
 	if tell {
 		_, err := c.conn.Write(wire.AppendNegotiate(nil, version, unknown))
 		return err
 	}
+	return nil
+}
+
+// count counts a client that has proved who it is: strangers take nobody's place.
+func (c *client) count() error {
+	c.Stats.Clients[c.port].Add(1)
+	c.admitted = true
+	if c.Stats.Clients[ReadWrite].Load()+c.Stats.Clients[ReadOnly].Load() > int64(c.Options.MaxClients) {
+		return wire.Fatal("53300", fmt.Sprintf("sorry, too many clients already: the proxy allows %d (proxy.max_clients)", c.Options.MaxClients),
+			"Close unused connections, or raise proxy.max_clients on the proxy's host.")
+	}
+	c.visitor.leave()
 	return nil
 }
 

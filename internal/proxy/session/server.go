@@ -57,12 +57,13 @@ type Options struct {
 	ClientTLS        *tls.Config // nil: clients are told that TLS is not available
 	RequireTLS       bool
 	MaxClients       int
+	MaxUnproved      int           // clients that have not proved who they are; 0: any
 	LoginTimeout     time.Duration // for everything that the client has to send before it is logged in
 	ConnectWait      time.Duration // for a node to talk to
 	ReadOnlyFallback bool
 	Split            bool      // the read-write port sends reads to standbys too
 	HBA              hba.Rules // who may log in; nil: everybody
-	MockSecret       []byte    // makes the mock exchanges of unknown roles stable
+	MockSecret       []byte    // makes the mock exchanges of unknown roles stable: the same at every proxy
 }
 
 // Server serves clients. Its exported fields are set before first use.
@@ -78,6 +79,9 @@ type Server struct {
 	Statuses  Statuses
 
 	registry registry
+	doorOnce sync.Once
+	door     door
+	guesses  guesses
 	homes    homes
 	draining atomic.Bool
 }
@@ -86,7 +90,14 @@ type Server struct {
 // log-ins and waits, not established sessions: see Drain.
 func (s *Server) Serve(ctx context.Context, conn net.Conn, port Port) {
 	s.Stats.Connections[port].Add(1)
-	c := &client{Server: s, conn: conn, port: port}
+	s.doorOnce.Do(func() { s.door.limit = s.Options.MaxUnproved })
+	v := s.door.enter(conn)
+	if v == nil {
+		conn.Close()
+		return
+	}
+	c := &client{Server: s, conn: conn, port: port, visitor: v}
+	defer v.leave()
 	defer func() {
 		if c.admitted {
 			s.Stats.Clients[port].Add(-1)
