@@ -54,6 +54,11 @@ type Parts struct {
 	MoveStoreLeader func(ctx context.Context, avoid string) error
 	// RemoveVoter takes a host's vote in the store away; may be nil.
 	RemoveVoter func(ctx context.Context, node string) error
+	// Removed makes worthless what a host that an operator removed still knows;
+	// may be nil.
+	Removed func(ctx context.Context, node string) error
+	// Conditions are what else is to be told of this node; may be nil.
+	Conditions func() []cluster.Condition
 	// CertNotAfter is when this host's certificate expires; may be nil.
 	CertNotAfter func() time.Time
 	// ConfigRefused says why this host's changed configuration is not used, ""

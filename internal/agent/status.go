@@ -94,6 +94,9 @@ func (a *Agent) conditions(v *decide.View) []cluster.Condition {
 	if a.restoreErr != "" && v.Store.Term != nil && v.Store.Term.Restore != nil {
 		cs = append(cs, health.Say(health.RestoreFails, a.cfg.Node, "why", a.restoreErr))
 	}
+	if a.parts.Conditions != nil {
+		cs = append(cs, a.parts.Conditions()...)
+	}
 	if a.archiveErr != "" {
 		cs = append(cs, health.Say(health.ArchiveFailing, a.cfg.Node, "why", a.archiveErr))
 	}

@@ -272,6 +272,13 @@ func (a *Agent) serveRemove(w http.ResponseWriter, r *http.Request) {
 		peer.WriteError(w, err)
 		return
 	}
+	if a.parts.Removed != nil {
+		if err := a.parts.Removed(r.Context(), q.Node); err != nil {
+			peer.WriteError(w, peer.Refuse(http.StatusServiceUnavailable, peer.CodeUnavailable, "type:  manada secrets rotate all",
+				"%s is removed and its certificates open nothing, but new secrets could not be ordered, so it still knows passwords: %v", q.Node, err))
+			return
+		}
+	}
 	peer.WriteJSON(w, map[string]string{"result": q.Node + " is removed"})
 }
 

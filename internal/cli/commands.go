@@ -6,7 +6,7 @@ func (a *app) addCommands(root *cobra.Command) {
 	add(root, "herd", a.upCmd(), a.downCmd(), a.statusCmd(), a.explainCmd(), a.historyCmd(), a.uriCmd(),
 		a.switchoverCmd(), a.failoverCmd(), a.failbackCmd(), a.pauseCmd(), a.resumeCmd(), a.reinitCmd())
 	add(root, "backup", a.backupCmd(), a.backupsCmd(), a.verifyCmd(), a.restoreCmd())
-	add(root, "host", a.runCmd(), a.initCmd(), a.joinCmd(), a.nodeCmd(), a.configCmd(), a.healthCmd(), a.containerCmd())
+	add(root, "host", a.runCmd(), a.initCmd(), a.joinCmd(), a.nodeCmd(), a.secretsCmd(), a.configCmd(), a.healthCmd(), a.containerCmd())
 	add(root, "other", a.versionCmd())
 	root.AddCommand(a.procCommands()...)
 }

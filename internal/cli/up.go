@@ -192,6 +192,9 @@ func (a *app) uri(ctx context.Context, o herd.URIOptions) error {
 	if err != nil {
 		return err
 	}
+	if err := a.tryURI(ctx, uri, o); err != nil {
+		return err
+	}
 	if a.output == "json" {
 		return json.NewEncoder(a.out).Encode(map[string]any{"schema": 1, "uri": uri})
 	}

@@ -2,13 +2,18 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"net/url"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"manada/internal/cluster"
 	"manada/internal/config"
 	"manada/internal/container"
 	"manada/internal/herd"
 	"manada/internal/peer"
+	"manada/internal/pgconnect"
 	"manada/internal/pki"
 )
 
@@ -40,6 +45,37 @@ func (a *app) hostURI(ctx context.Context, o herd.URIOptions) (string, error) {
 		}
 	}
 	return "", fail(exitFailed, "give one host the role proxy, or ask on the host that has it", "no such port of a proxy is known here")
+}
+
+// tryURI logs in as the superuser once, to find out whether the password that the
+// herd knows is still PostgreSQL's: it is never printed when it is not. Where
+// nobody answers it says nothing. Of other roles the herd knows no password.
+func (a *app) tryURI(ctx context.Context, uri string, o herd.URIOptions) error {
+	u, err := url.Parse(uri)
+	if err != nil {
+		return err
+	}
+	if u.User.Username() != cluster.RoleSuperuser {
+		if _, there := u.User.Password(); !there && o.ShowPassword {
+			a.say("the herd does not know the password of %s, so it is not in the URI: psql asks for it, or takes it from ~/.pgpass or $PGPASSWORD", u.User.Username())
+		}
+		return nil
+	}
+	wait, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	conn, err := pgconnect.Open(wait, pgconnect.Session{Conninfo: uri, Name: "manada uri"})
+	if err == nil {
+		_ = conn.Close(wait)
+		return nil
+	}
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	switch {
+	case ok && pg.Code == "28P01":
+		return fail(exitFailed, "give the herd the new one:  manada secrets set superuser < file", "the password of %s was changed by hand, and the herd does not know the new one", cluster.RoleSuperuser)
+	case ok && pg.Code == "3D000":
+		return fail(exitFailed, "psql \"$(manada uri)\" -l  lists the databases", "%s", pg.Message)
+	}
+	return nil
 }
 
 // containerURI is the application's log-in as it works outside of the container,

@@ -12,6 +12,9 @@ const (
 	CertExpiring    Code = "M-H03"
 	VersionSkew     Code = "M-H04"
 	DiskFull        Code = "M-H05"
+	SecretsBehind   Code = "M-H06"
+	SecretExposed   Code = "M-H07"
+	FormerAuthority Code = "M-H08"
 	ProxyBehindTerm Code = "M-X03"
 )
 
@@ -77,6 +80,28 @@ var hostEntries = []Entry{
 		Doc: "Writes fail with 53100, and when WAL cannot be written PostgreSQL stops and a standby takes over. It is told before other " +
 			"conditions of the same weight, since it is often their cause: a store that cannot write does not answer either. The state " +
 			"directory, the data directory, pg_wal and every tablespace are looked at. All goes on by itself when there is room.",
+	},
+	{
+		Code: SecretsBehind, Severity: cluster.Info, Title: "Hosts have not taken up new secrets",
+		Text: "new secrets ({what}) have not been taken up by {hosts}",
+		Hint: "start those hosts: they take them up by themselves; one that is gone for good:  manada node remove NAME",
+		Args: []string{"what", "hosts"},
+		Doc: "`manada secrets rotate` or `manada node remove` made new passwords, certificates or a new authority. A host that was off " +
+			"proves itself with the key of its registered certificate when it comes back, and gets them then.",
+	},
+	{
+		Code: SecretExposed, Severity: cluster.Warning, Title: "A removed host knows the join secret",
+		Text: "{node} still has the join secret that a removed host knows; nobody joins with it",
+		Hint: "put a new secret into join.secret_file (in containers: REPMGR_PASSWORD or the secret's file) of every host, and restart them one after the other",
+		Doc: "The secret with which hosts join came from outside and was known to a host that was removed, so it opens nothing any more. " +
+			"Joining by token works on: `manada node token`.",
+	},
+	{
+		Code: FormerAuthority, Severity: cluster.Info, Title: "The former authority still counts for applications",
+		Text: "certificates carry the word of the former authority, for applications that hold the old ca.crt",
+		Hint: "give ca.crt of any host to every application, then:  manada secrets rotate ca --finish",
+		Doc: "The herd's authority was replaced. Until that is finished, server certificates are believed by who holds either ca.crt, " +
+			"so that no application is cut off.",
 	},
 }
 

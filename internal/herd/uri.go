@@ -1,9 +1,16 @@
 package herd
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
+	"net"
 	"net/url"
+	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"manada/internal/cluster"
 	"manada/internal/config"
@@ -63,7 +70,7 @@ func connString(c *config.Config, addr string, loopback bool, passfile string, o
 		if o.ShowPassword {
 			u.User = url.UserPassword(o.User, password)
 		} else {
-			if err := writeFile(passfile, []byte("*:*:*:"+o.User+":"+password+"\n"), 0o600, config.CurrentAccount()); err != nil {
+			if err := keepPassword(c, passfile, addr, o.User, password); err != nil {
 				return "", err
 			}
 			q = append(q, "passfile="+queryPath(passfile))
@@ -76,6 +83,42 @@ func connString(c *config.Config, addr string, loopback bool, passfile string, o
 		u.RawQuery += kv
 	}
 	return u.String(), nil
+}
+
+// keepPassword writes the password for the SQL ports of that host into the
+// passfile, beside those of other hosts that have the same: what another host
+// asks for it never gets.
+func keepPassword(c *config.Config, passfile, addr, user, password string) error {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return fmt.Errorf("write password file: %w", err)
+	}
+	hosts := []string{host}
+	if host == "localhost" || net.ParseIP(host).IsLoopback() {
+		hosts = []string{"localhost", "127.0.0.1", "::1"}
+	}
+	esc := strings.NewReplacer(`\`, `\\`, `:`, `\:`)
+	end := ":*:" + esc.Replace(user) + ":" + esc.Replace(password)
+	lines := map[string]bool{}
+	for _, h := range hosts {
+		for _, p := range []string{port, fmt.Sprint(c.Ports.SQL), fmt.Sprint(c.Ports.ReadOnly)} {
+			lines[esc.Replace(h)+":"+p+end] = true
+		}
+	}
+	old, err := os.ReadFile(passfile)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("write password file: %w", err)
+	}
+	for l := range strings.Lines(string(old)) {
+		if l = strings.TrimSuffix(l, "\n"); strings.HasSuffix(l, end) && !strings.HasPrefix(l, "*") {
+			lines[l] = true
+		}
+	}
+	text := strings.Join(slices.Sorted(maps.Keys(lines)), "\n") + "\n"
+	if text == string(old) {
+		return nil
+	}
+	return writeFile(passfile, []byte(text), 0o600, config.CurrentAccount())
 }
 
 // queryPath escapes a path for a query, but leaves its slashes readable.

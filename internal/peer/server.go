@@ -27,6 +27,9 @@ type ServerConfig struct {
 	// Join answers POST /v1/join, the one request without a client
 	// certificate (pki.Authority). nil: nobody joins here.
 	Join http.Handler
+	// Refresh answers POST /v1/refresh, which proves itself and needs no client
+	// certificate either (rotate.Keeper). nil: nobody is answered.
+	Refresh http.Handler
 	// Admit may refuse a caller whose certificate TLS has verified, as that of
 	// a host that was removed from the herd. nil: all are admitted.
 	Admit func(*x509.Certificate) error
@@ -44,8 +47,9 @@ type ServerConfig struct {
 //	POST /v1/beats   beats pushed to this host (a guardian's)
 //	GET  /v1/view    the newest beat of everybody this host hears, as []Row
 //	POST /v1/join    newcomers
+//	POST /v1/refresh hosts that lack secrets of the herd
 //
-// and what Handle adds. All but /v1/join need a certificate of the herd;
+// and what Handle adds. All but the last two need a certificate of the herd;
 // proxies may only GET.
 type Server struct {
 	cfg  ServerConfig
@@ -126,7 +130,11 @@ func (s *Server) serveHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	defer s.busy.Done()
 	if r.Method == http.MethodPost && r.URL.Path == "/v1/join" {
-		s.join(w, r)
+		s.open(w, r, s.cfg.Join)
+		return
+	}
+	if r.Method == http.MethodPost && r.URL.Path == "/v1/refresh" {
+		s.open(w, r, s.cfg.Refresh)
 		return
 	}
 	who, err := s.admit(r)
@@ -153,14 +161,15 @@ func (s *Server) enter() bool {
 	return true
 }
 
-func (s *Server) join(w http.ResponseWriter, r *http.Request) {
-	if s.cfg.Join == nil {
-		WriteError(w, Refuse(http.StatusNotFound, CodeNotFound, "ask another data or witness host of the herd", "this host takes no newcomers"))
+// open answers what needs no client certificate.
+func (s *Server) open(w http.ResponseWriter, r *http.Request, h http.Handler) {
+	if h == nil {
+		WriteError(w, Refuse(http.StatusNotFound, CodeNotFound, "ask another data or witness host of the herd", "this host does not answer that"))
 		return
 	}
 	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 	http.NewResponseController(w).SetReadDeadline(time.Now().Add(5 * time.Second))
-	s.cfg.Join.ServeHTTP(w, r)
+	h.ServeHTTP(w, r)
 }
 
 // admit says who calls, from the certificate that TLS has verified.

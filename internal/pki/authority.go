@@ -276,7 +276,7 @@ func (a *Authority) register(ctx context.Context, pemCert []byte) (*cluster.Regi
 	if a.cfg.Register == nil {
 		return nil, nil
 	}
-	c, err := registered(pemCert)
+	c, err := Registered(pemCert)
 	if err != nil {
 		return nil, err
 	}

@@ -82,12 +82,12 @@ func found(dir string, n Name, hosts []string) ([]byte, error) {
 	if err := writeFile(dir, fileFounding, sealedKey, 0o600); err != nil {
 		return nil, err
 	}
-	own, err := registered(cert)
+	own, err := Registered(cert)
 	if err != nil {
 		return nil, err
 	}
 	list := &cluster.Registry{Schema: 1, Rev: 1, Good: []cluster.Certificate{own}}
-	m := material{name: n, ca: ca.PEM(), cert: cert, kek: kek, held: Held{Passwords: newSecrets()}, list: list}
+	m := material{name: n, ca: ca.PEM(), cert: cert, kek: kek, held: Held{Passwords: newSecrets(), Mock: NewPassword()}, list: list}
 	if err := m.write(dir, req); err != nil {
 		return nil, err
 	}

@@ -22,7 +22,7 @@ func Issue(from *Identity, ca *CA, dir, node, kind string, hosts []string) (*Ide
 	if err := makeDir(dir); err != nil {
 		return nil, err
 	}
-	own, err := registered(m.cert)
+	own, err := Registered(m.cert)
 	if err != nil {
 		return nil, fmt.Errorf("issue identity of %s: %w", node, err)
 	}

@@ -4,14 +4,15 @@ import "errors"
 
 // Why a join was refused. A *JoinError matches these with errors.Is.
 var (
-	ErrWrongSecret  = errors.New("the join secret is not one of this herd")
-	ErrTokenUsed    = errors.New("the join token was used already")
-	ErrTokenExpired = errors.New("the join token has expired")
-	ErrTokenNarrow  = errors.New("the join token is for another host")
-	ErrWrongCluster = errors.New("the host belongs to another herd")
-	ErrBusy         = errors.New("the host is busy with other newcomers")
-	ErrNotAllowed   = errors.New("the herd does not take this host")
-	ErrNotNow       = errors.New("the host cannot sign newcomers now")
+	ErrWrongSecret   = errors.New("the join secret is not one of this herd")
+	ErrTokenUsed     = errors.New("the join token was used already")
+	ErrTokenExpired  = errors.New("the join token has expired")
+	ErrTokenNarrow   = errors.New("the join token is for another host")
+	ErrWrongCluster  = errors.New("the host belongs to another herd")
+	ErrBusy          = errors.New("the host is busy with other newcomers")
+	ErrNotAllowed    = errors.New("the herd does not take this host")
+	ErrSecretExposed = errors.New("a host that was removed from the herd knows this join secret, so nobody joins with it any more")
+	ErrNotNow        = errors.New("the host cannot sign newcomers now")
 )
 
 // JoinError is a refused join: what, and what to type next.
@@ -61,6 +62,7 @@ var joinCodes = []joinCode{
 	{"wrong_cluster", ErrWrongCluster, 403, "compare `cluster` in manada.yaml of this host and of the member, and the address that was given"},
 	{"busy", ErrBusy, 503, "try again in a few seconds"},
 	{"not_allowed", ErrNotAllowed, 403, "choose another name (node in manada.yaml); a host of that name that is gone for good is removed first, on a member: manada node remove NAME"},
+	{"secret_exposed", ErrSecretExposed, 403, "put a new secret into join.secret_file of every host (in containers: REPMGR_PASSWORD), or use a token: manada node token"},
 	{"not_now", ErrNotNow, 503, "try again when the store has a quorum: manada status"},
 }
 
@@ -77,3 +79,6 @@ func codeOf(err error) joinCode {
 func refuse(err error, detail string) *JoinError {
 	return &JoinError{Err: err, Detail: detail, Hint: codeOf(err).hint}
 }
+
+// ErrorOf is a refusal with its usual hint, for AuthorityConfig.Allow.
+func ErrorOf(err error) *JoinError { return refuse(err, "") }

@@ -78,7 +78,7 @@ func TestGenerationSurvivesPowerLoss(t *testing.T) {
 		if _, err := id.TakeUp(want); err != nil {
 			return err
 		}
-		q, err := id.NewRefresh(true)
+		q, err := id.NewRefresh(true, "")
 		if err != nil {
 			return err
 		}

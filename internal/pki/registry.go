@@ -50,8 +50,8 @@ func CertificateOf(c *x509.Certificate) (cluster.Certificate, error) {
 	}, nil
 }
 
-// registered is CertificateOf of one in PEM.
-func registered(pemCert []byte) (cluster.Certificate, error) {
+// Registered is CertificateOf of one in PEM.
+func Registered(pemCert []byte) (cluster.Certificate, error) {
 	c, err := parseCert(pemCert)
 	if err != nil {
 		return cluster.Certificate{}, err

@@ -31,7 +31,7 @@ func (id *Identity) Renew(ca *CA, now time.Time, register func(cluster.Certifica
 	if err != nil {
 		return false, err
 	}
-	c, err := registered(cert)
+	c, err := Registered(cert)
 	if err == nil {
 		err = register(c)
 	}

@@ -68,6 +68,9 @@ type Held struct {
 	// soon as every host holds them; in between either may be right.
 	Passwords Secrets `json:"passwords"`
 	Next      Secrets `json:"next,omitempty"`
+	// Mock is what the proxies show of roles that do not exist is made of. It is
+	// no password and never changes, as the salts of roles that exist do not.
+	Mock string `json:"mock,omitempty"`
 	// Chosen are the roles whose password people gave: it is never changed by
 	// a rotation.
 	Chosen []string `json:"chosen,omitempty"`

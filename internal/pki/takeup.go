@@ -1,6 +1,7 @@
 package pki
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/rand"
 	"crypto/sha256"
@@ -130,7 +131,8 @@ type RefreshBody struct {
 	Key            []byte `json:"key"` // public, PKIX
 	Generation     uint64 `json:"generation"`
 	CertGeneration uint64 `json:"cert_generation"`
-	CSR            []byte `json:"csr,omitempty"` // PEM; none: no certificate is wanted
+	Store          string `json:"store,omitempty"` // as in Hold
+	CSR            []byte `json:"csr,omitempty"`   // PEM; none: no certificate is wanted
 }
 
 // Refreshed is the answer.
@@ -143,7 +145,7 @@ const refreshLabel = "manada refresh 1"
 
 // NewRefresh makes a request; with certificate it asks for one, for the key that
 // InstallRefreshed then puts in place.
-func (id *Identity) NewRefresh(certificate bool) (Refresh, error) {
+func (id *Identity) NewRefresh(certificate bool, storeTrust string) (Refresh, error) {
 	held, err := ReadHeld(id.dir)
 	if err != nil {
 		return Refresh{}, err
@@ -152,7 +154,7 @@ func (id *Identity) NewRefresh(certificate bool) (Refresh, error) {
 	if err != nil {
 		return Refresh{}, fmt.Errorf("ask for the herd's secrets: %w", err)
 	}
-	b := RefreshBody{Node: id.Node(), Generation: held.Generation, CertGeneration: held.CertGeneration}
+	b := RefreshBody{Node: id.Node(), Generation: held.Generation, CertGeneration: held.CertGeneration, Store: storeTrust}
 	if b.Key, err = x509.MarshalPKIXPublicKey(&key.PublicKey); err != nil {
 		return Refresh{}, fmt.Errorf("ask for the herd's secrets: %w", err)
 	}
@@ -177,8 +179,8 @@ func (id *Identity) NewRefresh(certificate bool) (Refresh, error) {
 }
 
 // Open checks the signature. Whether the key is one of the node's registered
-// certificates is the caller's to find out: digest is how the list names it.
-func (r Refresh) Open() (b RefreshBody, digest string, err error) {
+// certificates is the caller's to find out: key is how the list names it.
+func (r Refresh) Open() (b RefreshBody, key string, err error) {
 	if err := json.Unmarshal(r.Body, &b); err != nil {
 		return b, "", fmt.Errorf("read a request for the herd's secrets: %w", err)
 	}
@@ -190,8 +192,7 @@ func (r Refresh) Open() (b RefreshBody, digest string, err error) {
 	if !ecdsa.VerifyASN1(pub, hash[:], r.Sig) {
 		return b, "", fmt.Errorf("the request for the secrets of %s is not signed by its key", b.Node)
 	}
-	sum := sha256.Sum256(b.Key)
-	return b, fmt.Sprintf("%x", sum), nil
+	return b, KeyDigest(b.Key), nil
 }
 
 // WantsCertificate says whether the vault asks this host for a new key.
@@ -236,4 +237,9 @@ func (id *Identity) InstallRefreshed(pemCert []byte, generation uint64) error {
 		return fail(err)
 	}
 	return id.Reload()
+}
+
+// HasKey says whether this host's certificate is for that public key (PKIX).
+func (id *Identity) HasKey(key []byte) bool {
+	return bytes.Equal(id.certificate().Leaf.RawSubjectPublicKeyInfo, key)
 }

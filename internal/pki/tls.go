@@ -123,6 +123,14 @@ func (id *Identity) TLSFor(node string) *tls.Config {
 	return id.ClientTLS(node)
 }
 
+// UnnamedTLS is TLSFor without a certificate of ours: for a host whose own is
+// not believed any more.
+func (id *Identity) UnnamedTLS(node string) *tls.Config {
+	c := id.TLSFor(node)
+	c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &tls.Certificate{}, nil }
+	return c
+}
+
 func (id *Identity) clientTLS(want func(Name) error) *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13,

@@ -10,6 +10,8 @@ import (
 	"maps"
 	"slices"
 	"time"
+
+	"manada/internal/cluster"
 )
 
 // What a rotation makes new.
@@ -54,12 +56,15 @@ type Hold struct {
 	Generation     uint64 `json:"generation"`
 	CertGeneration uint64 `json:"cert_generation"`
 	Key            []byte `json:"key"` // public, PKIX, of its certificate
+	// Store is what its voter believes (TrustOf), "" where it has none.
+	Store string `json:"store,omitempty"`
 }
 
 // Order asks for a rotation.
 type Order struct {
 	What    []string  `json:"what"`
 	Removed []string  `json:"removed,omitempty"` // hosts for whose removal it is
+	Exposed []byte    `json:"exposed,omitempty"` // the join secret that they know
 	By      string    `json:"by,omitempty"`
 	At      time.Time `json:"at"`
 	// Kept are the roles whose password was not changed, and why.
@@ -69,8 +74,30 @@ type Order struct {
 // Wants says whether the order is for that.
 func (o *Order) Wants(what string) bool { return o != nil && slices.Contains(o.What, what) }
 
-// Recipient is a host of the herd, by the list of certificates.
-type Recipient struct{ Node, Kind string }
+// Recipient is a host of the herd, with the keys of its registered certificates.
+type Recipient struct {
+	Node, Kind string
+	Keys       []string // KeyDigest
+}
+
+// Recipients are the hosts that have a certificate in the list.
+func Recipients(list cluster.Registry) []Recipient {
+	by := map[string]*Recipient{}
+	for _, c := range list.Good {
+		if by[c.Node] == nil {
+			by[c.Node] = &Recipient{Node: c.Node, Kind: c.Kind}
+		}
+		by[c.Node].Keys = append(by[c.Node].Keys, c.Key)
+	}
+	out := make([]Recipient, 0, len(by))
+	for _, n := range slices.Sorted(maps.Keys(by)) {
+		out = append(out, *by[n])
+	}
+	return out
+}
+
+// KeyDigest is how the list of certificates names a public key (PKIX).
+func KeyDigest(key []byte) string { return digest(key) }
 
 // ReadVault decodes the store's record.
 func ReadVault(b []byte) (*Vault, error) {
@@ -107,6 +134,12 @@ func (v *Vault) Ask(o Order) error {
 			}
 		}
 		o.Removed = append(slices.Clone(p.Removed), o.Removed...)
+		if o.Exposed == nil {
+			o.Exposed = p.Exposed
+		}
+	}
+	if o.Exposed != nil {
+		v.Exposed = o.Exposed // counts at once
 	}
 	v.Pending = &o
 	return nil
@@ -168,6 +201,26 @@ func (v *Vault) Begin(id *Identity, to []Recipient, keep map[string]string, now 
 	return v.pack(c, to)
 }
 
+// Choose makes a generation in which a role has a password that people chose.
+func (v *Vault) Choose(id *Identity, to []Recipient, role, password string) error {
+	c, _, err := v.current(id)
+	if err != nil {
+		return err
+	}
+	v.Generation++
+	c.Held.Generation = v.Generation
+	for _, s := range []Secrets{c.Held.Passwords, c.Held.Next} {
+		if s != nil {
+			s[role] = password
+		}
+	}
+	if !slices.Contains(c.Held.Chosen, role) {
+		c.Held.Chosen = append(c.Held.Chosen, role)
+	}
+	v.Parcels = map[string]Parcel{}
+	return v.pack(c, to)
+}
+
 // current is what the newest generation holds, as this host has taken it up.
 func (v *Vault) current(id *Identity) (contents, *CA, error) {
 	held, err := ReadHeld(id.dir)
@@ -214,18 +267,24 @@ func (v *Vault) forget(to []Recipient) {
 	})
 }
 
-// Resupply packs a parcel for each host that has none it could open: it joined
-// or took a new key meanwhile. It says whether there was one.
-func (v *Vault) Resupply(id *Identity, to []Recipient) (bool, error) {
-	lack := slices.DeleteFunc(slices.Clone(to), func(r Recipient) bool {
-		h, known := v.Holds[r.Node]
-		pub, err := publicKey(h.Key)
-		if !known || err != nil || h.Generation >= v.Generation {
+// Lacks says whether a host has no parcel that it could open: it joined or took
+// a new key after this generation was made.
+func (v *Vault) Lacks(to []Recipient) bool { return len(v.lacking(to)) > 0 }
+
+func (v *Vault) lacking(to []Recipient) []Recipient {
+	return slices.DeleteFunc(slices.Clone(to), func(r Recipient) bool {
+		pub, err := v.keyOf(r)
+		if err != nil || v.Holds[r.Node].Generation >= v.Generation {
 			return true
 		}
 		hash, err := KeyHash(pub)
 		return err != nil || bytes.Equal(v.Parcels[r.Node].To, hash)
 	})
+}
+
+// Resupply packs the parcels that are lacking and says whether there were any.
+func (v *Vault) Resupply(id *Identity, to []Recipient) (bool, error) {
+	lack := v.lacking(to)
 	if len(lack) == 0 {
 		return false, nil
 	}
@@ -236,12 +295,46 @@ func (v *Vault) Resupply(id *Identity, to []Recipient) (bool, error) {
 	return true, v.pack(c, lack)
 }
 
+// keyOf is the key for which a host's parcel is sealed: the one it told of, if
+// that is one of its registered ones.
+func (v *Vault) keyOf(r Recipient) (*ecdsa.PublicKey, error) {
+	key := v.Holds[r.Node].Key
+	if !slices.Contains(r.Keys, KeyDigest(key)) {
+		return nil, fmt.Errorf("%s has not told of a registered key yet", r.Node)
+	}
+	return publicKey(key)
+}
+
+// Note keeps what a host says that it holds, and says whether that is news. A
+// request that was sent again later changes nothing back.
+func (v *Vault) Note(b RefreshBody) bool {
+	old := v.Holds[b.Node]
+	if b.Generation > v.Generation || b.Generation < old.Generation || b.CertGeneration < old.CertGeneration {
+		return false
+	}
+	h := Hold{Generation: b.Generation, CertGeneration: b.CertGeneration, Key: b.Key, Store: b.Store}
+	if bytes.Equal(h.Key, old.Key) && h.Generation == old.Generation && h.CertGeneration == old.CertGeneration && h.Store == old.Store {
+		return false
+	}
+	if v.Holds == nil {
+		v.Holds = map[string]Hold{}
+	}
+	v.Holds[b.Node] = h
+	return true
+}
+
+// Trust names what hosts are to believe (TrustOf).
+func (v *Vault) Trust() string { return TrustOf([]byte(v.Believed)) }
+
+// TrustOf names the content of a ca.crt.
+func TrustOf(ca []byte) string { return digest(ca)[:16] }
+
 func (v *Vault) pack(c contents, to []Recipient) error {
 	if v.Parcels == nil {
 		v.Parcels = map[string]Parcel{}
 	}
 	for _, r := range to {
-		pub, err := publicKey(v.Holds[r.Node].Key)
+		pub, err := v.keyOf(r)
 		if err != nil {
 			continue // it has not been heard of since the first rotation; Resupply
 		}

@@ -42,7 +42,7 @@ func (r *rotating) register(cert []byte) {
 	r.t.Helper()
 	list := r.ids["db1"].Registry().List()
 	if cert != nil {
-		c, err := registered(cert)
+		c, err := Registered(cert)
 		must(r.t, err)
 		must(r.t, list.Register(c, time.Now()))
 	}
@@ -66,11 +66,8 @@ func (r *rotating) change(f func(*Vault)) {
 	r.vault = b
 }
 
-func (r *rotating) hosts() (to []Recipient) {
-	for n, id := range r.ids {
-		to = append(to, Recipient{n, id.Kind()})
-	}
-	return to
+func (r *rotating) hosts() []Recipient {
+	return slices.DeleteFunc(Recipients(r.ids["db1"].Registry().List()), func(to Recipient) bool { return r.ids[to.Node] == nil })
 }
 
 // refresh does what the exchange of two hosts does: what the host holds is
@@ -78,15 +75,12 @@ func (r *rotating) hosts() (to []Recipient) {
 func (r *rotating) refresh(node string, certificate bool) {
 	r.t.Helper()
 	id := r.ids[node]
-	q, err := id.NewRefresh(certificate)
+	q, err := id.NewRefresh(certificate, "")
 	must(r.t, err)
 	b, _, err := q.Open()
 	must(r.t, err)
 	r.change(func(v *Vault) {
-		if v.Holds == nil {
-			v.Holds = map[string]Hold{}
-		}
-		v.Holds[node] = Hold{b.Generation, b.CertGeneration, b.Key}
+		v.Note(b)
 	})
 	if !certificate {
 		return
@@ -318,7 +312,7 @@ func TestHostThatWasOffComesBack(t *testing.T) {
 // A refresh that was changed or made by somebody else is refused.
 func TestRefreshIsSignedByItsKey(t *testing.T) {
 	r := newRotating(t)
-	q, err := r.ids["db2"].NewRefresh(true)
+	q, err := r.ids["db2"].NewRefresh(true, "")
 	must(t, err)
 	if _, _, err := q.Open(); err != nil {
 		t.Fatal(err)

@@ -63,7 +63,7 @@ func TestOwnerOfDatabaseHijacksNoSession(t *testing.T) {
 		must(t, err)
 		until(t, "a probe", func() bool { return n.observe().NewConnection == nil })
 		for range 2 {
-			positions := &pool.Positions{Dialer: ownDialer(), User: cluster.RoleProxy, Password: testPasswords.Proxy, Database: cluster.Database, Timeout: 5 * time.Second}
+			positions := &pool.Positions{Dialer: ownDialer(), User: cluster.RoleProxy, Passwords: func() []string { return []string{testPasswords.Proxy} }, Database: cluster.Database, Timeout: 5 * time.Second}
 			if n == a {
 				_, err = positions.Written(ctx, net.JoinHostPort("127.0.0.1", strconv.Itoa(n.cfg.Port)))
 			} else {
@@ -72,7 +72,7 @@ func TestOwnerOfDatabaseHijacksNoSession(t *testing.T) {
 			must(t, err)
 			positions.Close()
 		}
-		verifiers := &pool.Verifiers{Dialer: ownDialer(), User: cluster.RoleProxy, Password: testPasswords.Proxy, Database: cluster.Database, Timeout: 5 * time.Second}
+		verifiers := &pool.Verifiers{Dialer: ownDialer(), User: cluster.RoleProxy, Passwords: func() []string { return []string{testPasswords.Proxy} }, Database: cluster.Database, Timeout: 5 * time.Second}
 		s, err := verifiers.Lookup(ctx, net.JoinHostPort("127.0.0.1", strconv.Itoa(n.cfg.Port)), "app")
 		must(t, err)
 		if !s.Exists || !strings.HasPrefix(s.Password, "SCRAM-SHA-256$") {

@@ -11,12 +11,12 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"manada/internal/agent"
-	"manada/internal/cluster"
 	"manada/internal/config"
 	"manada/internal/decide"
 	"manada/internal/guardian"
@@ -24,6 +24,7 @@ import (
 	"manada/internal/peer"
 	"manada/internal/pki"
 	"manada/internal/postgres"
+	"manada/internal/rotate"
 	"manada/internal/store"
 )
 
@@ -73,11 +74,15 @@ func Agent(ctx context.Context, c *config.Config, version string, log *slog.Logg
 	if c.Events.Command != "" {
 		parts.Notify = func(e store.Event) { told.Tell(e) }
 	}
+	h := &hostAgent{cfg: c, id: id, store: st, hub: hub, db: parts.Database, guard: parts.Guardian, repo: repo, log: log, facts: facts}
+	parts.Removed, parts.Conditions = h.removed, h.secretConditions
 	a := agent.New(agentConfig(c, facts, version), parts)
+	h.agent = a
+	h.secrets = h.keeper()
 	if told, err = notifier(c, a, log); err != nil {
 		return err
 	}
-	h := &hostAgent{cfg: c, id: id, store: st, hub: hub, agent: a, db: parts.Database, guard: parts.Guardian, repo: repo, log: log, facts: facts, told: told}
+	h.told = told
 	return h.run(ctx, stop)
 }
 
@@ -157,10 +162,7 @@ func postgresConfig(c *config.Config, id *pki.Identity, log *slog.Logger) (postg
 		Cluster: c.Cluster, Node: c.Node, Params: c.PostgreSQL.Parameters, HBA: c.PostgreSQL.HBA,
 		Replication: c.PostgreSQL.Replication,
 		TLS:         postgres.TLSFiles{Cert: files.Cert, Key: files.Key, CA: files.CA}, ClientTLS: id.ClientTLS,
-		Passwords: postgres.Passwords{
-			Superuser: secrets[cluster.RoleSuperuser], Replication: secrets[cluster.RoleReplication],
-			Rewind: secrets[cluster.RoleRewind], Monitor: secrets[cluster.RoleMonitor], Proxy: secrets[cluster.RoleProxy],
-		},
+		Passwords:      passwordsOf(secrets),
 		ArchiveCommand: fmt.Sprintf("%s archive-push --socket %s %%p", exe, filepath.Join(c.RunDir, agent.SocketName)),
 		RestoreCommand: fmt.Sprintf("%s archive-get --socket %s %%f %%p", exe, filepath.Join(c.RunDir, agent.SocketName)),
 		MaxSlotWALKeep: c.PostgreSQL.MaxSlotWALKeep.String(),
@@ -170,19 +172,21 @@ func postgresConfig(c *config.Config, id *pki.Identity, log *slog.Logger) (postg
 
 // hostAgent is a running agent with its listeners.
 type hostAgent struct {
-	cfg   *config.Config
-	id    *pki.Identity
-	store *store.Client
-	hub   *peer.Hub
-	agent *agent.Agent
-	repo  *repository
-	db    *postgres.Instance // nil on a witness
-	guard *guardian.Client   // nil on a witness
-	told  *notify.Notifier   // nil: no command is told of events
-	log   *slog.Logger
-	jobs  jobs
-	certs certificates
-	life  context.Context // of the process, for work that outlives a request
+	cfg     *config.Config
+	id      *pki.Identity
+	store   *store.Client
+	hub     *peer.Hub
+	agent   *agent.Agent
+	repo    *repository
+	db      *postgres.Instance // nil on a witness
+	guard   *guardian.Client   // nil on a witness
+	told    *notify.Notifier   // nil: no command is told of events
+	log     *slog.Logger
+	jobs    jobs
+	certs   certificates
+	secrets *rotate.Keeper
+	exposed atomic.Bool     // joinSecretExposed, as last looked
+	life    context.Context // of the process, for work that outlives a request
 
 	mu     sync.Mutex // guards what follows
 	facts  Facts
@@ -201,7 +205,7 @@ func (h *hostAgent) run(ctx context.Context, stop func() bool) error {
 		return fmt.Errorf("listen for the other hosts on %s: %w", h.cfg.ListenOn(h.cfg.Ports.Peer), err)
 	}
 	authority := h.authority()
-	srv := peer.NewServer(peer.ServerConfig{Hub: h.hub, TLS: h.id.ServerTLSOptionalClient(), Join: authority, Admit: h.admit(ctx),
+	srv := peer.NewServer(peer.ServerConfig{Hub: h.hub, TLS: h.id.ServerTLSOptionalClient(), Join: authority, Refresh: h.secrets, Admit: h.admit(ctx),
 		Watch: func(l net.Listener) net.Listener { return h.id.Listener(l, h.log) }, Log: h.log})
 	h.agent.Mount(srv)
 	h.mount(srv, authority)
@@ -219,6 +223,8 @@ func (h *hostAgent) run(ctx context.Context, stop func() bool) error {
 	g.Go(func() error { h.keepAuthority(ctx); return nil })
 	g.Go(func() error { h.keepCertificate(ctx); return nil })
 	g.Go(func() error { h.keepRegistry(ctx); return nil })
+	g.Go(func() error { h.secrets.Run(ctx); return nil })
+	g.Go(func() error { h.watchJoinSecret(ctx); return nil })
 	g.Go(func() error { h.watchBackups(ctx); return nil })
 	g.Go(func() error { h.keepParameters(ctx); return nil })
 	if h.told != nil {

@@ -30,13 +30,7 @@ func (h *hostAgent) authority() *pki.Authority {
 	})
 }
 
-func (h *hostAgent) openCA(ctx context.Context) (*pki.CA, error) {
-	sealed, err := h.store.Secret(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("read the authority's key from the store: %w", err)
-	}
-	return h.id.OpenCA(sealed)
-}
+func (h *hostAgent) openCA(ctx context.Context) (*pki.CA, error) { return h.secrets.OpenCA(ctx) }
 
 // tokens changes the record of a token in the store by compare-and-swap: it
 // stays there, marked with who used it, so that its newcomer may ask again and
@@ -71,6 +65,9 @@ func (h *hostAgent) sharedSecret() (string, error) {
 func (h *hostAgent) allow(ctx context.Context, who pki.Newcomer) error {
 	if who.Node == h.cfg.Node {
 		return fmt.Errorf("%s is this host; choose another name (node in manada.yaml)", who.Node)
+	}
+	if who.Shared && h.joinSecretExposed() {
+		return pki.ErrorOf(pki.ErrSecretExposed)
 	}
 	nodes, err := h.store.Nodes(ctx)
 	if err != nil {

@@ -67,6 +67,7 @@ func newMember(t *testing.T) *member {
 	_, err = m.openRegistry(t.Context())
 	must(t, err)
 	must(t, st.CreateSecret(t.Context(), sealed))
+	m.secrets = m.keeper()
 	authority := m.authority()
 	srv := peer.NewServer(peer.ServerConfig{Hub: hub, TLS: id.ServerTLSOptionalClient(), Join: authority, Admit: m.admit(t.Context()),
 		Watch: func(l net.Listener) net.Listener { return id.Listener(l, log) }, Log: log})

@@ -1,6 +1,7 @@
 package process
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -31,10 +32,6 @@ func Proxy(ctx context.Context, c *config.Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	secrets, err := id.Secrets()
-	if err != nil {
-		return err
-	}
 	// Also those of the configuration: when this proxy joined, the herd may have
 	// been one host, and that one may be gone before it has told of the others.
 	seeds := slices.Compact(slices.Sorted(slices.Values(append(slices.Collect(maps.Values(f.Peers)), c.Join.Addresses...))))
@@ -52,7 +49,12 @@ func Proxy(ctx context.Context, c *config.Config, log *slog.Logger) error {
 	cfg.PlainLocal = false
 	cfg.Split, cfg.HBA = c.Proxy.Split == "on", c.PostgreSQL.HBA
 	cfg.RequireTLS = !c.Loopback() && len(cfg.HBA) == 0 // else the lines say so, as for the nodes
-	cfg.LookupPassword = secrets[cluster.RoleProxy]
+	cfg.LookupPasswords = lookupPasswords(id, log)
+	held, err := pki.ReadHeld(id.Dir())
+	if err != nil {
+		return err
+	}
+	cfg.MockSecret = cmp.Or(held.Mock, held.Passwords[cluster.RoleProxy])
 	cfg.MaxClientConn = c.Proxy.MaxClients
 	cfg.ConnectWait, cfg.ConnectTimeout = c.Proxy.WaitForPrimary, min(c.Proxy.ConnectTimeout, time.Minute)
 	p, err := proxy.New(cfg)
@@ -69,6 +71,7 @@ func Proxy(ctx context.Context, c *config.Config, log *slog.Logger) error {
 	g.Go(func() error { keepProxyFacts(ctx, c, follow, f); return nil })
 	g.Go(func() error { keepProxyCertificate(ctx, c, id, log); return nil })
 	g.Go(func() error { keepProxyRegistry(ctx, c, id); return nil })
+	g.Go(func() error { keepProxySecrets(ctx, c, id, log); return nil })
 	g.Go(func() error { return p.Run(ctx) })
 	g.Go(func() error {
 		h := p.Handler()

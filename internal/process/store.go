@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -30,7 +31,7 @@ func Store(ctx context.Context, c *config.Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	return voter.Run(ctx, voter.Config{
+	cfg := voter.Config{
 		Name: c.Node, Dir: c.StoreDir(), SocketDir: sockets,
 		ServerTLS: id.StoreTLS(), Watch: func(l net.Listener) net.Listener { return id.Listener(l, log) },
 		ListenClient: listenIP(c, c.Ports.StoreCli), ListenPeer: listenIP(c, c.Ports.StorePeer),
@@ -39,7 +40,66 @@ func Store(ctx context.Context, c *config.Config, log *slog.Logger) error {
 		CertFile:        files.Cert, KeyFile: files.Key, CAFile: files.CA, AllowedHostname: files.AllowedHostname,
 		Found: f.Founder, MayFound: func(context.Context) error { return mayFound(c, f) },
 		Join: others(f.Endpoints, c.Addresses().Store), JoinTimeout: 2 * time.Minute, Log: log,
-	})
+	}
+	for {
+		trust, err := noteTrust(c, id)
+		if err != nil {
+			return err
+		}
+		run, end := context.WithCancel(ctx)
+		go func() { awaitOtherTrust(run, c, id, trust); end() }()
+		err = voter.Run(run, cfg)
+		end()
+		if err != nil || ctx.Err() != nil {
+			return err
+		}
+		log.Info("the voter starts again: the authorities that it believes have changed")
+	}
+}
+
+// turn is how long a voter has to start again before the next one does.
+const turn = 15 * time.Second
+
+// awaitOtherTrust returns when the voter is to start again because ca.crt has
+// changed: etcd reads it only then. One host of the herd after the other, so that
+// most of the votes are always there.
+func awaitOtherTrust(ctx context.Context, c *config.Config, id *pki.Identity, trust string) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	var due time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		b, err := os.ReadFile(id.StoreFiles().CA)
+		if err != nil || pki.TrustOf(b) == trust {
+			due = time.Time{}
+			continue
+		}
+		if due.IsZero() {
+			due = time.Now().Add(turn * time.Duration(1+place(c)))
+		}
+		if time.Now().After(due) {
+			return
+		}
+	}
+}
+
+// place is this host's among the herd's members, by name.
+func place(c *config.Config) int {
+	f, err := ReadFacts(c)
+	if err != nil {
+		return 0
+	}
+	n := 0
+	for name := range f.Peers {
+		if name < c.Node {
+			n++
+		}
+	}
+	return n
 }
 
 func listenIP(c *config.Config, port int) string {

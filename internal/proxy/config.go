@@ -33,10 +33,14 @@ type Config struct {
 	PlainLocal bool
 
 	// LookupUser may execute manada.user_lookup(name) in LookupDatabase.
-	// LookupPassword is empty when TLS authenticates it.
-	LookupUser     string
-	LookupPassword string
-	LookupDatabase string
+	// LookupPasswords gives its passwords that may be right now, the likeliest
+	// first; nil when TLS authenticates it.
+	LookupUser      string
+	LookupPasswords func() []string
+	LookupDatabase  string
+	// MockSecret is the same at every proxy of the herd and stays when passwords
+	// change: it makes what roles that do not exist are shown.
+	MockSecret string
 	// AuthCacheTTL is for how long a verifier is used again without asking.
 	// With 0 every log-in asks, sharing the query with those that wait at the
 	// same time, so that a changed password counts at once. At most a minute.

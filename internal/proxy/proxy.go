@@ -57,9 +57,9 @@ func New(cfg Config) (*Proxy, error) {
 	// The look-up has a dialer of its own, so as not to queue behind those who wait for it.
 	lookup := &pool.Dialer{TLS: cfg.ServerTLS, PlainLocal: cfg.PlainLocal,
 		ConnectTimeout: cfg.ConnectTimeout, LoginTimeout: cfg.ServerLoginTimeout}
-	p.verifiers = &pool.Verifiers{Dialer: lookup, User: cfg.LookupUser, Password: cfg.LookupPassword,
+	p.verifiers = &pool.Verifiers{Dialer: lookup, User: cfg.LookupUser, Passwords: cfg.LookupPasswords,
 		Database: cfg.LookupDatabase, TTL: cfg.AuthCacheTTL, Timeout: cfg.ServerLoginTimeout}
-	p.positions = &pool.Positions{Dialer: lookup, User: cfg.LookupUser, Password: cfg.LookupPassword,
+	p.positions = &pool.Positions{Dialer: lookup, User: cfg.LookupUser, Passwords: cfg.LookupPasswords,
 		Database: cfg.LookupDatabase, Timeout: min(cfg.ServerLoginTimeout, time.Second)}
 	rules, err := hba.WithOwn(cfg.HBA)
 	if err != nil {
@@ -69,7 +69,7 @@ func New(cfg Config) (*Proxy, error) {
 		Options: session.Options{
 			ClientTLS: cfg.ClientTLS, RequireTLS: cfg.RequireTLS, MaxClients: cfg.MaxClientConn,
 			LoginTimeout: cfg.LoginTimeout, ConnectWait: cfg.ConnectWait,
-			ReadOnlyFallback: cfg.ReadOnlyFallback, MockSecret: mockSecret(cfg.LookupPassword), MaxUnproved: cfg.MaxClientConn + spareClients,
+			ReadOnlyFallback: cfg.ReadOnlyFallback, MockSecret: mockSecret(cfg.MockSecret), MaxUnproved: cfg.MaxClientConn + spareClients,
 			Split: cfg.Split, HBA: rules,
 		},
 		Topology:  cfg.Topology,
@@ -89,15 +89,15 @@ func New(cfg Config) (*Proxy, error) {
 const spareClients = 100
 
 // mockSecret is what makes the log-in of a role that does not exist look the same
-// at every proxy of the herd and after a restart: only they know the password.
-// One that has none, because TLS is its proof, makes its own.
-func mockSecret(password string) []byte {
-	if password == "" {
+// at every proxy of the herd and after a restart. One that was given none makes
+// its own.
+func mockSecret(given string) []byte {
+	if given == "" {
 		b := make([]byte, 32)
 		rand.Read(b) // never fails (crypto/rand)
 		return b
 	}
-	h := hmac.New(sha256.New, []byte(password))
+	h := hmac.New(sha256.New, []byte(given))
 	h.Write([]byte("mock log-ins of the proxies"))
 	return h.Sum(nil)
 }

@@ -21,9 +21,10 @@ const maxRest = 16 << 10
 // Login is who logs in, and how.
 type Login struct {
 	Params []wire.Param
-	// Keys log in by SCRAM without a password; Password is used when they are nil.
-	Keys     *scram.Keys
-	Password string
+	// Keys log in by SCRAM without a password. When they are nil the Passwords
+	// are tried, one after the other: while they are changed either may be right.
+	Keys      *scram.Keys
+	Passwords []string
 }
 
 // Backend is a logged-in connection, ready for a query. Its deadline is cleared.
@@ -53,6 +54,20 @@ func (b *Backend) InRecovery() (standby, known bool) {
 // Open connects and logs in. An error that PostgreSQL gave is a *wire.Error in
 // the chain.
 func (d *Dialer) Open(ctx context.Context, addr string, l Login) (*Backend, error) {
+	for {
+		b, err := d.open(ctx, addr, l)
+		refused, ok := errors.AsType[*wire.Error](err)
+		if !ok || refused.Code != wrongPassword || l.Keys != nil || len(l.Passwords) < 2 {
+			return b, err
+		}
+		l.Passwords = l.Passwords[1:]
+	}
+}
+
+// wrongPassword is invalid_password.
+const wrongPassword = "28P01"
+
+func (d *Dialer) open(ctx context.Context, addr string, l Login) (*Backend, error) {
 	done, err := d.turn(ctx, addr)
 	if err != nil {
 		return nil, err
@@ -178,7 +193,11 @@ func newClient(l Login) *scram.Client {
 	if l.Keys != nil {
 		return scram.NewKeyClient(*l.Keys)
 	}
-	return scram.NewPasswordClient(l.Password)
+	password := ""
+	if len(l.Passwords) > 0 {
+		password = l.Passwords[0]
+	}
+	return scram.NewPasswordClient(password)
 }
 
 // ErrMethod means that pg_hba.conf asks for something the proxy cannot answer.

@@ -19,12 +19,12 @@ import (
 // one that was sent after they asked: with TTL 0 a changed password counts at
 // once. Safe for concurrent use.
 type Verifiers struct {
-	Dialer   *Dialer
-	User     string // manada_proxy
-	Password string // empty when TLS authenticates the proxy
-	Database string
-	TTL      time.Duration // for how long an answer is used again
-	Timeout  time.Duration // of one query
+	Dialer    *Dialer
+	User      string          // manada_proxy
+	Passwords func() []string // those that may be right; nil when TLS authenticates the proxy
+	Database  string
+	TTL       time.Duration // for how long an answer is used again
+	Timeout   time.Duration // of one query
 
 	mu     sync.Mutex
 	cache  map[string]cached
@@ -168,7 +168,7 @@ func (v *Verifiers) ask(ctx context.Context, n *lookups, role string) (Secret, e
 		}
 		n.drop()
 	}
-	b, err := v.Dialer.openOwn(ctx, n.addr, own(v.User, v.Password, v.Database))
+	b, err := v.Dialer.openOwn(ctx, n.addr, own(v.User, v.Passwords, v.Database))
 	if err != nil {
 		return Secret{}, err
 	}

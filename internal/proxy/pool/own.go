@@ -12,8 +12,11 @@ import (
 )
 
 // own is the log-in of the proxy itself, for what it asks on its own account.
-func own(user, password, database string) Login {
-	l := Login{Password: password, Params: []wire.Param{{Name: "user", Value: user}, {Name: "database", Value: database}}}
+func own(user string, passwords func() []string, database string) Login {
+	l := Login{Params: []wire.Param{{Name: "user", Value: user}, {Name: "database", Value: database}}}
+	if passwords != nil {
+		l.Passwords = passwords()
+	}
 	settings := pgconnect.Settings(user, "manada proxy", nil)
 	for _, name := range slices.Sorted(maps.Keys(settings)) {
 		l.Params = append(l.Params, wire.Param{Name: name, Value: settings[name]})

@@ -246,7 +246,7 @@ func TestLoginWantsServerSignature(t *testing.T) {
 		io.Copy(io.Discard, c)
 	}()
 	d := &Dialer{PlainLocal: true, ConnectTimeout: time.Second, LoginTimeout: 5 * time.Second}
-	if _, err := d.Open(t.Context(), l.Addr().String(), Login{Password: "x"}); !errors.Is(err, scram.ErrServer) {
+	if _, err := d.Open(t.Context(), l.Addr().String(), Login{Passwords: []string{"x"}}); !errors.Is(err, scram.ErrServer) {
 		t.Errorf("%v", err)
 	}
 	l.Close()

@@ -14,11 +14,11 @@ import (
 // Those that wait at the same time share a query, but only one that was sent
 // after they asked. Safe for concurrent use.
 type Positions struct {
-	Dialer   *Dialer
-	User     string // manada_proxy
-	Password string // empty when TLS authenticates the proxy
-	Database string
-	Timeout  time.Duration // of one query
+	Dialer    *Dialer
+	User      string          // manada_proxy
+	Passwords func() []string // those that may be right; nil when TLS authenticates the proxy
+	Database  string
+	Timeout   time.Duration // of one query
 
 	mu     sync.Mutex
 	nodes  map[string]*gauge
@@ -128,7 +128,7 @@ func (p *Positions) read(ctx context.Context, g *gauge, r *reading) error {
 		}
 		g.drop()
 	}
-	b, err := p.Dialer.openOwn(ctx, g.addr, own(p.User, p.Password, p.Database))
+	b, err := p.Dialer.openOwn(ctx, g.addr, own(p.User, p.Passwords, p.Database))
 	if err != nil {
 		return err
 	}
