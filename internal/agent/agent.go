@@ -115,6 +115,7 @@ type Agent struct {
 	storeUnknown time.Time // since when it does not; zero: it does
 	suspects     string
 	suspectedAt  time.Time
+	cause        string // why the leader was suspected first
 	lastTakeover time.Duration
 	nodes        []store.Node
 	drift        []cluster.Condition

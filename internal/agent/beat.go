@@ -17,7 +17,7 @@ func (a *Agent) publish(v *decide.View, d decide.Decision) {
 		Postgres: cluster.PostgresNone, Addrs: a.cfg.Addrs,
 		StoreOK: v.Store.Reachable, Term: v.Store.Term, TermRev: v.Store.Rev, Paused: v.Store.Paused,
 		Suspects: d.Suspects, CannotCommit: d.CannotCommit, WritesWait: d.WritesWait, Rejoin: d.Rejoin,
-		Answers:   answersTo(v),
+		Answers: answersTo(v), Leaving: a.stopping.Load(),
 		Certified: d.Certified, Reason: d.Reason, Op: v.Local.Busy,
 	}
 	if a.db != nil {

@@ -1,7 +1,11 @@
 package agent
 
 import (
+	"cmp"
 	"context"
+	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	"manada/internal/cluster"
@@ -58,13 +62,15 @@ func (a *Agent) swapped(v *decide.View, act decide.Action, n *cluster.Term) {
 			a.event("restored", n.Epoch, n.Reason, "fork_lsn", n.Current().ForkLSN.String())
 			return
 		}
-		a.event("takeover_started", n.Epoch, n.Reason, "from", old.Leader, "fork_lsn", n.Current().ForkLSN.String())
+		fork := n.Current().ForkLSN.String()
+		a.event("takeover_started", n.Epoch, fmt.Sprintf("%s%s; its WAL goes on at %s", n.Reason, optional(": ", a.causeOf(v)), fork),
+			"from", old.Leader, "fork_lsn", fork, "cause", a.causeOf(v))
 	case "open":
 		if n.Epoch > 1 && n.Leader != previousLeader(n) && isSwitchover(n.Reason) {
 			a.event("switchover_done", n.Epoch, n.Reason)
 		}
-		a.event("opened", n.Epoch, decide.Describe(n))
-		a.tookOver(n)
+		took := a.tookOver(n)
+		a.event("opened", n.Epoch, openedText(n, took), "took_ms", strconv.FormatInt(took.Milliseconds(), 10))
 		select {
 		case a.opened <- struct{}{}: // before a checkpoint recycles what has to be back-filled
 		default:
@@ -74,14 +80,57 @@ func (a *Agent) swapped(v *decide.View, act decide.Action, n *cluster.Term) {
 	}
 }
 
-// tookOver measures a takeover from the first suspicion to the open epoch.
-func (a *Agent) tookOver(n *cluster.Term) {
+// openedText says for people how an epoch begins.
+func openedText(n *cluster.Term, took time.Duration) string {
+	text := fmt.Sprintf("%s leads epoch %d; ", n.Leader, n.Epoch)
+	switch {
+	case n.K == 0 && n.Durability == cluster.Strict:
+		text += "commits wait until a standby is there"
+	case n.K == 0:
+		text += "commits are on it alone until a standby is there"
+	default:
+		var names []string
+		for _, m := range n.Sync {
+			names = append(names, m.Name)
+		}
+		text += fmt.Sprintf("commits wait for %d of %s", n.K, strings.Join(names, ", "))
+	}
+	if took > 0 {
+		text += fmt.Sprintf("; %.1f s after the first sign of it", took.Seconds())
+	}
+	return text
+}
+
+func optional(before, s string) string {
+	if s == "" {
+		return ""
+	}
+	return before + s
+}
+
+// causeOf is why this node takes over: the order that it was given, or what it
+// suspected first.
+func (a *Agent) causeOf(v *decide.View) string {
+	if r := v.Store.Request; r != nil && r.To == a.cfg.Node && (r.Kind == store.RequestFailover || r.Kind == store.RequestSwitchover) {
+		return "ordered by " + cmp.Or(r.By, "an operator")
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	return a.cause
+}
+
+// tookOver measures a change of leaders from the first suspicion, or from when this
+// node heard of the order, to the open epoch; 0 when the leader stays.
+func (a *Agent) tookOver(n *cluster.Term) time.Duration {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	took := time.Duration(0)
 	if n.Leader != previousLeader(n) && !a.suspectedAt.IsZero() {
-		a.lastTakeover = time.Since(a.suspectedAt)
+		took = time.Since(a.suspectedAt)
+		a.lastTakeover = took
 	}
-	a.suspectedAt = time.Time{}
+	a.suspectedAt, a.cause = time.Time{}, ""
+	return took
 }
 
 // LastTakeover is how long the last takeover took that this node won; false
@@ -115,7 +164,9 @@ func (a *Agent) remember(d decide.Decision) {
 	was := a.suspects
 	a.suspects = d.Suspects
 	if d.Suspects != "" && was == "" {
-		a.suspectedAt = time.Now()
+		a.suspectedAt, a.cause = time.Now(), d.Cause
+	} else if d.CannotCommit != "" && a.cause == "" {
+		a.cause = d.CannotCommit
 	}
 	a.mu.Unlock()
 	if d.Suspects != "" && was == "" {

@@ -19,11 +19,16 @@ const leaveWithin = 4 * time.Second
 // PostgreSQL is stopped cleanly. The agent goes on beating meanwhile and starts
 // nothing any more.
 func (a *Agent) StopPostgres(ctx context.Context) error {
-	if a.db == nil {
-		return nil
-	}
 	a.stopping.Store(true)
 	a.poke()
+	if a.db == nil {
+		a.until(ctx, func() bool { return a.Self().Leaving })
+		select { // until that was heard
+		case <-ctx.Done():
+		case <-time.After(a.cfg.Beat):
+		}
+		return nil
+	}
 	a.leave(ctx)
 	return a.stopForGood(ctx)
 }

@@ -99,7 +99,7 @@ func (a *Agent) serveUndo(w http.ResponseWriter, r *http.Request) {
 // ticket files a request and answers its id.
 func (a *Agent) ticket(w http.ResponseWriter, r *http.Request, q store.Request) {
 	if err := a.file(r.Context(), q); err != nil {
-		peer.WriteError(w, storeDown(err))
+		peer.WriteError(w, a.storeDoubt(err))
 		return
 	}
 	peer.WriteJSON(w, Ticket{ID: q.ID, To: q.To})

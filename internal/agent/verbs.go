@@ -104,8 +104,33 @@ func (a *Agent) file(ctx context.Context, q store.Request) error {
 	}
 }
 
-func storeDown(err error) error {
-	return peer.Refuse(http.StatusServiceUnavailable, peer.CodeUnavailable, "look at `manada status`: a majority of the store's voters must be up", "the store does not take the request: %v", err)
+// storeDown refuses what needs the store while it does not answer. Why that is so
+// in detail is in the log: a chain of time-outs tells nobody anything.
+func (a *Agent) storeDown(err error) error {
+	a.log.Warn("the store did not do what was asked for", "error", err.Error())
+	return peer.Refuse(http.StatusServiceUnavailable, peer.CodeUnavailable, storeHint, "the store does not answer %s: %s", a.cfg.Node, storeWhy(err))
+}
+
+// storeDoubt is storeDown for a change that may have been made all the same.
+func (a *Agent) storeDoubt(err error) error {
+	if !errors.Is(err, store.ErrUnknown) {
+		return a.storeDown(err)
+	}
+	a.log.Warn("the store gave no answer to a change", "error", err.Error())
+	return peer.Refuse(http.StatusServiceUnavailable, peer.CodeUnknown, storeHint+"; until then the change may still be made",
+		"the store did not answer %s whether it took the request: %s", a.cfg.Node, storeWhy(err))
+}
+
+const storeHint = "look at  manada status : a majority of the store's voters must be up"
+
+func storeWhy(err error) string {
+	switch {
+	case errors.Is(err, store.ErrUnreachable):
+		return "none of its voters can be reached"
+	case errors.Is(err, store.ErrUnknown):
+		return "no majority of its voters answers"
+	}
+	return err.Error()
 }
 
 // bestSuccessor is a synchronous standby that streams, else any standby; of
@@ -184,7 +209,7 @@ func wellLed(st cluster.Status, fresh time.Duration) bool {
 func (a *Agent) serveRequestResult(w http.ResponseWriter, r *http.Request) {
 	s, err := a.store.Read(r.Context())
 	if err != nil {
-		peer.WriteError(w, storeDown(err))
+		peer.WriteError(w, a.storeDown(err))
 		return
 	}
 	for _, q := range s.Requests {
@@ -212,7 +237,7 @@ func (a *Agent) serveResume(w http.ResponseWriter, r *http.Request) {
 
 func (a *Agent) setPause(w http.ResponseWriter, r *http.Request, p *store.Pause, kind, text string) {
 	if err := a.store.SetPause(r.Context(), p); err != nil {
-		peer.WriteError(w, storeDown(err))
+		peer.WriteError(w, a.storeDoubt(err))
 		return
 	}
 	a.event(kind, 0, text)
@@ -222,7 +247,7 @@ func (a *Agent) setPause(w http.ResponseWriter, r *http.Request, p *store.Pause,
 func (a *Agent) serveHistory(w http.ResponseWriter, r *http.Request) {
 	events, err := a.store.Events(r.Context(), 0, 200)
 	if err != nil {
-		peer.WriteError(w, storeDown(err))
+		peer.WriteError(w, a.storeDown(err))
 		return
 	}
 	peer.WriteJSON(w, events)
@@ -252,7 +277,7 @@ func (a *Agent) serveToken(w http.ResponseWriter, r *http.Request) {
 		err = a.store.CreateToken(r.Context(), store.Token{ID: rec.ID, Data: data, Expires: rec.Expires})
 	}
 	if err != nil {
-		peer.WriteError(w, storeDown(err))
+		peer.WriteError(w, a.storeDown(err))
 		return
 	}
 	peer.WriteJSON(w, map[string]string{"token": text})
@@ -298,11 +323,11 @@ func (a *Agent) RemoveNode(ctx context.Context, node string, force bool) error {
 	}
 	nodes, err := a.store.Nodes(ctx)
 	if err != nil {
-		return storeDown(err)
+		return a.storeDown(err)
 	}
 	list, err := a.store.Registry(ctx)
 	if err != nil {
-		return storeDown(err)
+		return a.storeDown(err)
 	}
 	known := list.Has(node)
 	for _, n := range nodes {
@@ -325,7 +350,7 @@ func (a *Agent) RemoveNode(ctx context.Context, node string, force bool) error {
 		}
 	}
 	if err := a.store.RemoveNode(ctx, node); err != nil {
-		return storeDown(err)
+		return a.storeDoubt(err)
 	}
 	a.event("node_removed", 0, node+" was removed from the herd")
 	return nil

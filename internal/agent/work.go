@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -98,7 +99,7 @@ func (a *Agent) failed(act decide.Action, err error) {
 // most.
 func brief(err error) string {
 	const most = 300
-	text := []rune(strings.Join(strings.Fields(err.Error()), " "))
+	text := []rune(strings.Join(slices.Compact(strings.Split(strings.Join(strings.Fields(err.Error()), " "), "; ")), "; "))
 	if len(text) > most {
 		return string(text[:most/3]) + " ... " + string(text[len(text)-2*most/3:])
 	}

@@ -83,7 +83,7 @@ var refusals = map[string]int{
 	"no_room":            exitRefused,
 	"unknown_node":       exitUsage,
 	"no_database":        exitUsage,
-	"outcome_unknown":    exitUnknown,
+	peer.CodeUnknown:     exitUnknown,
 	"timeout":            exitUnknown,
 	peer.CodeBadRequest:  exitUsage,
 	peer.CodeUnavailable: exitFailed,
@@ -112,7 +112,7 @@ func explain(err error) (code int, message, hint string) {
 		code = exitUsage
 	case errors.Is(err, config.ErrNoHerd):
 		code = exitUsage
-		hint = "make one here with  manada up  or name one with -c FILE, --dir DIR or $MANADA_CONFIG"
+		hint = "make one here with  manada up  or name one with -c FILE, --dir DIR or $MANADA_CONFIG; a real host has its file in /etc/manada/manada.yaml"
 	case errors.Is(err, context.Canceled):
 		code, message = exitInterrupted, "interrupted"
 	case errors.Is(err, context.DeadlineExceeded):

@@ -51,7 +51,7 @@ func (a *app) explain(ctx context.Context, node string) error {
 		}
 	}
 	if len(rows) == 0 && node != "" {
-		return fail(exitFailed, "manada status  lists the nodes", "nothing was heard of a node %s", node)
+		return fail(exitUsage, "manada status  lists the nodes", "nothing was heard of a node %s", node)
 	}
 	if a.output == "json" {
 		return json.NewEncoder(a.out).Encode(rows)
@@ -59,7 +59,11 @@ func (a *app) explain(ctx context.Context, node string) error {
 	for _, r := range rows {
 		a.explainNode(r)
 	}
-	return a.lately(ctx, c, 10)
+	if err := a.lately(ctx, c, 10); err != nil {
+		_, why, _ := explain(err)
+		a.print("lately    not known: %s", why)
+	}
+	return nil
 }
 
 func (a *app) explainNode(r peer.Row) {
@@ -93,6 +97,9 @@ degradations, rejoins, backups, settings put back.` + exits(exitFailed, exitUsag
 		Example: "  manada history\n  manada history -n 200 -o json",
 		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
+			if n < 1 {
+				return usage("manada history -n 30", "-n %d shows nothing: want 1 to 200", n)
+			}
 			h, err := a.openToRead()
 			if err != nil {
 				return err
@@ -111,7 +118,7 @@ func (a *app) lately(ctx context.Context, c *caller, n int) error {
 	if err != nil {
 		return err
 	}
-	events = events[max(0, len(events)-max(n, 1)):]
+	events = events[max(0, len(events)-n):]
 	if a.output == "json" {
 		return json.NewEncoder(a.out).Encode(events)
 	}
@@ -166,6 +173,22 @@ func (a *app) tell(ctx context.Context, path string, in any) error {
 	return nil
 }
 
+// knownNode refuses a name that no node of the herd bears, before anything is asked.
+func (a *app) knownNode(ctx context.Context, node string) error {
+	c, err := a.open()
+	if err != nil {
+		return err
+	}
+	s, err := c.status(ctx)
+	if err != nil {
+		return err
+	}
+	if _, known := s.Node(node); !known {
+		return fail(exitUsage, "manada status  lists the nodes", "there is no node %s in this herd", node)
+	}
+	return nil
+}
+
 func (a *app) reinitCmd() *cobra.Command {
 	var yes bool
 	var timeout time.Duration
@@ -177,6 +200,9 @@ whose data is damaged or quarantined; everything else comes back by itself.` + e
 		Example: "  manada reinit slave\n  manada reinit slave --yes",
 		Args:    exactly("the name of the node"),
 		RunE: func(c *cobra.Command, args []string) error {
+			if err := a.knownNode(c.Context(), args[0]); err != nil {
+				return err
+			}
 			if err := a.confirm(yes, args[0], "The data directory of "+args[0]+" will be removed and cloned anew."); err != nil {
 				return err
 			}

@@ -129,6 +129,9 @@ func joinFailure(err error) error {
 		}
 		return fail(exitFailed, j.Hint, "%s", msg)
 	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fail(exitFailed, "does  manada run  run there, and is its port (7400) open to this host? Nothing was changed here", "%w", err)
+	}
 	return err
 }
 

@@ -210,15 +210,23 @@ func (c *caller) formerLeader(ctx context.Context, timeout time.Duration) (strin
 	return "", fail(exitFailed, "manada switchover NODE", "only %s has led this herd so far", t.Leader)
 }
 
+// silence is how long no host may answer before that is told: a moment of it is
+// part of every change of roles.
+const silence = 3 * time.Second
+
 // awaitSync waits until the node is a synchronous standby that streams.
 func (a *app) awaitSync(ctx context.Context, c *caller, node string, timeout time.Duration) error {
 	wait, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	said := ""
+	said, answered := "", time.Now()
 	for {
 		s, err := c.status(wait)
-		state := "no host of the herd answers"
+		state := said
+		if time.Since(answered) > silence {
+			state = "no host of the herd answers"
+		}
 		if err == nil {
+			answered = time.Now()
 			n, known := s.Node(node)
 			switch {
 			case !known && s.Primary == "": // it was just started and has heard nobody yet
@@ -249,7 +257,7 @@ func (a *app) awaitSync(ctx context.Context, c *caller, node string, timeout tim
 func describeNode(n cluster.NodeStatus) string {
 	s := string(n.State)
 	if n.Op != "" {
-		s += ", " + n.Op
+		s += ": " + n.Op
 	}
 	if n.LagBytes != nil && *n.LagBytes > 0 {
 		s += fmt.Sprintf(", %d bytes behind", *n.LagBytes)

@@ -37,7 +37,7 @@ func (a *app) confirm(yes bool, word, what string) error {
 		return nil
 	}
 	if !a.asks() {
-		return usage("add --yes if you are sure", "%s: nobody is there to confirm it", what)
+		return usage("add --yes if you are sure", "%s, and nobody is there to confirm it", strings.TrimSuffix(what, "."))
 	}
 	fmt.Fprintf(a.err, "%s\nType %s to go on: ", what, word)
 	line, _ := bufio.NewReader(a.in).ReadString('\n')

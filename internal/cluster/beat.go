@@ -59,6 +59,8 @@ type Beat struct {
 	// Frozen is the epoch whose end it has promised, 0 if none.
 	Frozen  uint64 `json:"frozen"`
 	MayLead bool   `json:"may_lead"`
+	// Leaving: its host is being stopped in order; silence after that is no accident.
+	Leaving bool `json:"leaving,omitempty"`
 	// Manual: it leads only when an operator orders it. Among equals the one
 	// with the higher Priority leads.
 	Manual   bool   `json:"manual,omitempty"`

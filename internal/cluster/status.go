@@ -49,6 +49,7 @@ const (
 	StateCloning      NodeState = "cloning"      // must be, or is being, made anew from the primary
 	StateQuarantined  NodeState = "quarantined"  // holds WAL whose loss an operator accepted
 	StateAgentDown    NodeState = "agent down"   // only the guardian beats
+	StateStopped      NodeState = "stopped"      // its host was stopped in order
 	StateUnreachable  NodeState = "unreachable"  // nothing heard for longer than the threshold
 	StateCannotCommit NodeState = "cannot write" // leads and cannot commit
 )

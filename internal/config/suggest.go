@@ -4,7 +4,11 @@ import "slices"
 
 // Nearest finds the candidate that s was probably meant to be, or "".
 func Nearest(s string, candidates []string) string {
-	best, dist := "", max(2, len(s)/3)+1
+	limit := max(2, len(s)/3)
+	if len(s) <= 3 {
+		limit = 1 // two edits make any short word of any other
+	}
+	best, dist := "", limit+1
 	for _, c := range candidates {
 		if d := distance(s, c); d < dist {
 			best, dist = c, d

@@ -140,6 +140,8 @@ type Decision struct {
 	WritesWait string
 	// Suspects is the leader that this node suspects, for the beat.
 	Suspects string
+	// Cause is why, without what this node does about it.
+	Cause string
 	// Rejoin is "rewind" or "clone" while the directory must be made anew.
 	Rejoin string
 	// Stuck is why a restore does not go on without an operator.

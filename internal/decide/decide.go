@@ -118,7 +118,7 @@ func unsettled(v *View) (Decision, bool) {
 	if !v.Store.Unsettled || v.without(WithoutBothValues) {
 		return Decision{}, false
 	}
-	d := do(Action{Verb: Settle}, "a write of the term has an unknown outcome: reading and rewriting it before anything else")
+	d := do(Action{Verb: Settle}, "a write of the record may still be under way (after a start, or a time-out): reading and rewriting it first")
 	return d, true
 }
 
@@ -132,7 +132,7 @@ func founding(v *View) (Decision, bool) {
 	case !s.Reachable:
 		return wait("the store does not answer"), true
 	case l.HighEpoch > 0:
-		return wait("the store is empty but this node has obeyed epoch %d: it is not bootstrapped again (see docs/how-to.md)", l.HighEpoch), true
+		return wait("waiting for the record: the store has shown none yet, and as this node has obeyed epoch %d no new herd is founded (if it stays so: docs/how-to.md, \"The store went back in time\")", l.HighEpoch), true
 	case !l.Founder:
 		return wait("waiting for the founding host"), true
 	case l.Empty || l.Poisoned:

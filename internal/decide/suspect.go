@@ -20,7 +20,7 @@ func suspect(v *View) (Decision, bool) {
 		return Decision{}, false
 	}
 	d := freezeIfUseful(v, why)
-	d.Suspects = t.Leader
+	d.Suspects, d.Cause = t.Leader, why
 	if len(d.Actions) == 0 && l.Postgres == cluster.PostgresDown && !l.Empty && !l.Poisoned && l.Remade == 0 {
 		// Whoever may take over needs a running standby to know its position. A
 		// directory that was just made anew cannot start without its source.
@@ -28,7 +28,7 @@ func suspect(v *View) (Decision, bool) {
 		if l.Upstream != "" {
 			started = do(Action{Verb: CutUpstream}, "%s; starting without an upstream", why)
 		}
-		started.Suspects = t.Leader
+		started.Suspects, started.Cause = t.Leader, why
 		return started, true
 	}
 	return d, true

@@ -70,7 +70,7 @@ func frozen(v *View) (Decision, bool) {
 		return Decision{}, false
 	}
 	d := freeze(v)
-	d.Suspects = t.Leader
+	d.Suspects = t.Leader // why, it has said before
 	return d, true
 }
 

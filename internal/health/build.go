@@ -163,6 +163,8 @@ type node struct {
 	age    time.Duration // of the newest beat, trusted or not
 	state  cluster.NodeState
 	lagged *int64
+	// stopped: its last word was that its host is being stopped in order.
+	stopped bool
 }
 
 func (b *builder) names() []string {
@@ -204,6 +206,9 @@ func (b *builder) observe(name string) node {
 		if n.beat == nil && s.GuardianAge <= b.lim.Stale {
 			n.beat = s.Guardian
 		}
+	}
+	if s.Beat != nil && s.Beat.Leaving && !n.agent {
+		n.beat, n.stopped = nil, true // its guardian goes, too
 	}
 	return n
 }

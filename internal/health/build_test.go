@@ -51,6 +51,17 @@ func TestBuildConditions(t *testing.T) {
 			in.Nodes["master"].Beat.Postgres, in.Nodes["master"].Beat.Leads = cluster.PostgresDown, 0
 		}, "down", 4, "", []string{"M-R01 master", "M-P01 master"}},
 		{"leader claims an older epoch", func(in *Input) { in.Nodes["master"].Beat.Leads = 6 }, "down", 4, "", []string{"M-R01 master", "M-R13 master"}},
+		{"a host that was stopped in order", func(in *Input) {
+			s := in.Nodes["backup"]
+			s.Beat.Leaving, s.Age = true, 14*time.Second
+			s.Guardian, s.GuardianAge = &cluster.Beat{Node: "backup", Kind: "witness", From: "guardian"}, time.Second
+			in.Nodes["backup"] = s
+		}, "degraded", 3, "master", []string{"M-R29 backup"}},
+		{"a host that is being stopped", func(in *Input) { in.Nodes["backup"].Beat.Leaving = true }, "ok", 0, "master", nil},
+		{"the primary's host was stopped in order", func(in *Input) {
+			in.Nodes["master"].Beat.Leaving = true
+			stale(*in, "master", 14*time.Second)
+		}, "down", 4, "", []string{"M-R01 master"}},
 		{"writes wait", func(in *Input) { in.Nodes["master"].Beat.WritesWait = "slave away and the store does not answer" }, "down", 4, "master", []string{"M-R23 master"}},
 		{"leader hangs", func(in *Input) { in.Nodes["master"].Beat.Postgres = cluster.PostgresHung }, "down", 4, "", []string{"M-R01 master", "M-P02 master"}},
 		{"leader stops", func(in *Input) { in.Nodes["master"].Beat.Postgres = cluster.PostgresStopping }, "down", 4, "", []string{"M-R01 master"}},

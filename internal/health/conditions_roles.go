@@ -32,6 +32,7 @@ const (
 	MembersFromAnywhere Code = "M-R26"
 	LogicalSlotsIdle    Code = "M-R27"
 	KeepsDiverging      Code = "M-R28"
+	StoppedInOrder      Code = "M-R29"
 )
 
 var roleEntries = []Entry{
@@ -114,7 +115,8 @@ var roleEntries = []Entry{
 	},
 	{
 		Code: AgentDown, Severity: cluster.Warning, Title: "The agent is down, its guardian beats",
-		Text: "the agent of {node} is down; its guardian keeps PostgreSQL running",
+		Text: "the agent of {node} is down; its guardian says that PostgreSQL there is {postgres}",
+		Args: []string{"postgres"},
 		Hint: "the supervisor restarts it; if it does not come back, read the log of  manada run  on {node}",
 		Doc: "The guardian is the parent of the postmaster and outlives its agent, for instance during an upgrade of the binary. " +
 			"A dead agent is not a dead primary, but nobody acts on that node until it is back.",
@@ -255,5 +257,12 @@ var roleEntries = []Entry{
 		Doc: "A rewind leaves a directory on the line of the primary that it was rewound from. One that has to be rewound again in " +
 			"the same epoch was started by hand as a primary, or its WAL is damaged; after three times the node is left as it is, " +
 			"so that it fills neither the disk nor the network. What was divergent is in `lost-and-found` of its state directory.",
+	},
+	{
+		Code: StoppedInOrder, Severity: cluster.Warning, Title: "A host was stopped in order",
+		Text: "{node} was stopped in order {ago} ago",
+		Hint: "start it again:  systemctl start manada  on {node} ; if it is gone for good:  manada node remove {node}",
+		Args: []string{"ago"},
+		Doc:  "The last that was heard of the host is that somebody stops it: no accident, and nothing is lost, but what it did for the herd is not done meanwhile.",
 	},
 }

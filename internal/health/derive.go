@@ -85,6 +85,9 @@ func (b *builder) restorePhase() string {
 
 // notLeading says what the leader of an open epoch does instead of leading.
 func (b *builder) notLeading(n *node) cluster.Condition {
+	if n.stopped {
+		return Say(NoPrimary, n.name, "why", fmt.Sprintf("%s was stopped in order %s ago", n.name, duration(n.age)))
+	}
 	if n.beat == nil {
 		return Say(PrimaryUnreachable, n.name, "heard", lastHeard(n.heard, n.age))
 	}
@@ -130,10 +133,13 @@ func (b *builder) aboutNode(n *node) []cluster.Condition {
 		if leader { // said by leadership already
 			return nil
 		}
+		if n.stopped {
+			return []cluster.Condition{Say(StoppedInOrder, n.name, "ago", duration(n.age))}
+		}
 		return []cluster.Condition{Say(NodeUnreachable, n.name, "heard", lastHeard(n.heard, n.age))}
 	}
 	if !n.agent {
-		return []cluster.Condition{Say(AgentDown, n.name)}
+		return []cluster.Condition{Say(AgentDown, n.name, "postgres", n.beat.Postgres)}
 	}
 	var cs []cluster.Condition
 	if b.term != nil && b.term.Restore != nil && n.kind == "data" {

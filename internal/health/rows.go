@@ -53,6 +53,8 @@ func (b *builder) role(n *node) cluster.Role {
 
 func (b *builder) state(n *node) cluster.NodeState {
 	switch {
+	case n.stopped:
+		return cluster.StateStopped
 	case n.beat == nil:
 		return cluster.StateUnreachable
 	case !n.agent:

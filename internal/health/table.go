@@ -90,7 +90,7 @@ func (p *printer) table() {
 		color := ""
 		if m == "!" {
 			color = yellow
-			if n.State == cluster.StateUnreachable || n.State == cluster.StateDown || n.State == cluster.StateCannotCommit {
+			if n.State == cluster.StateUnreachable || n.State == cluster.StateStopped || n.State == cluster.StateDown || n.State == cluster.StateCannotCommit {
 				color = red
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -49,7 +50,9 @@ func Up(ctx context.Context, o Options) (*Herd, Outcome, error) {
 	outcome := Started
 	if errors.Is(err, ErrNone) {
 		outcome = Made
-		h, err = create(o, picker)
+		if h, err = create(o, picker); err != nil {
+			_ = os.Remove(filepath.Join(o.Dir, "herd.lock")) // nothing was made
+		}
 	}
 	if err != nil {
 		return nil, 0, err
@@ -123,7 +126,7 @@ func create(o Options, picker *portPicker) (*Herd, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, line := range picker.said {
+	for _, line := range summary(picker.said) {
 		o.Say("%s", line)
 	}
 	h := &Herd{Dir: o.Dir, File: config.HerdFile{Schema: 1, Cluster: o.Name, Data: data}}
@@ -134,6 +137,16 @@ func create(o Options, picker *portPicker) (*Herd, error) {
 		return nil, err
 	}
 	return Open(o.Dir)
+}
+
+// summary is a few lines, or one of many: whoever has a herd or a PostgreSQL here
+// already finds every port in `status` and the hosts' files.
+func summary(lines []string) []string {
+	const most = 3
+	if len(lines) <= most {
+		return lines
+	}
+	return []string{fmt.Sprintf("%d of the usual ports are taken here: others are used, which stand in the hosts' manada.yaml (%s)", len(lines), lines[0])}
 }
 
 // runner is the user whom the configuration names, "" when it is ourselves.
@@ -189,7 +202,7 @@ func configure(name, data, user string, picker *portPicker) (texts []hostText, e
 		}
 		var ps config.Problems
 		if errors.As(err, &ps) {
-			problems = append(problems, ps...)
+			problems = addOnce(problems, ps)
 		} else if err != nil {
 			return nil, err
 		}
@@ -202,6 +215,21 @@ func configure(name, data, user string, picker *portPicker) (texts []hostText, e
 		return nil, problems
 	}
 	return texts, nil
+}
+
+// addOnce adds what was not said of a host before: the four files are made by one
+// command, and do not exist yet.
+func addOnce(all, more config.Problems) config.Problems {
+	for _, p := range more {
+		p.Where = ""
+		if p.Key == "cluster" {
+			p.Where = "--name"
+		}
+		if !slices.ContainsFunc(all, func(q config.Problem) bool { return q.Key == p.Key && q.What == p.What }) {
+			all = append(all, p)
+		}
+	}
+	return all
 }
 
 // checkNew checks a host that is to be made; its token comes later.

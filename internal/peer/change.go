@@ -23,7 +23,7 @@ type digest struct {
 	timeline                                                         cluster.Timeline
 	leads, certified, frozen                                         uint64
 	termRev                                                          int64
-	streaming, mayLead, storeOK, paused                              bool
+	streaming, mayLead, storeOK, paused, leaving                     bool
 	addrs                                                            cluster.Addresses
 }
 
@@ -33,7 +33,7 @@ func state(b *cluster.Beat) digest {
 		upstream: b.Upstream, nonce: b.ControlNonce, rejoin: b.Rejoin, suspects: b.Suspects,
 		postgres: b.Postgres, timeline: b.Timeline,
 		leads: b.Leads, certified: b.Certified, frozen: b.Frozen, termRev: b.TermRev,
-		streaming: b.Streaming, mayLead: b.MayLead, storeOK: b.StoreOK, paused: b.Paused,
+		streaming: b.Streaming, mayLead: b.MayLead, storeOK: b.StoreOK, paused: b.Paused, leaving: b.Leaving,
 		addrs: b.Addrs,
 	}
 }

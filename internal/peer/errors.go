@@ -32,6 +32,7 @@ const (
 	CodeNoHost      = "no_certificate"
 	CodeInternal    = "internal"
 	CodeUnavailable = "unavailable"
+	CodeUnknown     = "outcome_unknown" // it may have been done, or may still be
 )
 
 // Refuse makes an Error.

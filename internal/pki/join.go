@@ -109,7 +109,7 @@ func (n *newcomer) try(ctx context.Context, addr string) (*Joined, error) {
 // itself proves who answers. Nothing that was not proved so is used, save the
 // name of the herd, which the proof then covers.
 func dialUnverified(ctx context.Context, addr string) (*tls.Conn, error) {
-	raw, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
+	raw, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", addr, err)
 	}

@@ -161,7 +161,7 @@ func (h *hostAgent) changeConfig(ctx context.Context, q ConfigChange) error {
 func storeAway(err error) error {
 	code := peer.CodeUnavailable
 	if errors.Is(err, store.ErrUnknown) {
-		code = "outcome_unknown"
+		code = peer.CodeUnknown
 	}
 	return peer.Refuse(http.StatusServiceUnavailable, code, "manada status: a majority of the store's voters must be up", "the store does not take the change: %v", err)
 }

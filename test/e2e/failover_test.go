@@ -28,7 +28,7 @@ func postmasterKilled(t *testing.T) {
 	if err := e.KillPostmaster(old.Primary); err != nil {
 		t.Fatal(err)
 	}
-	e.takenOver(old)
+	e.toldWhy(e.takenOver(old), "PostgreSQL died")
 	l.more(100)
 	began := time.Now()
 	s := e.healthy() // nobody does anything: the old primary rejoins by itself
@@ -37,6 +37,27 @@ func postmasterKilled(t *testing.T) {
 	}
 	t.Logf("the old primary was a synchronous standby again %d ms after the first commits", time.Since(began).Milliseconds())
 	l.end("SIGKILL of the primary's postmaster", bound)
+}
+
+// toldWhy: the history says why the epoch began, where its WAL goes on, and how
+// long it took.
+func (e *env) toldWhy(s cluster.Status, words ...string) {
+	e.Helper()
+	words = append(words, "its WAL goes on at ", fmt.Sprintf("%s leads epoch %d", s.Primary, s.Epoch), " s after the first sign of it")
+	e.eventually(10*time.Second, "why epoch "+fmt.Sprint(s.Epoch)+" began", func() string {
+		out, of := e.manada("history").out, ""
+		for line := range strings.Lines(out) {
+			if f := strings.Fields(line); len(f) > 4 && f[3] == fmt.Sprint(s.Epoch) {
+				of += line
+			}
+		}
+		for _, w := range words {
+			if !strings.Contains(of, w) {
+				return "does not say " + w + ":\n" + out
+			}
+		}
+		return ""
+	})
 }
 
 // takenOver waits until another node leads a newer, open epoch.
@@ -56,7 +77,7 @@ func primaryHostKilled(t *testing.T) {
 	if err := e.KillHost(old.Primary); err != nil {
 		t.Fatal(err)
 	}
-	e.takenOver(old)
+	e.toldWhy(e.takenOver(old), "is silent")
 	l.more(100)
 	startGate(e, old.Primary)
 	e.ok(e.manada("up"))
@@ -173,6 +194,10 @@ func standbyHostStopped(t *testing.T) {
 		t.Errorf("the primary was %s of epoch %d and is %s of epoch %d", old.Primary, old.Epoch, s.Primary, s.Epoch)
 	}
 	l.more(100)
+	e.await("word that it was stopped in order", func(s cluster.Status) bool {
+		n, _ := s.Node(victim)
+		return n.State == cluster.StateStopped && told(s, "M-R29") && !told(s, "M-R10") && !told(s, "M-R11")
+	})
 	e.ok(e.manada("up"))
 	e.healthy()
 	l.end("the standby's host stopped in order", bound)
@@ -192,6 +217,7 @@ func switchover(t *testing.T) {
 	if s.Primary != standby(first) || !strings.Contains(r.out, s.Primary+" is the primary") {
 		t.Errorf("the primary is %s, switched over to %s: %s", s.Primary, standby(first), r.out)
 	}
+	e.toldWhy(s, "switchover from "+first.Primary, "ordered by ")
 	l.more(50)
 	e.ok(e.manada("failback"))
 	if s := e.healthy(); s.Primary != first.Primary {

@@ -133,7 +133,7 @@ func storeFrozen(t *testing.T) {
 	if !strings.Contains(r.out, "*"+s.Primary) {
 		t.Errorf("the primary is not shown:\n%s", r.out)
 	}
-	e.refused(e.manada("switchover", standby(s)), 1, "store")
+	e.refused(e.manada("switchover", standby(s)), 6, "the store did not answer", "whether")
 	for time.Since(frozen) < 5*time.Second { // five times what makes a suspicion
 		l.more(20)
 	}
