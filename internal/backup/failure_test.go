@@ -30,6 +30,7 @@ func TestFailures(t *testing.T) {
 	t.Run("cancelled", func(t *testing.T) { cancelledBackup(t, c) })
 	t.Run("wrong cluster", func(t *testing.T) { wrongCluster(t, c) })
 	t.Run("archive timeout", func(t *testing.T) { archiveTimeout(t, c) })
+	t.Run("target times", func(t *testing.T) { targetTimes(t, c) })
 	t.Run("names", func(t *testing.T) { impossibleNames(t, c) })
 	t.Run("page checksum", func(t *testing.T) { pageErrors(t, c) })
 	c.flush()

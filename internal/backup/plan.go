@@ -206,6 +206,3 @@ func segmentNumber(name string, size uint64) (uint64, error) {
 	lo, _ := strconv.ParseUint(name[16:], 16, 32)
 	return hi*(uint64(1<<32)/size) + lo, nil
 }
-
-// ParseTarget reads a target time; without a zone it is in that location.
-func ParseTarget(s string, loc *time.Location) (time.Time, error) { return parseTargetTime(s, loc) }

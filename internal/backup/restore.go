@@ -116,6 +116,13 @@ func (o *RestoreOptions) defaults() error {
 	if targeted != (o.Target != "") {
 		return fail(CodeOption, "time, lsn, xid and name need a target; the other types have none.", "restore type %s with target %q", o.Type, o.Target)
 	}
+	if o.Type == RestoreTime {
+		t, err := ParseTarget(o.Target, LocalZone())
+		if err != nil {
+			return err
+		}
+		o.Target = FormatTarget(t) // the restored server may have another zone
+	}
 	if o.TargetAction != "" && !slices.Contains([]string{"pause", "promote", "shutdown"}, o.TargetAction) {
 		return fail(CodeOption, "Use pause, promote or shutdown.", "target action %q", o.TargetAction)
 	}
@@ -288,7 +295,7 @@ func (r *restore) chooseSet(info *repo.BackupInfo) (*repo.BackupEntry, error) {
 func (r *restore) reaches() (func(*repo.BackupEntry) bool, error) {
 	switch r.Type {
 	case RestoreTime:
-		t, err := parseTargetTime(r.Target, r.Now().Location())
+		t, err := ParseTarget(r.Target, LocalZone())
 		if err != nil {
 			return nil, err
 		}
@@ -312,18 +319,6 @@ func parseLSN(s string) (uint64, error) {
 		return 0, fail(CodeOption, "An LSN looks like 0/16B3740.", "target lsn %q", s)
 	}
 	return uint64(hi)<<32 | uint64(lo), nil
-}
-
-// parseTargetTime reads what recovery_target_time commonly looks like; without a
-// zone it is local.
-func parseTargetTime(s string, loc *time.Location) (time.Time, error) {
-	for _, f := range []string{"2006-01-02 15:04:05Z07:00", "2006-01-02 15:04:05Z07", "2006-01-02 15:04:05-0700", "2006-01-02 15:04:05 MST", "2006-01-02 15:04:05",
-		time.RFC3339, "2006-01-02T15:04:05", "2006-01-02 15:04", "2006-01-02"} {
-		if t, err := time.ParseInLocation(f, s, loc); err == nil {
-			return t, nil
-		}
-	}
-	return time.Time{}, fail(CodeOption, "Write it as 2026-01-31 13:45:00+01, or name the backup with --set.", "target time %q", s)
 }
 
 // checkNotRunning refuses a directory that a postmaster works in.

@@ -1,8 +1,8 @@
 package cli
 
 import (
+	"errors"
 	"strconv"
-	"time"
 
 	"github.com/spf13/pflag"
 
@@ -18,7 +18,7 @@ type targetFlags struct {
 }
 
 func (t *targetFlags) add(fl *pflag.FlagSet) {
-	fl.StringVar(&t.time, "target-time", "", "recover to the `TIME`, such as '2026-11-22 14:30:00+01'; without a zone it is this terminal's")
+	fl.StringVar(&t.time, "target-time", "", "recover to the `TIME`, such as '2026-11-22 14:30:00+01' or '2026-11-22 14:30 Europe/Madrid'; without a zone it is this terminal's")
 	fl.StringVar(&t.lsn, "target-lsn", "", "recover to the WAL position `LSN`")
 	fl.StringVar(&t.xid, "target-xid", "", "recover to the transaction `XID`")
 	fl.StringVar(&t.name, "target-name", "", "recover to the restore point `NAME` (pg_create_restore_point)")
@@ -64,11 +64,12 @@ func (t *targetFlags) resolve() (kind, target string, err error) {
 	case kind == "name" && len(target) >= 64:
 		return "", "", usage("shorter than 64", "the name of a restore point has %d characters", len(target))
 	case kind == "time":
-		at, err := backup.ParseTarget(target, time.Local)
-		if err != nil {
-			return "", "", usage("write it as '2026-11-22 14:30:00+01'", "%q is no time", target)
+		at, err := backup.ParseTarget(target, backup.LocalZone())
+		var e *backup.Error
+		if errors.As(err, &e) {
+			return "", "", usage(e.Hint, "%s", e.Text)
 		}
-		target = at.UTC().Format("2006-01-02 15:04:05.999999") + "+00"
+		target = backup.FormatTarget(at)
 	}
 	return kind, target, nil
 }
