@@ -289,7 +289,8 @@ func (h *Host) proxy(r *reader) {
 	if n := r.first("PGPOOL_MAX_POOL", "PGPOOL_NUM_INIT_CHILDREN"); n != "" {
 		h.Notes = append(h.Notes, "$PGPOOL_NUM_INIT_CHILDREN and $PGPOOL_MAX_POOL are not obeyed: there are no processes to be counted; see proxy.max_clients")
 	}
-	if r.get("PGPOOL_ADMIN_USERNAME") != "" || r.get("PGPOOL_ADMIN_PASSWORD") != "" {
+	user, password := r.get("PGPOOL_ADMIN_USERNAME"), r.get("PGPOOL_ADMIN_PASSWORD") // both are read: what was not read is called unknown
+	if user != "" || password != "" {
 		h.Notes = append(h.Notes, "$PGPOOL_ADMIN_USERNAME and $PGPOOL_ADMIN_PASSWORD are not needed: there is no PCP port; docker exec is the way in")
 	}
 	r.get("PGPOOL_POSTGRES_USERNAME")

@@ -35,7 +35,8 @@ var backupEntries = []Entry{
 		Code: NoBackup, Severity: cluster.Warning, Title: "There is no backup yet",
 		Text: "there is no backup yet",
 		Hint: "take one:  manada backup",
-		Doc:  "The repository holds no backup, so nothing can be restored, not even with a complete archive.",
+		Doc: "The repository was asked and holds no backup, so nothing can be restored, not even with a complete archive. Where it " +
+			"cannot be asked, M-B07 is said instead.",
 	},
 	{
 		Code: BackupOld, Severity: cluster.Warning, Title: "The last backup is too old",
@@ -56,7 +57,8 @@ var backupEntries = []Entry{
 		Text: "the last restore test failed: {why}",
 		Hint: "try it by hand into an empty folder:  manada restore --to DIR",
 		Args: []string{"why"},
-		Doc:  "A backup that was never restored is a hope. The scheduled test restores the newest one and starts PostgreSQL on it.",
+		Doc: "Reserved: this release makes no restore tests by itself, so nothing raises it. A backup that was never restored is a " +
+			"hope: restore one into an empty folder now and then, and start PostgreSQL on it.",
 	},
 	{
 		Code: RepoUnreachable, Severity: cluster.Warning, Title: "The repository host does not answer",

@@ -22,7 +22,7 @@ var configEntries = []Entry{
 	{
 		Code: SettingPutBack, Severity: cluster.Info, Title: "A setting was changed by hand and put back",
 		Text: "{setting} on {node} was changed by hand and put back",
-		Hint: "change it in postgresql.parameters of manada.yaml on every data host, then reload",
+		Hint: "nothing to do: the herd sets it. What may be changed:  manada config set NAME VALUE ; how commits wait: durability and want_k in manada.yaml",
 		Args: []string{"setting"},
 		Doc: "Settings on which the promise of no lost commit rests, such as synchronous_standby_names, belong to the agent. " +
 			"A change by ALTER SYSTEM or in a file is undone and reported.",
@@ -31,7 +31,8 @@ var configEntries = []Entry{
 		Code: Paused, Severity: cluster.Warning, Title: "The herd is paused",
 		Text: "the herd is paused: no automatic failover",
 		Hint: "end the maintenance:  manada resume",
-		Doc:  "An operator ran `manada pause`. PostgreSQL and replication go on; nothing is promoted, restarted or rewound by itself.",
+		Doc: "An operator ran `manada pause`. PostgreSQL and replication go on, a standby that died is started again and " +
+			"rejoins, and a primary without standbys degrades; only nobody takes over by himself. switchover and failover still do what they are told.",
 	},
 	{
 		Code: ConfigRefused, Severity: cluster.Warning, Title: "The configuration was refused",

@@ -82,7 +82,9 @@ func votes(s cluster.Status) string {
 // keepsOut finds a condition for which clients may not get in after a takeover:
 // what is wrong in the database is wrong on its standbys, too.
 func keepsOut(s cluster.Status) (cluster.Condition, bool) {
-	i := slices.IndexFunc(s.Conditions, func(c cluster.Condition) bool { return c.Code == string(Unfurnished) })
+	i := slices.IndexFunc(s.Conditions, func(c cluster.Condition) bool {
+		return c.Code == string(Unfurnished) || c.Code == string(ConnectionsFail)
+	})
 	if i < 0 {
 		return cluster.Condition{}, false
 	}
@@ -140,13 +142,13 @@ func countAble(n int) string {
 // promisesHeard is how recently a member must have been heard to be counted on.
 const promisesHeard = 1500 * time.Millisecond
 
-// ableToPromise are the members of sync that could promise now: there, and in
-// reach of the store.
+// ableToPromise are the members of sync that could promise and lead now: there, in
+// reach of the store, with room to write.
 func ableToPromise(s cluster.Status) []string {
 	var out []string
 	for _, name := range s.Sync {
 		n, ok := s.Node(name)
-		if !ok || n.Sync != cluster.SyncMember || about(s, StoreUnreachable, name) {
+		if !ok || n.Sync != cluster.SyncMember || about(s, StoreUnreachable, name) || about(s, DiskFull, name) {
 			continue
 		}
 		switch n.State {

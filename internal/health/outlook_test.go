@@ -47,6 +47,15 @@ func TestOutlook(t *testing.T) {
 		{"the herd's things in the database are kept broken", func(in *Input) {
 			in.Extra = append(in.Extra, Say(Unfurnished, "master", "what", "manada_proxy", "why", "NOLOGIN", "by", "postgres"))
 		}, false, false, "not certain: slave holds all commits"},
+		{"new connections fail", func(in *Input) {
+			in.Extra = append(in.Extra, Say(ConnectionsFail, "master", "why", "too many clients"))
+		}, false, false, "not certain: slave holds all commits"},
+		{"the standby's disk is full", func(in *Input) {
+			in.Extra = append(in.Extra, Say(DiskFull, "slave", "path", "/data", "free", "0 MiB"))
+		}, false, false, "none is able to"},
+		{"the primary's disk is full", func(in *Input) {
+			in.Extra = append(in.Extra, Say(DiskFull, "master", "path", "/data", "free", "0 MiB"))
+		}, true, true, "safe: slave"},
 		{"paused", func(in *Input) { in.Paused = true }, false, false, "paused"},
 	} {
 		in := herd()
