@@ -25,9 +25,9 @@ back one can restore. Any host answers for all of them, this one if it can, and
 the last line says which did; a host that is gone is named, not waited for, and
 what could not be asked is unknown, with what was known last.
 
-"failover safe" counts who has the commits, who may lead, and the votes that are
-left when the primary's host is lost. Where only the death of its PostgreSQL would
-be survived it says so.
+"failover safe" counts who has the commits, who may lead, and the votes that
+are left when the primary's host is lost. Where only the death of its PostgreSQL
+would be survived it says so.
 
 With --check the exit code says how the herd is.` + exits(exitFailed, exitUsage, exitDegraded, exitNoPrimary),
 		Example: "  manada status\n  manada status --check && echo well\n  manada status -o json | jq .primary\n  manada status --watch",
