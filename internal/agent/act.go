@@ -260,7 +260,7 @@ func (a *Agent) setSync(ctx context.Context, s cluster.SyncSetting) error {
 		// The end of the WAL is read after the walsenders in an observation: a
 		// position taken before the check could be followed by a commit that an
 		// outside walsender still releases (C2).
-		if !outside && a.seen.state == cluster.PostgresPrimary && len(stillThere(m.oldSenders, a.seen.senders)) == 0 {
+		if !outside && !impostorThere(a.seen.senders) && a.seen.state == cluster.PostgresPrimary && len(stillThere(m.oldSenders, a.seen.senders)) == 0 {
 			m.syncSince = a.seen.wal
 		}
 	})

@@ -83,6 +83,8 @@ type Agent struct {
 	parts Parts
 	wal   string // pg_wal of this node
 
+	certified bool // connections show certificates, and pg_hba.conf knows the members' addresses
+
 	started    time.Time
 	boot       string
 	bootSeq    uint64
@@ -123,6 +125,7 @@ type Agent struct {
 	unfurnished  []cluster.Condition // of furnish.go
 	room         roomMade
 	members      []cluster.MemberAccess
+	strangers    strangers
 	taken        map[string]time.Time // roles from which REPLICATION was taken, and when last
 	stepFails    []cluster.Condition  // of the newest long operation
 	putBack      string
@@ -148,6 +151,7 @@ func New(cfg Config, p Parts) *Agent {
 		taken: map[string]time.Time{}, wake: make(chan struct{}, 1), overridden: make(chan struct{}, 1), events: make(chan store.Event, 64), opened: make(chan struct{}, 1),
 	}
 	if a.db != nil {
+		a.certified = a.db.Config().TLS.CA != ""
 		a.wal = filepath.Join(a.db.Config().DataDir, "pg_wal")
 	}
 	a.mem = newMemory()

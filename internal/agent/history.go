@@ -77,6 +77,8 @@ func (a *Agent) swapped(v *decide.View, act decide.Action, n *cluster.Term) {
 		}
 	case "degraded", "durability_restored":
 		a.event(act.Note, n.Epoch, n.Reason)
+	case "impostor", "lie":
+		a.event("degraded", n.Epoch, n.Reason)
 	}
 }
 

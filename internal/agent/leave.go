@@ -130,7 +130,7 @@ func (a *Agent) leaveWord() {
 	if t == nil {
 		return // stopForGood says so
 	}
-	a.endForeignSenders(ctx)
+	a.endOtherSenders(ctx, "")
 	err := a.db.Stop(ctx, guardian.Fast, a.cfg.StopTimeout)
 	a.observe(ctx)
 	t.giveBack()
@@ -186,6 +186,6 @@ func (a *Agent) stopForGood(ctx context.Context) error {
 	}
 	defer t.giveBack()
 	a.observe(ctx)
-	a.endForeignSenders(ctx)
+	a.endOtherSenders(ctx, "")
 	return a.db.Stop(ctx, guardian.Fast, a.cfg.StopTimeout)
 }

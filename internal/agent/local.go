@@ -20,7 +20,7 @@ func (a *Agent) localView(now time.Time, t *cluster.Term) decide.Local {
 		Promised: o.promised, Withdrawals: m.withdrawals, WithdrawnAgo: now.Sub(m.withdrawnAt),
 		HandoverTo: m.handoverTo, Upstream: o.upstream, Receiver: o.receiver,
 		SilentFor: o.silentFor, StuckFor: now.Sub(m.progressAt),
-		ControlNonce: o.controlNonce, Senders: o.senders,
+		ControlNonce: o.controlNonce, Senders: o.senders, MaxSenders: o.maxSenders, Impostor: a.strangers.unrecorded,
 		MayLead: !a.stopping.Load(), Manual: a.cfg.Manual, Priority: a.cfg.Priority,
 	}
 	if a.ending.Load() {
@@ -28,6 +28,9 @@ func (a *Agent) localView(now time.Time, t *cluster.Term) decide.Local {
 	}
 	if o.promised != 0 {
 		l.PromisedFor = now.Sub(m.promisedAt)
+	}
+	if x := &a.strangers; x.liedTo != 0 && x.liedTo == o.postmaster {
+		l.Lie = x.lie
 	}
 	if o.state == cluster.PostgresDown {
 		l.DownFor = now.Sub(m.downSince)

@@ -199,7 +199,7 @@ func (a *Agent) source(ctx context.Context, node string) (postgres.Source, error
 
 func streamsFor(t *cluster.Term, s cluster.Sender) bool {
 	node, epoch, ok := cluster.ParseCertifiedName(s.Name)
-	if !ok || epoch != t.Epoch {
+	if !ok || epoch != t.Epoch || s.Stranger != "" {
 		return false
 	}
 	_, in := t.SyncNamed(node)

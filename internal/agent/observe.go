@@ -37,6 +37,7 @@ type observed struct {
 	controlTable   bool // whether there is one that could be read
 	sync           cluster.SyncSetting
 	senders        []cluster.Sender
+	maxSenders     int
 	replied        []time.Time // by senders[i]'s standby, if its clock is right
 	waiting        time.Duration
 	pendingRestart []string
@@ -93,6 +94,9 @@ func (a *Agent) observe(ctx context.Context) {
 	a.mu.Lock()
 	overtaken := steps != a.steps
 	changed := false
+	for i, w := range o.Senders {
+		s.senders[i].Stranger = a.stranger(w.Name, w.Role, w.Addr)
+	}
 	if !overtaken {
 		changed = a.noteChange(&s)
 		a.seen = s
@@ -139,9 +143,11 @@ func translate(o postgres.Observation) observed {
 		s.sync = cluster.SyncSetting{K: -1} // set by hand: equal to nothing, so it is set again
 	}
 	for _, w := range o.Senders {
+		w.Sender.Start = w.BackendStart.UnixMicro()
 		s.senders = append(s.senders, w.Sender)
 		s.replied = append(s.replied, o.At.Add(-w.ReplyAge))
 	}
+	s.maxSenders = o.MaxSenders
 	for _, slot := range o.Slots {
 		if slot.Logical && !slot.Active {
 			s.logicalSlots = append(s.logicalSlots, slot.Name)
@@ -178,13 +184,14 @@ func (a *Agent) noteChange(s *observed) bool {
 		m.progressAt = now
 	}
 	a.noteLeading(s, now)
+	urgent := a.noteStrangers(s)
 	t := a.rec.snap.Term
 	for i, w := range s.senders {
-		if node, e, ok := cluster.ParseCertifiedName(w.Name); ok && t != nil && e == t.Epoch && w.State == "streaming" && a.answers(node, w, s.reply(i), now) {
+		if node, e, ok := cluster.ParseCertifiedName(w.Name); ok && t != nil && e == t.Epoch && w.State == "streaming" && w.Stranger == "" && a.answers(node, w, s.reply(i), now) {
 			m.streamed[node] = now
 		}
 	}
-	return s.state != old.state || s.postmaster != old.postmaster || s.receiver != old.receiver ||
+	return urgent || s.state != old.state || s.postmaster != old.postmaster || s.receiver != old.receiver ||
 		s.promised != old.promised || s.controlNonce != old.controlNonce || len(s.senders) != len(old.senders)
 }
 

@@ -127,16 +127,20 @@ func (a *Agent) replicationConditions() []cluster.Condition {
 	return cs
 }
 
-// strangerAt says who is behind a walsender that only a member may have: "" when
-// it is the member. The role tells, and the address where that of the node is known.
-func (a *Agent) strangerAt(node, role, addr string) string {
+// stranger says who is behind a walsender when it is not a member under our own
+// role: the role tells, and for a member's name the address. Called with mu held.
+func (a *Agent) stranger(name, role, addr string) string {
+	who := fmt.Sprintf("role %s from %s", cmp.Or(role, "(unknown)"), cmp.Or(addr, "this machine"))
 	if role != cluster.RoleReplication {
-		return fmt.Sprintf("role %s from %s", role, cmp.Or(addr, "this machine"))
+		return who
+	}
+	if !cluster.IsMemberName(name) || len(a.members) == 0 || !a.certified {
+		return ""
 	}
 	for _, m := range a.members {
-		if m.Node == node && !cluster.Contains(m.Addrs, addr) && !cluster.Contains(a.cfg.MembersFrom, addr) {
-			return fmt.Sprintf("role %s from %s, which is not an address of %s", role, cmp.Or(addr, "this machine"), node)
+		if cluster.Contains(m.Addrs, addr) {
+			return ""
 		}
 	}
-	return ""
+	return who + ", which is no member's address"
 }

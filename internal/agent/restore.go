@@ -154,7 +154,7 @@ func (a *Agent) restoreStep(ctx context.Context, v *decide.View, act decide.Acti
 	case decide.ArchiveTail:
 		return a.db.ArchiveTail(ctx, o, a.repo.Push)
 	case decide.RecoverToEnd, decide.RecoverAlong:
-		if err := a.stop(ctx, "fast"); err != nil {
+		if err := a.stop(ctx, "fast", ""); err != nil {
 			return err
 		}
 		if act.Verb == decide.RecoverToEnd {

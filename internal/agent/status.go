@@ -84,7 +84,7 @@ func (a *Agent) conditions(v *decide.View) []cluster.Condition {
 		cs = append(cs, health.Say(health.ForeignDirectory, a.cfg.Node, "found", v.Local.SystemID, "herd", v.Store.Term.SystemID))
 	}
 	cs = append(append(cs, a.drift...), a.unfurnished...)
-	cs = append(cs, a.replicationConditions()...)
+	cs = append(append(cs, a.replicationConditions()...), a.impostorConditions()...)
 	cs = append(cs, a.troubles(time.Now())...)
 	if p := a.seen.pendingRestart; len(p) > 0 {
 		cs = append(cs, health.Say(health.RestartNeeded, a.cfg.Node, "parameters", strings.Join(p, ", ")))

@@ -29,7 +29,7 @@ func (a *Agent) long(v *decide.View, act decide.Action) (func(context.Context) e
 			if act.Note == "restore" {
 				a.checkpointFirst(ctx)
 			}
-			return a.stop(ctx, act.Mode)
+			return a.stop(ctx, act.Mode, "")
 		}, true
 	case decide.ArchiveTail, decide.RestoreData, decide.RecoverToEnd, decide.RecoverAlong, decide.UndoRestore:
 		return func(ctx context.Context) error { return a.restoreStep(ctx, v, act) }, true
@@ -135,22 +135,22 @@ func (a *Agent) start(ctx context.Context, start func(context.Context) error) er
 	return nil
 }
 
-func (a *Agent) stop(ctx context.Context, mode string) error {
+func (a *Agent) stop(ctx context.Context, mode, to string) error {
 	if mode == "fast" {
-		a.endForeignSenders(ctx)
+		a.endOtherSenders(ctx, to)
 		return a.db.Stop(ctx, guardian.Fast, a.cfg.StopTimeout)
 	}
 	return a.db.Stop(ctx, guardian.Immediate, 0)
 }
 
-// endForeignSenders: a fast stop waits for every walsender, also for one that
-// hangs (M6).
-func (a *Agent) endForeignSenders(ctx context.Context) {
+// endOtherSenders: a fast stop waits for every walsender, also for one that
+// hangs (M6). Those of sync and of the successor, if there is one, stay.
+func (a *Agent) endOtherSenders(ctx context.Context, successor string) {
 	a.mu.Lock()
 	var pids []int
 	t := a.rec.snap.Term
 	for _, s := range a.seen.senders {
-		if t == nil || !streamsFor(t, s) {
+		if heir := t != nil && s.Stranger == "" && s.Name == cluster.CertifiedName(successor, t.Epoch); !heir && (t == nil || !streamsFor(t, s)) {
 			pids = append(pids, s.PID)
 		}
 	}
@@ -170,7 +170,7 @@ func (a *Agent) handOver(ctx context.Context, act decide.Action) error {
 		return err
 	}
 	a.remembered(func(m *memory) { m.handoverTo = act.To; m.promisedAt = time.Now() })
-	return a.stop(ctx, "fast")
+	return a.stop(ctx, "fast", act.To)
 }
 
 func (a *Agent) promote(ctx context.Context, act decide.Action) error {

@@ -125,8 +125,14 @@ type Sender struct {
 	Replay   LSN    `json:"replay_lsn"`
 	LagBytes int64  `json:"lag_bytes"`
 	PID      int    `json:"pid"`
-	StartLSN LSN    `json:"-"` // first position acknowledged to it by us; see decide
+	Start    int64  `json:"-"` // when it began, in microseconds since 1970; 0: not known
+	// Stranger says whose it is when it is not a member's under our own role:
+	// "role reppy from 10.0.0.14".
+	Stranger string `json:"stranger,omitempty"`
 }
+
+// Impostor: the name is a member's, whoever has it is not.
+func (s Sender) Impostor() bool { return s.Stranger != "" && IsMemberName(s.Name) }
 
 // Addresses says where a node's services listen, "host:port".
 type Addresses struct {

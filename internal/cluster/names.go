@@ -51,6 +51,22 @@ func ParseCertifiedName(s string) (node string, epoch uint64, ok bool) {
 	return node, n, err == nil
 }
 
+// IsMemberName says whether only a member may bear the name: a certified one, or
+// the uncertified one that becomes it.
+func IsMemberName(s string) bool { return MemberOf(s) != "" }
+
+// MemberOf is the node whose name, certified or not, s is; "" for none.
+func MemberOf(s string) string {
+	if node, _, ok := ParseCertifiedName(s); ok {
+		return node
+	}
+	node, e, found := strings.Cut(s, "~")
+	if _, err := strconv.ParseUint(e, 10, 64); !found || err != nil {
+		return ""
+	}
+	return node
+}
+
 // ServiceName is the application_name of a connection that may never be waited
 // for: what is "clone", "rewind", "backup" or "fetch" (finding H5).
 func ServiceName(what, node string) string { return "manada:" + what + ":" + node }

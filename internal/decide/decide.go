@@ -24,6 +24,7 @@ var rules = []rule{
 	{"rolled-back", rolledBack},
 	{"lie", lie},
 	{"deposed", deposed},
+	{"impostor", impostor},
 	{"unsettled", unsettled},
 	{"founding", founding},
 	{"other-herd", otherHerd},
@@ -94,22 +95,6 @@ func witness(v *View) (Decision, bool) {
 // rolledBack: no role change, no degradation, no thaw (C6).
 func rolledBack(v *View) (Decision, bool) {
 	return wait("the store answers with something older than this node has on disk (store rolled back): no change of role until an operator has looked (docs/how-to.md)"), v.Store.RolledBack
-}
-
-// lie: a walsender reports a flush beyond this leader's own WAL. The released
-// position stays in shared memory, so nothing may be acknowledged until
-// PostgreSQL was restarted (C1); a restart is always a new epoch.
-func lie(v *View) (Decision, bool) {
-	if v.Local.Postgres != cluster.PostgresPrimary || v.without(WithoutCertificate) {
-		return Decision{}, false
-	}
-	for _, s := range v.Local.Senders {
-		if _, _, ok := cluster.ParseCertifiedName(s.Name); ok && s.Flush > v.Local.WAL.LSN {
-			return do(Action{Verb: Stop, Mode: "immediate", Note: "false flush position"},
-				"%s reports WAL flushed to %s, but this primary's WAL ends at %s: stopping, as its commits could be released by that report", s.Name, s.Flush, v.Local.WAL.LSN), true
-		}
-	}
-	return Decision{}, false
 }
 
 // unsettled: after a write of unknown outcome the only step is to make it

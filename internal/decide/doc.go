@@ -16,6 +16,7 @@
 //	takeover.go    freeze, promise, WHO MAY WIN (mayWin), withdraw
 //	promote.go     a won epoch: promote, control row, open
 //	lead.go        an open epoch: switchover, commits that cannot be made
+//	stranger.go    walsenders that lie, or that somebody else has
 //	syncset.go     who is waited for: narrowing, widening, degrading
 //	lastword.go    a lone leader that is stopped in order leaves the epoch to others
 //	fallen.go      a leader whose PostgreSQL stopped: hand over or succeed itself

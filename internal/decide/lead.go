@@ -21,12 +21,12 @@ func lead(v *View) (Decision, bool) {
 	if !l.Written && v.without(WithoutOpening) {
 		return do(Action{Verb: WriteControl, Epoch: t.Epoch, Nonce: t.Current().Nonce}, "writing the control row"), true
 	}
-	d, ok := serveRequest(v)
-	if !ok {
-		d, ok = syncSet(v)
-	}
-	if !ok {
-		d = wait("primary of epoch %d", t.Epoch)
+	d := wait("primary of epoch %d", t.Epoch)
+	for _, duty := range []func(*View) (Decision, bool){doubled, keptOut, serveRequest, syncSet} {
+		if x, ok := duty(v); ok {
+			d = x
+			break
+		}
 	}
 	d.Renew = true
 	return d, true

@@ -138,10 +138,21 @@ func anyLocal(t *rapid.T, self string, epoch uint64) Local {
 		l.HandoverTo = "b"
 	}
 	l.Leaving = rare("leaving")
+	l.MaxSenders = rapid.SampledFrom([]int{0, 1, 20}).Draw(t, "max senders")
+	if rapid.IntRange(0, 15).Draw(t, "lied") == 0 {
+		l.Lie = "somebody lied"
+	}
+	if rare("impostor") {
+		l.Impostor = "somebody bore a name"
+	}
 	for i, n := range nodes {
 		if n != self && b("streams") {
 			l.Senders = append(l.Senders, cluster.Sender{Name: cluster.CertifiedName(n, epoch), State: "streaming", PID: 100 + i,
-				Flush: cluster.LSN(rapid.IntRange(0, 0x50).Draw(t, "flush") * 0x10)})
+				Flush: cluster.LSN(rapid.IntRange(0, 0x50).Draw(t, "flush") * 0x10), Start: 1})
+		}
+		if n != self && rapid.IntRange(0, 3).Draw(t, "stranger") == 0 {
+			l.Senders = append(l.Senders, cluster.Sender{Name: rapid.SampledFrom([]string{cluster.CertifiedName(n, epoch), cluster.CertifiedName(n, epoch), cluster.UncertifiedName(n, epoch), "feed"}).Draw(t, "name"),
+				State: "streaming", PID: 110 + i, Flush: cluster.LSN(rapid.IntRange(0, 0x52).Draw(t, "flush") * 0x10), Start: 2, Stranger: "role reppy"})
 		}
 	}
 	return l
@@ -335,7 +346,7 @@ func unsafe(v *View, a Action) string {
 	if v.Store.RolledBack {
 		return "the store was rolled back (C6)"
 	}
-	if v.Store.Unsettled && a.Verb != Settle && a.Verb != Stop {
+	if v.Store.Unsettled && a.Verb != Settle && a.Verb != Stop && a.Verb != EndSenders {
 		return "an outcome is unknown (H2)"
 	}
 	if why := unsafeWhileRestoring(v, a); why != "" {
@@ -383,9 +394,61 @@ func unsafe(v *View, a Action) string {
 		if t.Leader != v.Self || l.Postgres != cluster.PostgresDown || !l.Final || l.Promised != t.Epoch {
 			return "WAL that may still grow, or is not the epoch's (T11)"
 		}
+	case Stop:
+		if _, lied := falseFlush(v); a.Note == "false flush position" && lied {
+			return unrecorded(v)
+		}
 	case WriteControl, Probe, EndSenders, HandOver:
 		if !leads {
 			return "it does not lead"
+		}
+		return unsafeStranger(v, a)
+	}
+	return ""
+}
+
+// falseFlush: somebody reported, or reports, more than this primary has.
+func falseFlush(v *View) (pid int, lied bool) {
+	for _, s := range v.Local.Senders {
+		if _, _, ok := cluster.ParseCertifiedName(s.Name); ok && s.Flush > v.Local.WAL.LSN {
+			return s.PID, true
+		}
+	}
+	return 0, v.Local.Lie != ""
+}
+
+// unrecorded: the record does not say yet that only this node has its commits,
+// and could.
+func unrecorded(v *View) string {
+	t := v.Store.Term
+	if t.Open && t.Leader == v.Self && v.Local.Leads == t.Epoch && t.K > 0 && v.Store.Reachable && t.Restore == nil {
+		return "somebody could take over without what a stranger released"
+	}
+	return ""
+}
+
+// unsafeStranger: ending a walsender undoes nothing of what it released.
+func unsafeStranger(v *View, a Action) string {
+	_, lied := falseFlush(v)
+	if lied && v.Local.Postgres == cluster.PostgresPrimary {
+		switch {
+		case a.Verb == EndSenders:
+			return "what was released stays released until PostgreSQL was restarted (C1)"
+		case a.Verb == HandOver:
+			return unrecorded(v)
+		}
+	}
+	if a.Verb != EndSenders {
+		return ""
+	}
+	for _, s := range v.Local.Senders {
+		switch mine := slices.Contains(a.PIDs, s.PID); {
+		case mine && s.Impostor():
+			return unrecorded(v)
+		case mine && s.Stranger == "" && !slices.Contains(v.Local.Sync.Old, s.PID):
+			if !slices.ContainsFunc(v.Local.Senders, func(o cluster.Sender) bool { return o.Name == s.Name && o.Stranger == "" && o.Start > s.Start }) {
+				return "the member's only walsender"
+			}
 		}
 	}
 	return ""
@@ -568,7 +631,9 @@ func unsafeTerm(v *View, n *cluster.Term) string {
 func unflushed(v *View, n *cluster.Term) string {
 	s, have := v.Local.Sync, 0
 	for _, m := range n.Sync {
-		if x, ok := v.sender(m.Name, n.Epoch); ok && x.Flush >= s.Since {
+		if slices.ContainsFunc(v.Local.Senders, func(x cluster.Sender) bool {
+			return x.Name == cluster.CertifiedName(m.Name, n.Epoch) && x.Stranger == "" && x.Flush >= s.Since
+		}) {
 			have++
 		}
 	}

@@ -359,16 +359,25 @@ func (s *scenario) branch(words []string) error {
 	return nil
 }
 
-// senders reads "b@e7=2A0" words; "b@e7=2A0/11" gives the pid.
+// senders reads "b@e7=2A0" words; "b@e7=2A0/11" gives the pid, "!reppy" behind it
+// whose it is when that is not the member, and "^2" when it began.
 func (s *scenario) senders(words []string) error {
 	s.v.Local.Senders = nil
 	for i, w := range words {
 		if w == "none" {
 			continue
 		}
+		w, stranger, foreign := strings.Cut(w, "!")
+		w, start, _ := strings.Cut(w, "^")
 		name, rest, _ := strings.Cut(w, "=")
 		at, pid, has := strings.Cut(rest, "/")
 		x := cluster.Sender{Name: name, State: "streaming", Flush: lsn(at), PID: 100 + i}
+		if foreign {
+			x.Stranger = "role " + stranger + " from 10.0.0.14"
+		}
+		if start != "" {
+			x.Start = int64(num(start))
+		}
 		if has {
 			x.PID = num(pid)
 		}

@@ -102,6 +102,12 @@ func (s *scenario) localValue(k, val string) error {
 		l.ControlNonce = val
 	case "stalled":
 		l.Stalled = val
+	case "impostor":
+		l.Impostor = strings.TrimPrefix(val, "none")
+	case "lie":
+		l.Lie = strings.TrimPrefix(val, "none")
+	case "max-senders":
+		l.MaxSenders = num(val)
 	case "handover":
 		l.HandoverTo = val
 	case "archived":
@@ -238,6 +244,10 @@ func peerWord(p *Peer, k, val string) error {
 		p.StoreOK = val == "true"
 	case "kind":
 		p.Kind = val
+	case "upstream":
+		p.Upstream = val
+	case "streaming":
+		p.Streaming = val == "true"
 	default:
 		return unknownWord(k)
 	}

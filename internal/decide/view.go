@@ -156,6 +156,12 @@ type Local struct {
 	Rewound int
 	Sync    Sync
 	Senders []cluster.Sender
+	// MaxSenders is how many there can be (max_wal_senders), 0 if not known.
+	MaxSenders int
+	// Impostor is who bore a member's name since the record last said k = 0, also
+	// when it has gone meanwhile; "" for nobody. Lie is who reported a flush
+	// beyond the WAL to the postmaster that runs.
+	Impostor, Lie string
 	// Stalled is why nothing can be committed here ("" when it can).
 	Stalled string
 	MayLead bool
@@ -230,6 +236,9 @@ const (
 	WithoutTheRest                             // an heir by the last word fetches what it lacks
 	WithoutStandingAside                       // a restore is ordered
 	WithoutTail                                // a restore brings back everything
+	WithoutRecord                              // k = 0 is recorded before an impostor's walsender is ended
+	WithoutRole                                // whose walsender it is counts, not only its name
+	WithoutRestart                             // a false flush position stays until PostgreSQL was restarted
 )
 
 func (v *View) without(m Mutation) bool { return v.Without&m != 0 }
@@ -251,11 +260,14 @@ func (v *View) peer(name string) (Peer, bool) {
 // fresh says whether the node's agent was heard within the time-out.
 func (v *View) fresh(p Peer) bool { return p.Age < v.Spec.SuspectAfter }
 
-func (v *View) sender(node string, epoch uint64) (cluster.Sender, bool) {
+// sender is the walsender of a member under its certified name, the youngest if
+// there are two; never one that somebody else has.
+func (v *View) sender(node string, epoch uint64) (x cluster.Sender, ok bool) {
+	name := cluster.CertifiedName(node, epoch)
 	for _, s := range v.Local.Senders {
-		if s.Name == cluster.CertifiedName(node, epoch) {
-			return s, true
+		if s.Name == name && (s.Stranger == "" || v.without(WithoutRole)) && (!ok || s.Start > x.Start) {
+			x, ok = s, true
 		}
 	}
-	return cluster.Sender{}, false
+	return x, ok
 }

@@ -63,6 +63,7 @@ type Observation struct {
 	Sync           string // synchronous_standby_names as a fresh command sees it
 	SyncSource     string // file that it comes from
 	Senders        []Sender
+	MaxSenders     int           // max_wal_senders
 	OldestWait     time.Duration // of a commit that waits for a standby; counted from when it was first seen
 	Waiting        int           // commits that wait
 	PendingRestart []string      // settings that take effect at the next start
@@ -83,6 +84,7 @@ type ControlRow struct {
 // (finding H4).
 type Sender struct {
 	cluster.Sender
+	Role         string // usename
 	Addr         string
 	BackendStart time.Time
 	Write        cluster.LSN

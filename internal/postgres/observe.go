@@ -150,10 +150,10 @@ select r, case when r then pg_last_wal_receive_lsn() end, case when r then pg_la
   case when r then pg_get_wal_replay_pause_state() <> 'not paused' end,
   w.status, w.received_tli, (extract(epoch from clock_timestamp() - w.last_msg_receipt_time) * 1000)::bigint, w.conninfo
 from (select pg_is_in_recovery() r) x left join pg_stat_wal_receiver w on true;
-select name, setting, sourcefile, pending_restart from pg_settings s where name = 'synchronous_standby_names'
+select name, setting, sourcefile, pending_restart from pg_settings s where name in ('synchronous_standby_names', 'max_wal_senders')
   or pending_restart and (source <> 'default' or exists (select from pg_file_settings f where lower(f.name) = s.name));
 select s.pid, s.application_name, s.state, s.sync_state, s.sent_lsn, s.write_lsn, s.flush_lsn, s.replay_lsn, host(s.client_addr),
-  extract(epoch from s.backend_start), (extract(epoch from clock_timestamp() - s.reply_time) * 1000)::bigint
+  extract(epoch from s.backend_start), (extract(epoch from clock_timestamp() - s.reply_time) * 1000)::bigint, s.usename
 from pg_stat_replication s;
 select pid, extract(epoch from query_start) from pg_stat_activity where wait_event = 'SyncRep';
 select slot_name, active, restart_lsn, wal_status, slot_type from pg_replication_slots;
@@ -191,8 +191,11 @@ func (i *Instance) readMain(o *Observation, res []rows) {
 
 func (i *Instance) readLists(o *Observation, res []rows) {
 	for _, r := range res[1] {
-		if string(r[0]) == "synchronous_standby_names" {
+		switch string(r[0]) {
+		case "synchronous_standby_names":
 			o.Sync, o.SyncSource = string(r[1]), string(r[2])
+		case "max_wal_senders":
+			o.MaxSenders = int(intOf(r[1]))
 		}
 		if boolOf(r[3]) {
 			o.PendingRestart = append(o.PendingRestart, string(r[0]))
@@ -203,7 +206,7 @@ func (i *Instance) readLists(o *Observation, res []rows) {
 	for _, r := range res[2] {
 		s := Sender{Sender: cluster.Sender{PID: int(intOf(r[0])), Name: string(r[1]), State: string(r[2]), Sync: string(r[3]),
 			Flush: lsnOf(r[6]), Replay: lsnOf(r[7])},
-			Sent: lsnOf(r[4]), Write: lsnOf(r[5]), Addr: string(r[8]), BackendStart: epochTime(r[9]),
+			Role: string(r[11]), Sent: lsnOf(r[4]), Write: lsnOf(r[5]), Addr: string(r[8]), BackendStart: epochTime(r[9]),
 			ReplyAge: time.Duration(max(0, intOf(r[10]))) * time.Millisecond}
 		if s.Flush != 0 && end > s.Flush {
 			s.LagBytes = int64(end - s.Flush)

@@ -1,0 +1,158 @@
+package agent
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"manada/internal/cluster"
+	"manada/internal/health"
+)
+
+// strangers is what this agent has seen of walsenders that are not their names'.
+// Guarded by Agent.mu.
+type strangers struct {
+	// unrecorded is who bore a member's name since the record last said k = 0.
+	unrecorded string
+	// lie is who reported a flush beyond the WAL to the postmaster liedTo.
+	lie    string
+	liedTo int
+	seen   map[int]*impostor // by pid of the walsender, while it lives
+	told   []impostor        // those that are gone
+	looks  []look
+}
+
+// impostor is one walsender that bore a member's name.
+type impostor struct {
+	name, who string
+	since     time.Time
+	counted   bool        // commits waited for that name
+	from, to  cluster.LSN // what it may have acknowledged, and no member has
+	gone      time.Time
+}
+
+// look is where the WAL ended at a moment, in the last seconds.
+type look struct {
+	at  time.Time
+	wal cluster.LSN
+}
+
+const (
+	looksKept     = 30
+	impostorShown = 24 * time.Hour
+)
+
+// noteStrangers keeps what decide needs to know of false flush positions and
+// false names, also when they are gone. While a false name is borne nothing
+// counts as proved: what it releases lies before whatever is waited for again.
+// Called with mu held; it says whether the loop should look at once.
+func (a *Agent) noteStrangers(s *observed) bool {
+	x, m := &a.strangers, &a.mem
+	if s.state != cluster.PostgresPrimary || m.leads == 0 {
+		return false
+	}
+	here := map[int]bool{}
+	for _, w := range s.senders {
+		if _, _, ok := cluster.ParseCertifiedName(w.Name); ok && w.Flush > s.wal {
+			x.lie, x.liedTo = fmt.Sprintf("%s reported WAL flushed to %s beyond this primary's end", w.Name, w.Flush), s.postmaster
+		}
+		if w.Impostor() {
+			here[w.PID] = true
+			a.meet(s, w)
+		}
+	}
+	t := a.rec.snap.Term
+	if len(here) > 0 {
+		m.provedPID, m.syncSince = 0, 0
+	} else if t != nil && t.K == 0 {
+		x.unrecorded = ""
+	}
+	for pid, i := range x.seen {
+		if !here[pid] {
+			delete(x.seen, pid)
+			a.part(s, *i)
+		}
+	}
+	if x.looks = append(x.looks, look{s.at, s.wal}); len(x.looks) > looksKept {
+		x.looks = slices.Delete(x.looks, 0, 1)
+	}
+	return len(here) > 0
+}
+
+// meet notes an impostor that is there.
+func (a *Agent) meet(s *observed, w cluster.Sender) {
+	x := &a.strangers
+	x.unrecorded = w.Name + " is borne by " + w.Stranger
+	counts := slices.Contains(s.sync.Names, w.Name)
+	if i, known := x.seen[w.PID]; known {
+		i.counted = i.counted || counts
+		return
+	}
+	i := &impostor{name: w.Name, who: w.Stranger, since: time.UnixMicro(w.Start).UTC(), counted: counts}
+	for _, l := range x.looks { // the last end of the WAL before it began
+		if i.from == 0 || l.at.Before(i.since) {
+			i.from = l.wal
+		}
+	}
+	if x.seen == nil {
+		x.seen = map[int]*impostor{}
+	}
+	x.seen[w.PID] = i
+	a.event("impostor", a.mem.leads, fmt.Sprintf("%s is borne by %s since %s", i.name, i.who, i.since.Format(time.RFC3339)))
+}
+
+// part notes that an impostor is gone, and what it may have acknowledged that no
+// true member has.
+func (a *Agent) part(s *observed, i impostor) {
+	i.gone, i.to = time.Now(), s.wal
+	for _, w := range s.senders {
+		if cluster.IsMemberName(w.Name) && w.Stranger == "" {
+			i.from = max(i.from, w.Flush)
+		}
+	}
+	if !i.counted || i.from > i.to {
+		i.from = i.to
+	}
+	a.strangers.told = append(a.strangers.told, i)
+	a.event("impostor", a.mem.leads, fmt.Sprintf("%s, borne by %s since %s, is gone: %s", i.name, i.who, i.since.Format(time.RFC3339), i.acknowledged()))
+}
+
+func (i impostor) acknowledged() string {
+	if i.from >= i.to {
+		return "nothing was acknowledged by it that no standby has"
+	}
+	return fmt.Sprintf("commits from %s to %s were acknowledged by an impostor", i.from, i.to)
+}
+
+// impostorThere says whether somebody bears a member's name at this moment.
+func impostorThere(senders []cluster.Sender) bool {
+	return slices.ContainsFunc(senders, cluster.Sender.Impostor)
+}
+
+// impostorConditions is called with mu held.
+func (a *Agent) impostorConditions() []cluster.Condition {
+	x := &a.strangers
+	x.told = slices.DeleteFunc(x.told, func(i impostor) bool { return time.Since(i.gone) > impostorShown })
+	var cs []cluster.Condition
+	say := func(i impostor, what string) {
+		cs = append(cs, health.Say(health.Impostor, a.cfg.Node, "name", i.name, "who", i.who,
+			"since", i.since.Format(time.RFC3339), "acknowledged", what))
+	}
+	for _, i := range x.seen {
+		say(*i, "its walsender is being ended")
+	}
+	// One that comes back again and again is one line.
+	last := map[string]impostor{}
+	for _, i := range x.told {
+		if o, ok := last[i.name+i.who]; ok && o.from < o.to && i.from >= i.to {
+			continue
+		}
+		last[i.name+i.who] = i
+	}
+	for _, i := range last {
+		say(i, i.acknowledged())
+	}
+	slices.SortFunc(cs, func(x, y cluster.Condition) int { return cmp.Compare(x.Text, y.Text) })
+	return cs
+}
