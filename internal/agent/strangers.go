@@ -49,7 +49,7 @@ const (
 // Called with mu held; it says whether the loop should look at once.
 func (a *Agent) noteStrangers(s *observed) bool {
 	x, m := &a.strangers, &a.mem
-	if s.state != cluster.PostgresPrimary || m.leads == 0 {
+	if s.state != cluster.PostgresPrimary {
 		return false
 	}
 	here := map[int]bool{}
@@ -65,7 +65,7 @@ func (a *Agent) noteStrangers(s *observed) bool {
 	t := a.rec.snap.Term
 	if len(here) > 0 {
 		m.provedPID, m.syncSince = 0, 0
-	} else if t != nil && t.K == 0 {
+	} else if t != nil && t.K == 0 && !a.rec.unsettled { // else k = 1 may still be on its way
 		x.unrecorded = ""
 	}
 	for pid, i := range x.seen {

@@ -162,8 +162,11 @@ func (a *Agent) endOtherSenders(ctx context.Context, successor string) {
 
 // handOver stops this primary for a switchover.
 func (a *Agent) handOver(ctx context.Context, act decide.Action) error {
-	// It is attempted once: one that is marked already, or gone, is not begun.
-	if err := a.store.MarkRequest(ctx, act.Request, optionTried); err != nil {
+	// It is attempted once: one that is marked already, or gone, is not begun;
+	// without a request (a false flush position) this agent remembers.
+	if act.Request == "" {
+		a.remembered(func(m *memory) { m.handoverTo = act.To; m.promisedAt = time.Now() })
+	} else if err := a.store.MarkRequest(ctx, act.Request, optionTried); err != nil {
 		return fmt.Errorf("mark the request as tried: %w", err)
 	}
 	if err := a.db.Checkpoint(ctx); err != nil {

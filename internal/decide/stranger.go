@@ -71,7 +71,8 @@ func hasAll(v *View) string {
 // the agent has forgotten that waiting is proved and since when.
 func impostor(v *View) (Decision, bool) {
 	l, t := &v.Local, v.Store.Term
-	if t == nil || t.Restore != nil || t.Leader != v.Self || l.Leads != t.Epoch || l.Postgres != cluster.PostgresPrimary || v.without(WithoutRole) {
+	if l.Postgres != cluster.PostgresPrimary || v.without(WithoutRole) ||
+		t != nil && (t.Restore != nil || t.Leader != v.Self || l.Leads != t.Epoch) {
 		return Decision{}, false
 	}
 	who, pids := l.Impostor, []int(nil)
@@ -83,7 +84,7 @@ func impostor(v *View) (Decision, bool) {
 	if who == "" {
 		return Decision{}, false
 	}
-	if t.Open && t.K > 0 && !v.without(WithoutRecord) {
+	if t != nil && t.Open && t.K > 0 && !v.without(WithoutRecord) {
 		switch {
 		case v.Store.Reachable && v.Store.Unsettled:
 			return Decision{}, false // its outcome first (the rule unsettled)

@@ -100,14 +100,18 @@ func (w *world) smallPrimary(n *node, act decide.Action) bool {
 	}
 	switch act.Verb {
 	case decide.WriteControl:
+		w.guard(n) // no epoch opens before
 		e := entry{kind: control, epoch: uint32(p.epoch), tl: uint16(n.d.wal.timeline()), nonce: w.nonceIndex(act.Nonce)}
 		n.d.wal = n.d.wal.add(e)
 		m.written = act.Epoch
 	case decide.Probe:
 		if !w.localCommit(n, entry{kind: probe}) && !w.prof.unproved {
+			if m.heldSince == 0 {
+				m.heldSince = w.now
+			}
 			return false
 		}
-		m.provedPID = p.pid
+		m.provedPID, m.heldSince = p.pid, 0
 	case decide.EndSenders:
 		p.senders = slices.DeleteFunc(p.senders, func(s *sender) bool {
 			if !slices.Contains(act.PIDs, s.pid) {
@@ -123,6 +127,7 @@ func (w *world) smallPrimary(n *node, act decide.Action) bool {
 func (w *world) setSync(n *node, s cluster.SyncSetting) bool {
 	m := &n.a.mem
 	was := n.syncFile
+	m.heldSince = 0
 	if m.sincePend && s.Equal(was) { // asked for already
 		w.observe(n)
 		return !m.sincePend
@@ -282,12 +287,14 @@ func (w *world) opStop(n *node, o *operation) (bool, bool) {
 		}
 		switch {
 		case o.act.Verb == decide.HandOver:
-			if w.st.request == nil || w.st.request.ID != o.act.Request || !w.reaches(n) {
-				return true, false
+			if o.act.Request != "" {
+				if w.st.request == nil || w.st.request.ID != o.act.Request || !w.reaches(n) {
+					return true, false
+				}
+				r := *w.st.request
+				r.Tried = true
+				w.st.request = &r
 			}
-			r := *w.st.request
-			r.Tried = true
-			w.st.request = &r
 			n.a.mem.handoverTo, n.a.mem.promisedAt = o.act.To, w.now
 			w.endOthers(n, o.act.To)
 			w.stopFast(n, o.act.To)

@@ -25,6 +25,8 @@ var spec = decide.Spec{
 // agent is one run of a node's agent: all of it is lost when it crashes.
 type agent struct {
 	started     int64
+	awake       int   // ticks in a row that it ran
+	guardAt     int64 // when it looks at the roles again
 	pausedUntil int64 // SIGSTOP of the agent alone, or a slow step
 	next        *step // decided, not yet carried out
 
@@ -93,6 +95,10 @@ type memory struct {
 	fork       cluster.LSN
 	archived   cluster.LSN
 	streamed   [8]int64
+	unrecorded string
+	lie        string
+	heldSince  int64 // since when probes come through although the placeholder is set
+	liedTo     int
 }
 
 // observed is one look at this node's PostgreSQL and disk.
@@ -128,6 +134,9 @@ func (w *world) newAgent(n *node) *agent {
 // stepAgent lets a node's agent read, observe, decide and act.
 func (w *world) stepAgent(n *node) {
 	if !n.runs(w.now) {
+		if n.a != nil {
+			n.a.awake = 0
+		}
 		return
 	}
 	if n.a == nil {
@@ -139,7 +148,12 @@ func (w *world) stepAgent(n *node) {
 	}
 	a := n.a
 	if a.pausedUntil > w.now {
+		a.awake = 0
 		return
+	}
+	a.awake++
+	if a.mem.leads != 0 && a.seen.state == cluster.PostgresPrimary && a.guardAt <= w.now {
+		w.guard(n)
 	}
 	w.stepOperation(n)
 	if w.chance(800) {
@@ -258,7 +272,8 @@ func (w *world) observeRunning(n *node, o *observed) {
 	o.wal, o.timeline = n.d.wal.end(), n.d.wal.timeline()
 	o.nonce = w.controlNonce(n)
 	for _, s := range p.senders {
-		x := cluster.Sender{Name: s.name, State: "streaming", Sync: "async", Flush: cluster.LSN(s.flush), PID: s.pid}
+		s.seen = true
+		x := cluster.Sender{Name: s.name, State: "streaming", Sync: "async", Flush: cluster.LSN(s.flush), PID: s.pid, Stranger: s.stranger}
 		if s.listed {
 			x.Sync = "quorum"
 		}
@@ -284,9 +299,10 @@ func (w *world) noteChange(n *node, old cluster.PostgresState) {
 		m.progress, m.progressAt = o.wal, w.now
 	}
 	w.noteLeading(n)
+	w.noteStrangers(n)
 	for _, s := range o.senders {
 		node, e, ok := cluster.ParseCertifiedName(s.Name)
-		if ok && a.term != nil && e == a.term.Epoch {
+		if ok && s.Stranger == "" && a.term != nil && e == a.term.Epoch {
 			m.streamed[w.index(node)] = w.now
 		}
 	}

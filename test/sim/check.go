@@ -12,11 +12,12 @@ import (
 // Acknowledged commits lie on one line, and a log that has the last of them has
 // them all; so the last one is all that needs to be looked for.
 type checker struct {
-	err  error
-	acks int
-	last int    // index of the last acknowledged commit
-	hash uint64 // on its line
-	open struct {
+	err   error
+	acks  int
+	doubt doubt  // acknowledged by a stranger alone
+	last  int    // index of the last acknowledged commit
+	hash  uint64 // on its line
+	open  struct {
 		epoch  uint64
 		wal    wal // of the leader when the newest epoch was opened
 		leader int
@@ -37,6 +38,9 @@ func (w *world) fail(invariant, format string, args ...any) {
 // commit, whose record ends at upto, stands.
 func (w *world) acknowledged(n *node, upto int, k kind) {
 	if k != commit {
+		return
+	}
+	if w.doubtful(n, upto) {
 		return
 	}
 	c, i := &w.chk, upto-1
@@ -71,14 +75,8 @@ func (w *world) checkHolders(when string) {
 	if c.acks == 0 || t == nil {
 		return
 	}
-	holders := 0
-	for _, m := range t.Sync {
-		n := w.nodes[w.index(m.Name)]
-		if n.d.instance != m.Instance || n.d.empty || n.d.poisoned || n.d.wal.has(c.last, c.hash) {
-			holders++
-		}
-	}
-	if holders < t.K {
+	holders := w.holders(t, c.last, c.hash)
+	if holders < t.K && !w.doubted(t) {
 		w.fail("0 (quorum)", "%s: entry %d is acknowledged, but only %d of %d members of sync have it and k is %d", when, c.last+1, holders, len(t.Sync), t.K)
 	}
 	l := w.nodes[w.index(t.LastOpenLeader.Name)]
@@ -190,13 +188,14 @@ func (w *world) checkBearer(n, m *node, name string) {
 
 // checkStep is everything that must hold in every moment.
 func (w *world) checkStep() {
+	w.checkStrangers()
 	for _, n := range w.nodes[:w.data] {
 		p := n.pg
 		if p == nil || p.phase != primary {
 			continue
 		}
 		for _, s := range p.senders {
-			if !s.listed && !slices.Contains(n.syncFile.Names, s.name) {
+			if s.stranger != "" || !s.listed && !slices.Contains(n.syncFile.Names, s.name) {
 				continue
 			}
 			if s.flush > len(n.d.wal) {

@@ -38,6 +38,8 @@ const (
 	promiseCrash // an agent dies just after its promise reached the record
 	shutdown     // a host is stopped in order
 	lateReload   // a setting is followed late by everybody on the leader
+	intruder     // a trusted role bears a standby's name on the leader
+	outside      // a role outside the list is made, and tries to
 	faultKinds
 )
 
@@ -186,6 +188,10 @@ func (w *world) inject(k fault) {
 			n = w.leader()
 		}
 		w.shutDown(n, d)
+	case intruder:
+		w.intrude(w.leader())
+	case outside:
+		w.outsider = &outsider{since: w.now, attribute: true, database: w.chance(500)}
 	case slowCheckpoint:
 		if n.pg != nil {
 			n.pg.slowUntil = w.now + d
@@ -330,5 +336,5 @@ func (w *world) healAll() {
 var faultNames = [faultKinds]string{
 	"PostgreSQL crash", "PostgreSQL hang", "host crash", "host freeze", "agent crash", "agent freeze",
 	"one-way cut", "cut", "isolation", "split", "store outage", "store cut", "flaky store", "lost disk",
-	"switchover", "slow checkpointer", "replay stuck", "leader dies", "standby leaves", "leader freezes", "winner dies", "leader cut off", "crash while writing", "crash after a promise", "shutdown", "late reload",
+	"switchover", "slow checkpointer", "replay stuck", "leader dies", "standby leaves", "leader freezes", "winner dies", "leader cut off", "crash while writing", "crash after a promise", "shutdown", "late reload", "intruder", "role outside the list",
 }

@@ -23,6 +23,8 @@ type node struct {
 	credential bool
 	syncFile   cluster.SyncSetting // in the run directory: gone with the host
 
+	falseUpto int // how far strangers have pushed what this primary released
+
 	leaveBy int64 // the host is being stopped, in order if possible; 0: it is not
 	downFor int64
 	ending  bool // PostgreSQL is being stopped for good

@@ -67,6 +67,10 @@ type sender struct {
 	flush     int
 	lastReply int64
 	recv      *receiver
+	stranger  string // whose it is when it is no standby's
+	lies      bool   // says more than there is
+	seen      bool   // the agent has seen it; who comes and goes unseen is not modelled
+	ticks     int    // in which the agent could have ended it
 }
 
 // receiver is a walreceiver on a standby.
@@ -158,7 +162,7 @@ func (w *world) transition(n *node) {
 
 func (w *world) becomePrimary(n *node, epoch uint64, tl cluster.Timeline) {
 	p := n.pg
-	p.phase, p.epoch, p.fork = primary, epoch, len(n.d.wal)
+	p.phase, p.epoch, p.fork, n.falseUpto = primary, epoch, len(n.d.wal), 0
 	w.endReceiver(n)
 	n.d.former, n.d.cleanStop = true, false
 	n.d.maxTimeline = max(n.d.maxTimeline, tl)

@@ -19,7 +19,7 @@ func Even(k int) Profile {
 func Profiles() []Profile {
 	strict := Even(1)
 	strict.Name, strict.Strict = "strict", true
-	return []Profile{Even(1), Even(2), strict, shutting(), diverging(), receiving(), branching(), doubting(), doubled(), forgetting(), lagging(), wavering()}
+	return []Profile{Even(1), Even(2), strict, shutting(), diverging(), receiving(), branching(), doubting(), doubled(), forgetting(), lagging(), wavering(), intruded(1), intruded(2)}
 }
 
 // ProfileNamed finds one of Profiles.
@@ -101,6 +101,13 @@ func lagging() Profile {
 	return p
 }
 
+// intruded: somebody who is trusted with REPLICATION bears standbys' names, and
+// others who are not try to, while standbys come and go (protocol: who may bear
+// a name).
+func intruded(k int) Profile {
+	return Even(k).bias(fmt.Sprintf("intruded%d", k), 60, intruder, outside, standbyLeaves)
+}
+
 // Mutant is a protocol with one rule missing and the profile that looks there.
 type Mutant struct {
 	Name    string
@@ -127,6 +134,8 @@ func Mutants() []Mutant {
 		{"WithoutSwapFirst", "degrade swaps first", without(diverging(), decide.WithoutSwapFirst)},
 		{"WithoutBothValues", "H2", without(doubting(), decide.WithoutBothValues)},
 		{"WithoutTheRest", "last word", without(shutting(), decide.WithoutTheRest)},
+		{"WithoutRecord: ends the walsender only", "a stranger's name", without(intruded(1), decide.WithoutRecord)},
+		{"WithoutRole: the name alone counts", "a stranger's name", without(intruded(1), decide.WithoutRole)},
 	}
 }
 
@@ -141,6 +150,8 @@ func AgentMutants() []Mutant {
 		{"amnesiac: the promise is not on disk", "H3", with(wavering(), func(p *Profile) { p.amnesiac = true })},
 		{"trusting: the end of WAL is read from a record that is not checked", "end of WAL", with(diverging(), func(p *Profile) { p.trusting = true })},
 		{"trusting, until a commit is lost", "end of WAL", with(loss(diverging()), func(p *Profile) { p.trusting = true })},
+		{"databaseIn: lets database walsenders in", "who may", with(intruded(1), func(p *Profile) { p.databaseIn = true })},
+		{"credulous: k comes back without a new proof", "a stranger's name", with(intruded(1), func(p *Profile) { p.credulous = true })},
 		{"slotless: a standby may be counted twice", "k = 2", with(doubled(), func(p *Profile) { p.slotless = true })},
 	}
 }

@@ -55,7 +55,10 @@ func (w *world) localView(n *node, l *decide.Local) {
 		HandoverTo: m.handoverTo, Upstream: o.upstream, Receiver: o.receiver,
 		SilentFor: o.silentFor, StuckFor: ms(w.now - m.progressAt),
 		ControlNonce: o.nonce, Senders: o.senders, MayLead: n.leaveBy == 0,
-		Leaving: a.leaving, Archived: m.archived,
+		Leaving: a.leaving, Archived: m.archived, Impostor: m.unrecorded,
+	}
+	if m.liedTo != 0 && m.liedTo == o.pid {
+		l.Lie = m.lie
 	}
 	if n.ending {
 		l.Busy = "the stop of PostgreSQL"

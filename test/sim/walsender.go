@@ -13,6 +13,9 @@ func (w *world) stepSender(n *node, s *sender) bool {
 		s.conf = n.syncFile
 		s.listed = slices.Contains(s.conf.Names, s.name)
 	}
+	if s.stranger != "" {
+		return w.stepStranger(n, s)
+	}
 	m, r := w.nodes[s.node], s.recv
 	there, back := !w.cut[n.i][s.node], !w.cut[s.node][n.i]
 	if r.dead && there && back && m.hostUp && w.chance(w.prof.reset) {
@@ -74,20 +77,30 @@ func (w *world) release(n *node, s *sender) {
 	if !s.listed || s.conf.Alone || len(s.conf.Names) == 0 {
 		return
 	}
-	var flushes [8]int
-	k := 0
-	for _, o := range n.pg.senders {
-		if o.listed && o.flush > 0 && k < len(flushes) {
-			flushes[k] = o.flush
-			k++
-		}
+	pos := n.pg.quorum(s.conf.K, true)
+	if pos > n.pg.quorum(s.conf.K, false) {
+		n.falseUpto = max(n.falseUpto, pos)
 	}
-	if k < s.conf.K {
-		return
-	}
-	slices.Sort(flushes[:k])
-	if pos := flushes[k-s.conf.K]; pos > n.pg.released {
+	if pos > n.pg.released {
 		n.pg.released = pos
 		w.wake(n, pos)
 	}
+}
+
+// quorum is how far k of the listed walsenders have flushed, 0 when there are
+// not so many.
+func (p *postgres) quorum(k int, strangers bool) int {
+	var flushes [16]int
+	n := 0
+	for _, o := range p.senders {
+		if o.listed && o.flush > 0 && n < len(flushes) && (strangers || o.stranger == "") {
+			flushes[n] = o.flush
+			n++
+		}
+	}
+	if n < k {
+		return 0
+	}
+	slices.Sort(flushes[:n])
+	return flushes[n-k]
 }

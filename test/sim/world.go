@@ -37,8 +37,12 @@ type Profile struct {
 	unproved  bool // the probe is not seen waiting (C5)
 	amnesiac  bool // the promise is not on disk (H3)
 	lossOnly  bool // the checker is silent about names (invariant 4): only losses count
-	hasty     bool // Since is read before every walsender follows the setting (C2)
-	trusting  bool // the first record behind what was replayed need not name the one before it
+	// The leader's agent does not take REPLICATION from roles outside the list:
+	// pg_hba.conf alone lets walsenders of a database in.
+	databaseIn bool
+	trusting   bool // while a stranger bears a name, what was proved still counts
+	hasty      bool // Since is read before every walsender follows the setting (C2)
+	credulous  bool // the first record behind what was replayed need not name the one before it
 }
 
 // Stats counts what happened, so that a test can tell that it did.
@@ -49,6 +53,7 @@ type Stats struct {
 	Rewinds, Clones, Unknown, LateApplied, Opened int
 	LostDisks, Withdrawn, Promises, RaisedK       int
 	LastWords, Fetched                            int
+	Intruders, Knocks, FalseAcks, FalseLost       int
 }
 
 func (s *Stats) add(o *Stats) {
@@ -75,6 +80,10 @@ func (s *Stats) add(o *Stats) {
 	s.RaisedK += o.RaisedK
 	s.LastWords += o.LastWords
 	s.Fetched += o.Fetched
+	s.Intruders += o.Intruders
+	s.Knocks += o.Knocks
+	s.FalseAcks += o.FalseAcks
+	s.FalseLost += o.FalseLost
 }
 
 // world is a herd, its network, its store and the checker.
@@ -96,6 +105,8 @@ type world struct {
 	outageUntil, flakyUntil                 int64
 	healing                                 bool
 	winnerDies, crashWrites, promiseCrashes int // ambushes laid
+
+	outsider *outsider
 
 	nextID   uint32
 	nextPID  int
@@ -171,6 +182,7 @@ func (w *world) step() {
 	w.ambush()
 	w.lateWrites()
 	w.shutdowns()
+	w.knock()
 	w.beats()
 	var order [8]int
 	for i := range w.nodes {
