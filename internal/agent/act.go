@@ -292,10 +292,13 @@ func (a *Agent) probe(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.strangers.probed(ok, a.seen.postmaster, time.Now())
 	if !ok {
 		return errors.New("a probe commit did not wait: the new setting is not in force yet")
 	}
-	a.remembered(func(m *memory) { m.provedPID = a.seen.postmaster })
+	a.mem.provedPID = a.seen.postmaster
 	return nil
 }
 

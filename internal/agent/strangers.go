@@ -18,9 +18,12 @@ type strangers struct {
 	// lie is who reported a flush beyond the WAL to the postmaster liedTo.
 	lie    string
 	liedTo int
-	seen   map[int]*impostor // by pid of the walsender, while it lives
-	told   []impostor        // those that are gone
-	looks  []look
+	// through is since when probe commits have not waited, of postmaster throughTo.
+	through   time.Time
+	throughTo int
+	seen      map[int]*impostor // by pid of the walsender, while it lives
+	told      []impostor        // those that are gone
+	looks     []look
 }
 
 // impostor is one walsender that bore a member's name.
@@ -78,6 +81,22 @@ func (a *Agent) noteStrangers(s *observed) bool {
 		x.looks = slices.Delete(x.looks, 0, 1)
 	}
 	return len(here) > 0
+}
+
+// releasedAfter is how long commits may come through although the placeholder
+// is set; a checkpointer that is held up takes the setting over late.
+const releasedAfter = 2 * time.Minute
+
+// probed: a probe commit waited, or it did not. When they go on coming through
+// under the placeholder, a position beyond the WAL was released, by somebody who
+// was not seen: only a restart of PostgreSQL helps.
+func (x *strangers) probed(waited bool, postmaster int, now time.Time) {
+	switch {
+	case waited || x.throughTo != postmaster:
+		x.through, x.throughTo = now, postmaster
+	case now.Sub(x.through) > releasedAfter:
+		x.lie, x.liedTo = "commits do not wait although they should: a position beyond this primary's end was released", postmaster
+	}
 }
 
 // meet notes an impostor that is there.
