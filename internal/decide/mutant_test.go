@@ -10,8 +10,8 @@ func TestPropertiesNoticeMutants(t *testing.T) {
 	open := map[Mutation]string{
 		WithoutCertificate: "C1", WithoutNarrowingFlush: "C2", WithoutOpening: "C3", WithoutReceiverGone: "C4",
 		WithoutWALEpoch: "C7", WithoutSwapFirst: "degrading", WithoutBothValues: "H2",
-		WithoutTheRest:       "last word",
-		WithoutRecord:        "ends the walsender only", WithoutRole: "the name alone counts", WithoutRestart: "ends the liar only",
+		WithoutTheRest: "last word",
+		WithoutRecord:  "ends the walsender only", WithoutRole: "the name alone counts", WithoutRestart: "ends the liar only",
 		WithoutStandingAside: "a takeover during a restore", WithoutTail: "a restore that loses commits",
 	}
 	seen := map[Verb]int{}

@@ -199,7 +199,7 @@ func anyView() *rapid.Generator[*View] {
 				v.Peers = append(v.Peers, anyPeer(t, n, term.Epoch))
 			}
 		}
-		switch role := rapid.SampledFrom([]string{"any", "any", "leader", "leader", "standby", "standby", "former", "opening", "leaving", "heir"}).Draw(t, "role"); role {
+		switch role := rapid.SampledFrom([]string{"any", "any", "leader", "leader", "standby", "standby", "former", "opening", "leaving", "heir", "intruded"}).Draw(t, "role"); role {
 		case "any":
 		case "leaving":
 			plausible(t, v, "leader")
@@ -210,6 +210,9 @@ func anyView() *rapid.Generator[*View] {
 		case "former":
 			plausible(t, v, "standby")
 			v.Local.Former, v.Local.Postgres, v.Local.TreeEmpty, v.Local.Upstream = true, cluster.PostgresDown, true, ""
+		case "intruded":
+			plausible(t, v, "leader")
+			intruded(t, v)
 		case "heir":
 			plausible(t, v, "standby")
 			heirTo(t, v)
@@ -403,53 +406,6 @@ func unsafe(v *View, a Action) string {
 			return "it does not lead"
 		}
 		return unsafeStranger(v, a)
-	}
-	return ""
-}
-
-// falseFlush: somebody reported, or reports, more than this primary has.
-func falseFlush(v *View) (pid int, lied bool) {
-	for _, s := range v.Local.Senders {
-		if _, _, ok := cluster.ParseCertifiedName(s.Name); ok && s.Flush > v.Local.WAL.LSN {
-			return s.PID, true
-		}
-	}
-	return 0, v.Local.Lie != ""
-}
-
-// unrecorded: the record does not say yet that only this node has its commits,
-// and could.
-func unrecorded(v *View) string {
-	t := v.Store.Term
-	if t.Open && t.Leader == v.Self && v.Local.Leads == t.Epoch && t.K > 0 && v.Store.Reachable && t.Restore == nil {
-		return "somebody could take over without what a stranger released"
-	}
-	return ""
-}
-
-// unsafeStranger: ending a walsender undoes nothing of what it released.
-func unsafeStranger(v *View, a Action) string {
-	_, lied := falseFlush(v)
-	if lied && v.Local.Postgres == cluster.PostgresPrimary {
-		switch {
-		case a.Verb == EndSenders:
-			return "what was released stays released until PostgreSQL was restarted (C1)"
-		case a.Verb == HandOver:
-			return unrecorded(v)
-		}
-	}
-	if a.Verb != EndSenders {
-		return ""
-	}
-	for _, s := range v.Local.Senders {
-		switch mine := slices.Contains(a.PIDs, s.PID); {
-		case mine && s.Impostor():
-			return unrecorded(v)
-		case mine && s.Stranger == "" && !slices.Contains(v.Local.Sync.Old, s.PID):
-			if !slices.ContainsFunc(v.Local.Senders, func(o cluster.Sender) bool { return o.Name == s.Name && o.Stranger == "" && o.Start > s.Start }) {
-				return "the member's only walsender"
-			}
-		}
 	}
 	return ""
 }
