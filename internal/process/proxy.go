@@ -48,6 +48,7 @@ func Proxy(ctx context.Context, c *config.Config, log *slog.Logger) error {
 	cfg.ClientTLS, cfg.ServerTLS = id.PublicTLS(), id.ClientTLSAny()
 	cfg.PlainLocal = false
 	cfg.Split, cfg.HBA = c.Proxy.Split == "on", c.PostgreSQL.HBA
+	cfg.Replication = c.PostgreSQL.Replication
 	cfg.RequireTLS = !c.Loopback() && len(cfg.HBA) == 0 // else the lines say so, as for the nodes
 	cfg.LookupPasswords = lookupPasswords(id, log)
 	held, err := pki.ReadHeld(id.Dir())

@@ -70,6 +70,8 @@ type Config struct {
 	// Manada's own. With none everybody may who has a password; with some,
 	// RequireTLS is theirs to say.
 	HBA []string
+	// Replication are the roles that are trusted with it, and from where.
+	Replication []cluster.Replicator
 
 	// ReadOnlyFallback lets the read-only port use the primary when no standby
 	// can be read from; otherwise clients are refused.

@@ -61,7 +61,7 @@ func New(cfg Config) (*Proxy, error) {
 		Database: cfg.LookupDatabase, TTL: cfg.AuthCacheTTL, Timeout: cfg.ServerLoginTimeout}
 	p.positions = &pool.Positions{Dialer: lookup, User: cfg.LookupUser, Passwords: cfg.LookupPasswords,
 		Database: cfg.LookupDatabase, Timeout: min(cfg.ServerLoginTimeout, time.Second)}
-	rules, err := hba.WithOwn(cfg.HBA)
+	rules, err := hba.WithOwn(cfg.HBA, cfg.Replication)
 	if err != nil {
 		return nil, err
 	}

@@ -16,7 +16,7 @@ func TestRefuses(t *testing.T) {
 		"host all six fd00::/8 scram-sha-256",
 		"host all all 10.0.0.0/8 reject",
 	}
-	rules, err := WithOwn(lines)
+	rules, err := WithOwn(lines, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,7 +52,7 @@ func TestRefuses(t *testing.T) {
 			t.Errorf("%+v: %q, want %q", c.client, got, c.want)
 		}
 	}
-	if none, err := WithOwn(nil); err != nil || none.Refuses(Client{Addr: "192.0.2.1:1"}) != "" {
+	if none, err := WithOwn(nil, nil); err != nil || none.Refuses(Client{Addr: "192.0.2.1:1"}) != "" {
 		t.Error("without lines the proxy admits as it always did")
 	}
 }

@@ -18,13 +18,30 @@ type Client struct {
 
 // WithOwn puts the lines around the operator's that Manada renders for
 // PostgreSQL too (package postgres, renderHBA): our own roles first, over TLS or
-// from this machine only, and at the end everybody under the same terms. Without
-// lines of the operator there are no rules: the proxy admits as it always did.
-func WithOwn(lines []string) (Rules, error) {
+// from this machine only, then those that are trusted with replication, and at
+// the end everybody under the same terms. Whether others may replicate is for
+// the nodes to say. Without lines of the operator only the trusted roles have
+// rules: the proxy admits others as it always did.
+func WithOwn(lines []string, replication []cluster.Replicator) (Rules, error) {
 	user, err := Parse(lines)
-	if err != nil || len(lines) == 0 {
+	if err != nil {
 		return nil, err
 	}
+	var listed []string
+	for _, r := range replication {
+		listed = append(listed, r.HBA()...)
+	}
+	trusted, err := Parse(listed)
+	switch {
+	case err != nil:
+		return nil, err
+	case len(lines) == 0 && len(listed) == 0:
+		return nil, nil
+	case len(lines) == 0:
+		all, err := Parse([]string{"host all all all scram-sha-256", "host replication all all scram-sha-256"})
+		return append(trusted, all...), err
+	}
+	user = append(trusted, user...)
 	var all []string
 	admit := func(db, role string) {
 		all = append(all, "hostssl "+db+" "+role+" all scram-sha-256",

@@ -11,6 +11,7 @@ import (
 	"os"
 	"time"
 
+	"manada/internal/cluster"
 	"manada/internal/proxy/hba"
 	"manada/internal/proxy/pool"
 	"manada/internal/proxy/wire"
@@ -220,6 +221,9 @@ func (c *client) admit() error {
 	if err := c.allowed(); err != nil {
 		return err
 	}
+	if err := c.mayReplicateAs(); err != nil {
+		return err
+	}
 	version, unknown, tell := c.startup.Speaks()
 	c.version = version
 	if tell {
@@ -247,6 +251,9 @@ func (c *client) allowed() error {
 	physical, err := c.startup.Replication()
 	if err != nil {
 		return err
+	}
+	if c.user == cluster.RoleReplication || c.user == cluster.RoleRewind { // members come to the nodes themselves
+		return wire.Fatal("28000", fmt.Sprintf("pg_hba.conf rejects connection for user \"%s\": the proxy does not pass it on", c.user), "")
 	}
 	_, secure := c.conn.(*tls.Conn)
 	if e := c.Options.HBA.Refuses(hba.Client{Addr: remote(c.conn), TLS: secure, User: c.user, Database: c.startup.Database(),

@@ -37,7 +37,7 @@ func (s *session) relay() {
 // down brings the server's messages to the client. It returns what the client
 // is still to be told, or nil.
 func (s *session) down() *wire.Error {
-	scan := wire.ServerScan{Status: byte(s.owed.status.Load()), Last: wire.TypeReady}
+	scan := wire.ServerScan{Status: byte(s.owed.status.Load()), Last: wire.TypeReady, Named: s.walsender}
 	src := newSource(s.server)
 	defer src.release()
 	src.preload(s.rest)
@@ -113,6 +113,10 @@ func (s *session) note(scan *wire.ServerScan) bool {
 		return false
 	}
 	s.watch.ready(scan)
+	if s.walsender && scan.Name != "" {
+		name := scan.Name
+		s.name.Store(&name) // before it counts as answered
+	}
 	s.owed.errors.Store(scan.Errors)
 	s.owed.status.Store(int32(scan.Status))
 	s.owed.answered.Store(scan.Ready)

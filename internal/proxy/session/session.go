@@ -44,6 +44,9 @@ type session struct {
 	alike  string     // see pool.Backend.Alike
 	second second
 
+	walsender bool
+	name      atomic.Pointer[string] // application_name, as a walsender's server reported it last
+
 	// ending is why the session has to end; set once, see end.
 	ending atomic.Int32
 	life   lifetime
@@ -86,6 +89,10 @@ func newSession(c *client, b *pool.Backend, d destination, l pool.Login) *sessio
 	// detached: sessions outlive the log-in's context; relay and end end it
 	s.life.ctx, s.life.end = context.WithCancel(context.Background())
 	s.login = l
+	if s.walsender = c.startup.Walsender(); s.walsender {
+		name := b.Settings["application_name"]
+		s.name.Store(&name)
+	}
 	s.second.seen = true // what others wrote before it began
 	if c.hidesWarnings() {
 		s.watch.hide()

@@ -11,6 +11,10 @@ import (
 
 // up takes what the client sends to whoever answers it.
 func (s *session) up() {
+	if s.walsender {
+		s.upWalsender()
+		return
+	}
 	in := intake{src: newSource(s.client)}
 	defer in.src.release()
 	defer s.closeSecond()

@@ -49,6 +49,22 @@ func HidesWarnings(params []Param) (hides, set bool) {
 	return hides, set
 }
 
+// Given are the values that start-up parameters give a setting, in their order.
+func Given(params []Param, name string) []string {
+	var out []string
+	for _, p := range params {
+		if strings.EqualFold(p.Name, name) {
+			out = append(out, p.Value)
+		}
+		if p.Name == "options" {
+			if v, ok := optionSetting(p.Value, name); ok {
+				out = append(out, v)
+			}
+		}
+	}
+	return out
+}
+
 func sets(params []Param, name string) bool {
 	for _, p := range params {
 		if strings.EqualFold(p.Name, name) {

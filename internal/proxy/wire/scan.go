@@ -22,6 +22,9 @@ type ServerScan struct {
 	// Watch makes Feed stop for what is only looked at in few sessions: before a
 	// warning and an answer to Parse, after ReadyForQuery.
 	Watch bool
+	// Named makes Feed keep what the server reports as application_name in Name.
+	Named bool
+	Name  string
 	// RolledBack says, of what was watched, that a transaction or a part of it was
 	// rolled back since the last ReadyForQuery.
 	RolledBack bool
@@ -111,6 +114,8 @@ func (s *ServerScan) wants(typ byte, total int) int {
 		return total
 	case typ == TypeReady:
 		return headerLen + 1
+	case typ == TypeParameterStatus && s.Named && total <= MaxHold:
+		return total
 	}
 	return headerLen
 }
@@ -125,6 +130,10 @@ func (s *ServerScan) look(typ byte, body []byte, total int) (f Found) {
 		s.Ready++
 		s.Failed, s.before = s.Errors != s.before, s.Errors
 		s.CopyIn = false
+	case TypeParameterStatus:
+		if name, value, ok := ParseParameterStatus(body); ok && s.Named && name == "application_name" {
+			s.Name = value
+		}
 	case TypeError:
 		s.Errors++
 		s.CopyIn = false

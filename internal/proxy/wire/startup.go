@@ -93,6 +93,18 @@ func (s *Startup) Replication() (physical bool, err error) {
 	return physical && !database, nil
 }
 
+// Walsender says whether the client asks for replication of either kind.
+func (s *Startup) Walsender() bool {
+	for _, p := range s.Params {
+		if p.Name == "replication" {
+			if on, ok := parseBool(p.Value); on || !ok {
+				return true // "database" too
+			}
+		}
+	}
+	return false
+}
+
 // parseBool is PostgreSQL's parse_bool: any unique prefix, in any case.
 func parseBool(v string) (value, ok bool) {
 	for _, w := range []struct {
