@@ -52,7 +52,8 @@ func (a *Agent) running() (cluster.PostgresState, bool) {
 // `ALTER SYSTEM SET synchronous_standby_names = ”` silently beats a rendered
 // file: it is put back and said.
 func (a *Agent) enforce(ctx context.Context) {
-	if _, ok := a.running(); !ok {
+	state, ok := a.running()
+	if !ok {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, quick)
@@ -73,7 +74,11 @@ func (a *Agent) enforce(ctx context.Context) {
 		cs = append(cs, health.Say(health.ConfigRefused, a.cfg.Node, "why", e))
 	}
 	for _, l := range found.Loose {
+		if state != cluster.PostgresPrimary {
+			break // standbys have it from the primary, which tells of it
+		}
 		whom, value, _ := strings.Cut(l, ": ")
+		value = strings.TrimPrefix(value, "synchronous_commit=")
 		cs = append(cs, health.Say(health.CommitNotSync, a.cfg.Node, "whom", whom, "value", value))
 	}
 	a.mu.Lock()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 
 	"manada/internal/config"
@@ -112,7 +113,7 @@ func explain(err error) (code int, message, hint string) {
 		code = exitUsage
 	case errors.Is(err, config.ErrNoHerd):
 		code = exitUsage
-		hint = "make one here with  manada up  or name one with -c FILE, --dir DIR or $MANADA_CONFIG; a real host has its file in /etc/manada/manada.yaml"
+		hint = "make one here with  manada up  or name one with -c FILE, --dir DIR or $MANADA_CONFIG"
 	case errors.Is(err, context.Canceled):
 		code, message = exitInterrupted, "interrupted"
 	case errors.Is(err, context.DeadlineExceeded):
@@ -133,6 +134,8 @@ func hintOf(err error, message string) (text, hint string) {
 		return message, h.Hint
 	case errors.As(err, &j):
 		return strings.Replace(message, " ("+j.Hint+")", "", 1), j.Hint
+	case errors.Is(err, os.ErrPermission):
+		return message, "run it as root, or as the user that runs Manada"
 	case errors.Is(err, supervisor.ErrHeld):
 		return message, "this host runs already: manada status;  manada down or systemctl stop manada ends it"
 	}

@@ -54,6 +54,9 @@ manada init and manada join.` + exits(exitFailed, exitUsage),
 // oneHost loads and checks the configuration of the one host that is meant.
 func (a *app) oneHost() (*config.Config, error) {
 	place, err := a.find()
+	if errors.Is(err, config.ErrNoHerd) {
+		return nil, fail(exitUsage, "write "+config.SystemFile+" (deploy/manada.example.yaml explains every key), or name the file with -c FILE", "this host has no configuration: %w", err)
+	}
 	if err != nil {
 		return nil, err
 	}
