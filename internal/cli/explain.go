@@ -70,7 +70,7 @@ func (a *app) explainNode(r peer.Row) {
 	a.print("%s  (heard %.1f s ago)", r.Node, float64(r.AgeMS)/1000)
 	a.print("  postgres  %s%s", r.Postgres, suffix(r.Leads != 0, ", leads epoch %d", r.Leads))
 	a.print("  decided   %s", r.Reason)
-	for _, x := range [][2]string{{"working", r.Op}, {"suspects", r.Suspects}, {"cannot", r.CannotCommit}, {"must", r.Rejoin}} {
+	for _, x := range [][2]string{{"working", r.Op}, {"suspects", r.Suspects}, {"cannot", r.CannotCommit}, {"unsure", unsure(r)}, {"must", r.Rejoin}} {
 		if x[1] != "" {
 			a.print("  %-9s %s", x[0], x[1])
 		}
@@ -78,6 +78,14 @@ func (a *app) explainNode(r peer.Row) {
 	if !r.StoreOK {
 		a.print("  store     does not answer this node")
 	}
+}
+
+// unsure is why a node that leads does not answer /primary with 200.
+func unsure(r peer.Row) string {
+	if r.Leads == 0 {
+		return ""
+	}
+	return r.Unconfirmed
 }
 
 func suffix(is bool, format string, args ...any) string {

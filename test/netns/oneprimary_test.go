@@ -68,7 +68,7 @@ var faults = []fault{
 	{"hears nobody", dropping("input", "iifname"), undropping, true, true, true},
 	{"is not heard", dropping("output", "oifname"), undropping, false, true, true},
 	{"frozen", func(m *machine) { m.must("kill -STOP -1") }, func(m *machine) { m.must("kill -CONT -1") }, false, true, false},
-	{"agent frozen", func(m *machine) { m.must("pkill -STOP -f 'manada agent'") }, func(m *machine) { m.must("pkill -CONT -f 'manada agent'") }, false, false, false},
+	{"agent frozen", func(m *machine) { m.must("pkill -STOP -f 'manada agent'") }, func(m *machine) { m.must("pkill -CONT -f 'manada agent'") }, true, false, false},
 }
 
 // dropping cuts one direction of a host's network.
