@@ -27,6 +27,9 @@ type Repository interface {
 	// Restore makes a data directory out of a backup. What is there already and
 	// the same is kept, all else replaced; it may be repeated.
 	Restore(ctx context.Context, label, dir string, progress func(done, total int64)) error
+	// Nowhere says why WAL is not archived at all: nobody wants it, or there never
+	// was a repository. "" when it is.
+	Nowhere() string
 }
 
 // ArchiveCall is what archive_command and restore_command ask of the agent on
@@ -72,7 +75,7 @@ func (a *Agent) servePush(w http.ResponseWriter, r *http.Request) {
 	if err == nil && strings.HasSuffix(c.Path, ".history") {
 		err = a.historyOK(c.Path)
 	}
-	if err == nil {
+	if err == nil && a.repo.Nowhere() == "" { // else PostgreSQL may remove it
 		ctx, cancel := context.WithTimeout(r.Context(), time.Minute)
 		defer cancel()
 		err = a.repo.Push(ctx, c.Path)
@@ -156,7 +159,7 @@ func (a *Agent) backfillLoop(ctx context.Context) {
 		case <-time.After(pause):
 		}
 		t := a.Term()
-		if t == nil || !t.Open || t.Epoch == done || a.mayArchive() != nil {
+		if t == nil || !t.Open || t.Epoch == done || a.mayArchive() != nil || a.repo.Nowhere() != "" {
 			pause = a.cfg.Spec.SuspectAfter
 			continue
 		}

@@ -6,9 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -20,6 +23,39 @@ type flakyRepo struct {
 	refuse int
 	have   []string
 	done   chan struct{}
+	none   string // why nothing is archived
+}
+
+func (r *flakyRepo) Nowhere() string { return r.none }
+
+// Where nothing is archived PostgreSQL's archive_command succeeds, so that no WAL
+// piles up, and no commit counts as safe in the archive; where there should be a
+// repository it fails.
+func TestNothingIsKeptForNobody(t *testing.T) {
+	a := withDisk(t, newTestAgent(t))
+	repo := &flakyRepo{refuse: 100}
+	a.repo = repo
+	a.rec.snap.Term = twoEpochs()
+	a.mem.leads = 2
+	push := func() int {
+		w := httptest.NewRecorder()
+		a.servePush(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/archive-push", strings.NewReader(`{"path":"/x/000000020000000000000003"}`)))
+		return w.Code
+	}
+	if code := push(); code == http.StatusOK || a.archiveErr == "" {
+		t.Errorf("archive_command without its repository: %d", code)
+	}
+	repo.none = "backup.enabled is off"
+	if code := push(); code != http.StatusOK || len(repo.have) != 0 || a.archiveErr != "" {
+		t.Errorf("archive_command where nothing is archived: %d, pushed %v, %q", code, repo.have, a.archiveErr)
+	}
+	if err := a.archiveEnd(t.Context()); err == nil || !strings.Contains(err.Error(), repo.none) {
+		t.Errorf("the last WAL counts as archived: %v", err)
+	}
+	a.mem.leads = 0
+	if code := push(); code == http.StatusOK {
+		t.Error("a node that does not lead may remove WAL")
+	}
 }
 
 func (r *flakyRepo) Push(_ context.Context, path string) error {

@@ -120,7 +120,7 @@ func (a *Agent) lastOfTwo(ctx context.Context) {
 // leaveWord stops a primary that commits alone and waits until the record says
 // where its WAL ends, and the archive has all of it.
 func (a *Agent) leaveWord() {
-	if a.repo == nil {
+	if a.repo == nil || a.repo.Nowhere() != "" {
 		return
 	}
 	a.leaving.Store(true)

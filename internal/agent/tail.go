@@ -20,6 +20,9 @@ func (a *Agent) archiveEnd(ctx context.Context) error {
 	if a.repo == nil {
 		return errors.New("archive the last WAL: no repository")
 	}
+	if why := a.repo.Nowhere(); why != "" {
+		return errors.New("archive the last WAL: " + why)
+	}
 	w, err := a.db.ArchiveEnd(ctx, a.repo.Push)
 	if err == nil {
 		a.remembered(func(m *memory) { m.archived = w.End })

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -268,5 +269,61 @@ func TestForgedNames(t *testing.T) {
 		}
 		_, _ = Restore(context.Background(), ro) // refused, failed or done: not outside
 		o.fresh(t, "forged")
+	})
+}
+
+// TestTreeStaysInside: whatever is asked of a tree, under whatever names, and
+// whatever links lie in it, nothing outside changes.
+func TestTreeStaysInside(t *testing.T) {
+	o := newOutside(t)
+	part := rapid.SampledFrom([]string{"..", ".", "", "a", "b", "base", "precious", "evil", "link", "rel", "16384", "/", o.dir})
+	name := rapid.Custom(func(t *rapid.T) string {
+		out := rapid.SampledFrom([]string{"pg_data", "pg_data/link", "pg_tblspc/16384", "pg_data/..", "pg_data/rel"}).Draw(t, "begin")
+		for range rapid.IntRange(0, 3).Draw(t, "parts") {
+			out += "/" + part.Draw(t, "part")
+		}
+		return out
+	})
+	rapid.Check(t, func(rt *rapid.T) {
+		mkdirs(t, o.restored, o.space)
+		_ = os.Symlink(o.dir, filepath.Join(o.restored, "link"))
+		_ = os.Symlink("../precious", filepath.Join(o.restored, "rel"))
+		_ = os.Link(filepath.Join(o.dir, "evil"), filepath.Join(o.restored, "evil"))
+		tr := &tree{spots: map[string]spot{}}
+		defer tr.close()
+		if tr.open("pg_data", o.restored, "") != nil || tr.open("pg_tblspc/16384", o.space, "") != nil {
+			rt.Fatal("cannot open")
+		}
+		for range rapid.IntRange(1, 6).Draw(rt, "steps") {
+			n := name.Draw(rt, "name")
+			switch rapid.IntRange(0, 7).Draw(rt, "step") {
+			case 0:
+				_ = tr.write(n, []byte("evil"))
+			case 1:
+				_ = tr.mkdir(n)
+			case 2:
+				_ = tr.remove(n)
+			case 3:
+				if n != "pg_data" && n != "pg_tblspc/16384" {
+					_ = tr.removeAll(n)
+				}
+			case 4:
+				_ = tr.link(n, rapid.SampledFrom([]string{o.dir, "../precious", "a"}).Draw(rt, "to"))
+			case 5, 6:
+				// A hard link shares its mode and time with the file outside; a
+				// restore gives them to files only that it has made, or that have
+				// one name.
+				if filepath.Base(filepath.Clean(n)) != "evil" {
+					_ = tr.chtimes(n, time.Unix(1, 0))
+					_ = tr.chmod(n, 0o777)
+				}
+			case 7:
+				if f, _, err := tr.edit(n); err == nil {
+					_, _ = f.WriteString("evil")
+					f.Close()
+				}
+			}
+		}
+		o.fresh(t, "a tree")
 	})
 }

@@ -104,6 +104,10 @@ type Proxy struct {
 
 // Backup says how the repository is written; used on every host of the herd.
 type Backup struct {
+	// Enabled is auto, on or off. auto: as soon as a host has the role repository;
+	// until one ever had it no WAL is kept for it. on: WAL is kept until there is
+	// one. off: nothing is archived.
+	Enabled       string `key:"enabled" enum:"auto,on,off"`
 	Stanza        string `key:"stanza"`
 	RepoPath      string `key:"repo_path" path:"yes"`
 	RetentionFull int    `key:"retention_full" min:"1" max:"9999"`

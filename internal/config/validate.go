@@ -68,6 +68,9 @@ func (v *validator) roles() {
 			v.fail("roles", fmt.Sprintf("%q stands twice", r), "", "")
 		}
 	}
+	if v.c.Has(Repository) && v.c.Backup.Enabled == "off" {
+		v.fail("backup.enabled", "is off on a host that has the role repository", "auto or on, or no role repository", "")
+	}
 	if v.c.Durability == cluster.Async {
 		v.fail("durability", "async has no automatic failover yet", "quorum or strict", "quorum commits alone when no standby is left; strict makes writes wait")
 	}

@@ -36,6 +36,8 @@ type Backup struct {
 	Unreachable string // why backupd could not be asked; empty: it was
 	ArchiveErr  string // why archiving fails; empty: it does not
 	BackupErr   string // why the last backup failed; empty: it did not
+	Off         bool   // nobody wants backups
+	None        bool   // there is no repository, and never was
 	Damaged     string // the last backup, if pages in it are damaged, and the newest clean one
 	TestErr     string // why the last restore test failed; empty: it did not
 	Missed      string // the scheduled backup that was not made, and why; empty: none
@@ -136,7 +138,7 @@ func Build(in Input) cluster.Status {
 	if in.Store != nil {
 		st.Store = cloneStore(*in.Store)
 	}
-	if in.Backup != nil {
+	if k := in.Backup; k != nil && !k.Off && !k.None {
 		st.Backup = b.backupRow(cloneBackup(in.Backup.BackupStatus))
 	}
 	st.Conditions = Sort(b.conditions(st))

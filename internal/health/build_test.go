@@ -154,6 +154,8 @@ func TestBuildConditions(t *testing.T) {
 		}, "ok", 0, "master", nil},
 		{"the store could not be asked", func(in *Input) { in.Store.Up, in.Store.UnknownSince = 0, ptr(now) }, "ok", 0, "master", nil},
 		{"failed jobs", func(in *Input) { in.Backup.BackupErr, in.Backup.TestErr = "x", "y" }, "degraded", 3, "master", []string{"M-B05", "M-B06"}},
+		{"no repository", func(in *Input) { in.Backup = &Backup{None: true} }, "degraded", 3, "master", []string{"M-B11"}},
+		{"backups off", func(in *Input) { in.Backup = &Backup{Off: true} }, "ok", 0, "master", []string{"M-B12"}},
 		{"damaged", func(in *Input) { in.Backup.Damaged = "F2 has damaged pages" }, "degraded", 3, "master", []string{"M-B10"}},
 		{"missed", func(in *Input) { in.Backup.Missed = "full backup of 2026-11-22 01:00Z: no primary" }, "degraded", 3, "master", []string{"M-B09"}},
 		{"said by a node", func(in *Input) {

@@ -14,6 +14,8 @@ const (
 	ArchiveGap        Code = "M-B08"
 	BackupMissed      Code = "M-B09"
 	BackupDamaged     Code = "M-B10"
+	NoRepository      Code = "M-B11"
+	BackupsOff        Code = "M-B12"
 )
 
 var backupEntries = []Entry{
@@ -87,5 +89,17 @@ var backupEntries = []Entry{
 		Hint: "the backup's notes name the files: pgbackrest --stanza=STANZA info --set=LABEL ; bring them back from the clean backup (manada restore --to DIR) or by a failover, then:  manada backup --type full",
 		Args: []string{"what"},
 		Doc:  "The checksums of pages of the primary's data did not match when they were copied: a disk, or memory, has altered them. The backup is kept, and so are the newest backup without damage and all WAL from it on, whatever the retention says. The standbys have files of their own, which are usually not damaged. backup.checksum_page_error: false accepts it.",
+	},
+	{
+		Code: NoRepository, Severity: cluster.Warning, Title: "There is no repository for backups",
+		Text: "no host has the role repository: there are no backups, and no WAL is kept for them",
+		Hint: "give a host the role repository (roles:), or set  backup.enabled: off  on every host if none are wanted",
+		Doc:  "backup.enabled is auto, and no host of the herd has, or ever had, the role repository. A standby protects from the loss of a host, not from a DROP TABLE. Once there is a repository, WAL is archived from then on; after it was removed, WAL is kept until there is another.",
+	},
+	{
+		Code: BackupsOff, Severity: cluster.Info, Title: "Backups are off",
+		Text: "backups are off: backup.enabled says so",
+		Hint: "set  backup.enabled: auto  on every host, and give one the role repository, to have them",
+		Doc:  "Nothing is archived and nothing can be restored.",
 	},
 }

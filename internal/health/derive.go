@@ -265,8 +265,13 @@ func (b *builder) store() []cluster.Condition {
 
 func (b *builder) backup(st cluster.Status) []cluster.Condition {
 	k := b.in.Backup
-	if k == nil {
+	switch {
+	case k == nil:
 		return nil
+	case k.Off:
+		return []cluster.Condition{Say(BackupsOff, "")}
+	case k.None:
+		return []cluster.Condition{Say(NoRepository, "")}
 	}
 	if k.Unreachable != "" {
 		since := "at all"

@@ -149,7 +149,12 @@ func (p *printer) unknown(since time.Time) string {
 
 func (p *printer) protectFacts() []string {
 	b := p.s.Backup
-	if b == nil {
+	switch {
+	case has(p.s, BackupsOff):
+		return []string{"no backups, as backup.enabled says"}
+	case has(p.s, NoRepository):
+		return []string{"no backups: no host has the role repository"}
+	case b == nil:
 		return []string{"unknown"}
 	}
 	var lines []string

@@ -62,7 +62,7 @@ func Agent(ctx context.Context, c *config.Config, version string, log *slog.Logg
 			return strings.TrimSpace(string(why))
 		},
 	}
-	repo := &repository{cfg: c, id: id, log: log, addr: facts.Repo, node: facts.RepoNode}
+	repo := &repository{cfg: c, id: id, log: log, addr: facts.Repo, node: facts.RepoNode, had: facts.HadRepo || facts.Repo != ""}
 	if c.Has(config.Database) {
 		if err := addDatabase(ctx, c, id, version, log, &parts); err != nil {
 			return err
@@ -279,7 +279,7 @@ func (h *hostAgent) refreshFacts(ctx context.Context) {
 		return
 	}
 	old := h.known()
-	f := Facts{Schema: 1, Founder: old.Founder, Peers: map[string]string{}}
+	f := Facts{Schema: 1, Founder: old.Founder, Peers: map[string]string{}, HadRepo: old.HadRepo || old.Repo != ""}
 	for _, m := range members {
 		f.Endpoints = append(f.Endpoints, m.ClientURLs...)
 	}
@@ -288,10 +288,10 @@ func (h *hostAgent) refreshFacts(ctx context.Context) {
 			f.Peers[n.Name] = n.Addrs.Peer
 		}
 		if n.Addrs.Repo != "" {
-			f.Repo, f.RepoNode = n.Addrs.Repo, n.Name
+			f.Repo, f.RepoNode, f.HadRepo = n.Addrs.Repo, n.Name, true
 		}
 	}
-	h.repo.set(f.Repo, f.RepoNode)
+	h.repo.set(f)
 	if same(f, old) {
 		return
 	}

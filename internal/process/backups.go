@@ -158,6 +158,9 @@ func (h *hostAgent) onPrimary(ctx context.Context, verb string, in, out any, her
 }
 
 func (h *hostAgent) startBackup(q BackupRequest) (*Job, error) {
+	if h.cfg.Backup.Enabled == "off" {
+		return nil, peer.Refuse(http.StatusConflict, "no_repository", "set backup.enabled to auto on every host, and give one the role repository", "backups are off")
+	}
 	if _, err := h.repo.open(); err != nil {
 		return nil, peer.Refuse(http.StatusConflict, "no_repository", "give one host of the herd the role repository", "%v", err)
 	}

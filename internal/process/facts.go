@@ -20,6 +20,7 @@ type Facts struct {
 	Peers     map[string]string `json:"peers"`     // agents, node to host:port
 	Repo      string            `json:"repo"`      // backupd, host:port; empty: none known
 	RepoNode  string            `json:"repo_node"`
+	HadRepo   bool              `json:"had_repo"` // some host has had the role repository
 }
 
 func factsPath(c *config.Config) string { return filepath.Join(c.StateDir(), "herd.json") }

@@ -28,15 +28,32 @@ type repository struct {
 
 	mu         sync.Mutex
 	addr, node string
+	had        bool // some host has had the role repository
+	asked      bool // the herd's members were read: without an address there is none
 	storage    blob.Storage
 }
 
 var errNoRepository = errors.New("no repository host is known yet: one host of the herd needs the role repository")
 
-// set says where backupd listens.
-func (r *repository) set(addr, node string) {
+// Nowhere implements agent.Repository.
+func (r *repository) Nowhere() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	switch enabled := r.cfg.Backup.Enabled; {
+	case enabled == "off":
+		return "backup.enabled is off"
+	case enabled == "auto" && r.asked && !r.had && !r.cfg.Has(config.Repository):
+		return "no host has the role repository"
+	}
+	return ""
+}
+
+// set says where backupd listens, as the herd's members have it.
+func (r *repository) set(f Facts) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	addr, node := f.Repo, f.RepoNode
+	r.asked, r.had = true, f.HadRepo
 	if addr != r.addr || node != r.node {
 		r.addr, r.node, r.storage = addr, node, nil
 	}
@@ -125,6 +142,9 @@ func (r *repository) createStanza(ctx context.Context, s blob.Storage) error {
 
 // Get implements agent.Repository.
 func (r *repository) Get(ctx context.Context, name, dest string) error {
+	if r.Nowhere() != "" {
+		return os.ErrNotExist // nothing was ever archived, or nobody asks for it
+	}
 	o, err := r.archive()
 	if err != nil {
 		return err
@@ -166,6 +186,9 @@ func (r *repository) serves(ctx context.Context) error {
 
 // status is what can be restored, nil when no repository is known.
 func (r *repository) status(ctx context.Context) *health.Backup {
+	if why := r.Nowhere(); why != "" {
+		return &health.Backup{Off: r.cfg.Backup.Enabled == "off", None: r.cfg.Backup.Enabled != "off"}
+	}
 	s, err := r.open()
 	if errors.Is(err, errNoRepository) {
 		return nil
