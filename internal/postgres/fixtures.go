@@ -76,8 +76,10 @@ var signalsRevoked = []string{
 	"grant execute on function pg_cancel_backend(int), pg_terminate_backend(int, bigint) to pg_signal_backend",
 }
 
+// roleFixture: the role is there with the attributes that it needs and no others,
+// and nobody else may act as it.
 func roleFixture(name, replication string) fixture {
-	return fixture{"role " + name,
+	f := fixture{"role " + name,
 		fmt.Sprintf(`exists (select from pg_roles r where rolname = %s and rolcanlogin and rolinherit and rolreplication = %v and rolconnlimit = -1
  and not (rolsuper or rolcreaterole or rolcreatedb or rolbypassrls) and coalesce(rolvaliduntil, 'infinity') = 'infinity'
  and not exists (select from pg_db_role_setting s where s.setrole = r.oid))`, literal(name), replication == "replication"),
@@ -89,6 +91,13 @@ func roleFixture(name, replication string) fixture {
  for d in select datname from pg_db_role_setting s join pg_database b on b.oid = s.setdatabase where s.setrole = %s::regrole loop
  execute format('alter role %s in database %%I reset all', d); end loop; end $do$`, literal(name), name),
 		}}
+	if name != cluster.RoleMonitor { // which may do nothing but look
+		f.ok += fmt.Sprintf(" and not exists (select from pg_auth_members m join pg_roles r on r.oid = m.roleid where r.rolname = %s)", literal(name))
+		f.make = append(f.make, fmt.Sprintf(`do $do$ declare g record; begin
+ for g in select member::regrole as who, case when current_setting('server_version_num')::int >= 160000 then ' granted by ' || grantor::regrole else '' end as via
+ from pg_auth_members where roleid = %s::regrole loop execute 'revoke %s from ' || g.who || g.via || ' cascade'; end loop; end $do$`, literal(name), name))
+	}
+	return f
 }
 
 // grantFixture: the role may connect to database postgres, is a member of roles

@@ -34,6 +34,7 @@ func TestFurnishPutsBack(t *testing.T) {
 		{"more than it needs", []string{"alter role manada_proxy superuser"}, "role manada_proxy"},
 		{"expired", []string{"alter role manada_rewind valid until '2020-01-01'"}, "role manada_rewind"},
 		{"limited", []string{"alter role manada_monitor connection limit 0"}, "role manada_monitor"},
+		{"somebody may act as it", []string{"grant manada_proxy to app with admin option"}, "role manada_proxy"},
 		{"settings of a role", []string{"alter role manada_rewind set statement_timeout = 1", "alter role manada_rewind in database postgres set work_mem = '64kB'"}, "role manada_rewind"},
 		{"password", []string{"alter role manada_replication password 'x'"}, "password of manada_replication"},
 		{"no password", []string{"alter role manada_rewind password null"}, "password of manada_rewind"},
