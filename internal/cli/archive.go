@@ -42,16 +42,17 @@ func (a *app) archivePushCmd() *cobra.Command {
 
 // archiveGetCmd is PostgreSQL's restore_command. A file that is not there is exit
 // code 1. What else fails depends on who asks. A member of the herd (--socket)
-// gets 1 again: its standby goes on with streaming, and a code above 125 would
-// shut it down. A copy that recovers from the archive alone gets 255: with any
-// code up to 125 PostgreSQL takes the archive to end here, and recovery with it.
+// and a copy that is a standby get 1 again: they try again, and a code above 125
+// would shut them down. A copy that recovers to an end gets 255: with any code up
+// to 125 PostgreSQL takes the archive to end here, and recovery with it.
 func (a *app) archiveGetCmd() *cobra.Command {
 	var socket string
+	var standby bool
 	outcome := func(err error) error {
 		switch f := (*failure)(nil); {
 		case err == nil, errors.As(err, &f) && f.err == nil:
 			return err
-		case socket != "":
+		case socket != "" || standby:
 			_, message, hint := explain(err)
 			return fail(exitFailed, hint, "%s", message)
 		}
@@ -81,6 +82,7 @@ func (a *app) archiveGetCmd() *cobra.Command {
 	}
 	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return outcome(err) })
 	c.Flags().StringVar(&socket, "socket", "", "`PATH` of the agent's socket")
+	c.Flags().BoolVar(&standby, "standby", false, "for a standby, which tries again whatever fails")
 	return c
 }
 

@@ -21,11 +21,14 @@ func TestRestoreCommandText(t *testing.T) {
 			t.Fatal(err)
 		}
 		// As PostgreSQL does with the setting.
-		text := strings.NewReplacer("%%", "%", "%f", "SEG", "%p", "pg_wal/X").Replace(restoreCommandText(exe, file))
+		text := strings.NewReplacer("%%", "%", "%f", "SEG", "%p", "pg_wal/X").Replace(restoreCommandText(exe, file, name == "pgbackrest"))
 		out, err := exec.CommandContext(t.Context(), "/bin/sh", "-c", text).CombinedOutput()
 		want := "archive-get|-c|" + file + "|SEG|pg_wal/X|"
 		if name != "manada" {
 			want = "manada|" + want
+		}
+		if name == "pgbackrest" {
+			want = strings.Replace(want, "archive-get|", "archive-get|--standby|", 1)
 		}
 		if err != nil || string(out) != want {
 			t.Errorf("%s: %q, %v; want %q", text, out, err, want)

@@ -96,7 +96,7 @@ func socketOf(cfg *config.Config) string { return filepath.Join(cfg.RunDir, agen
 
 // RestoreTarget prepares a directory outside the herd for a restore and becomes
 // the user who is to own it. It returns the restore_command for it.
-func (h *Herd) RestoreTarget(dir string) (command string, err error) {
+func (h *Herd) RestoreTarget(dir string, standby bool) (command string, err error) {
 	account, err := h.c.hosts[0].RunAs()
 	if err != nil {
 		return "", err
@@ -104,7 +104,7 @@ func (h *Herd) RestoreTarget(dir string) (command string, err error) {
 	if err := prepareRestore(dir, account); err != nil {
 		return "", err
 	}
-	if command, err = (&app{}).restoreCommand(h.c, account); err != nil {
+	if command, err = (&app{}).restoreCommand(h.c, account, standby); err != nil {
 		return "", err
 	}
 	return command, become(account)

@@ -124,7 +124,7 @@ func (a *app) restore(ctx context.Context, f restoreFlags) error {
 			return err
 		}
 	}
-	command, err := a.restoreCommand(c, account)
+	command, err := a.restoreCommand(c, account, false)
 	if err != nil {
 		return err
 	}
@@ -136,12 +136,15 @@ func (a *app) restore(ctx context.Context, f restoreFlags) error {
 
 // restoreCommandText is for recovery: a program that has another's name (it was
 // copied, not linked) is told that it is meant by its own.
-func restoreCommandText(exe, file string) string {
-	as := ""
+func restoreCommandText(exe, file string, standby bool) string {
+	as, how := "", ""
+	if standby {
+		how = " --standby"
+	}
 	if filepath.Base(exe) != "manada" {
 		as = " " + OwnName
 	}
-	return fmt.Sprintf("%s%s archive-get -c %s %%f %%p", shellWord(exe), as, shellWord(file))
+	return fmt.Sprintf("%s%s archive-get%s -c %s %%f %%p", shellWord(exe), as, how, shellWord(file))
 }
 
 // OwnName as the first argument says that this program is meant, whatever name
@@ -205,7 +208,7 @@ func prepareRestore(dir string, account config.Account) error {
 
 // restoreCommand is what the restored PostgreSQL fetches WAL with: this program,
 // as one of this machine's hosts.
-func (a *app) restoreCommand(c *caller, account config.Account) (string, error) {
+func (a *app) restoreCommand(c *caller, account config.Account, standby bool) (string, error) {
 	exe, err := os.Executable()
 	if err != nil {
 		return "", err
@@ -225,7 +228,7 @@ func (a *app) restoreCommand(c *caller, account config.Account) (string, error) 
 			continue
 		}
 		file, err := filepath.Abs(cfg.File)
-		return restoreCommandText(exe, file), err
+		return restoreCommandText(exe, file, standby), err
 	}
 	return "", fail(exitFailed, "restore on a data or witness host", "this host cannot read the repository")
 }

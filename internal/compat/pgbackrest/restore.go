@@ -41,7 +41,7 @@ func (f *face) restore(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if o.RestoreCommand, err = f.herd.RestoreTarget(dir); err != nil {
+	if o.RestoreCommand, err = f.herd.RestoreTarget(dir, o.Type == backup.RestoreStandby); err != nil {
 		return err
 	}
 	r, err := f.herd.Repository()
