@@ -1,0 +1,322 @@
+package e2e
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
+
+	"manada/internal/cluster"
+	"manada/test/measure"
+	"manada/test/trust"
+)
+
+// TestTrustImpostor: somebody bears the standby's name and says that he has
+// flushed everything, while the true standby is cut off; then the primary dies
+// and the standby is back. A role outside the list acknowledges nothing. One of
+// the list acknowledges what one look of the primary's agent lets it, and all of
+// that is still there afterwards.
+func TestTrustImpostor(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs a herd")
+	}
+	runs := trust.Runs(1, 20)
+	e := shared(t, time.Duration(runs)*6*time.Minute)
+	e.trustWith("replication: [{role: e2e_feed, from: 127.0.0.1, databases: [postgres]}]")
+	s := e.healthy()
+	dsn := e.NodeDSN(s.Primary)
+	e.value(dsn, "drop role if exists e2e_reppy; drop role if exists e2e_feed; create role e2e_feed login replication password 'x'")
+	for run := range runs {
+		for _, kind := range []string{"true", "database"} {
+			e.outsider(run, kind)
+			e.trusted(run, kind)
+		}
+	}
+	if v := e.value(e.NodeDSN(e.healthy().Primary), "select rolreplication from pg_roles where rolname = 'e2e_feed'"); v != "t" {
+		t.Errorf("the role of the list has lost its attribute: %s", v)
+	}
+}
+
+// trustWith adds a key below postgresql on both database hosts.
+func (e *env) trustWith(key string) {
+	e.Helper()
+	for _, host := range []string{"master", "slave"} {
+		file := filepath.Join(e.Data, host, "manada.yaml")
+		old, err := os.ReadFile(file)
+		if err != nil {
+			e.Fatal(err)
+		}
+		put := func(text string) {
+			agent := e.pid(host, "agent")
+			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+				e.Fatal(err)
+			}
+			e.kill(e.pid(host, "run"), syscall.SIGHUP)
+			e.eventually(20*time.Second, "another agent on "+host, func() string {
+				if p := e.pids(host, "agent"); len(p) != 1 || p[0] == agent {
+					return fmt.Sprint(p)
+				}
+				return ""
+			})
+		}
+		text := strings.Replace(string(old), "\npostgresql:\n", "\npostgresql:\n  "+key+"\n", 1)
+		if text == string(old) {
+			text += "\npostgresql:\n  " + key + "\n"
+		}
+		put(text)
+		e.Cleanup(func() {
+			if herds.shared != nil {
+				_ = os.WriteFile(file, old, 0o600)
+			}
+		})
+	}
+}
+
+// standbyCutOff freezes the standby's PostgreSQL until the function is called.
+func (e *env) standbyCutOff(node string) (back func()) {
+	e.Helper()
+	var pids []int
+	for _, pid := range e.Processes(node) {
+		if exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)); err == nil && filepath.Base(exe) == "postgres" {
+			pids = append(pids, pid)
+			_ = syscall.Kill(pid, syscall.SIGSTOP)
+		}
+	}
+	if len(pids) == 0 {
+		e.Fatal("no PostgreSQL runs on " + node)
+	}
+	return func() {
+		for _, pid := range pids {
+			_ = syscall.Kill(pid, syscall.SIGCONT)
+		}
+	}
+}
+
+// outsider: a role that nobody trusts.
+func (e *env) outsider(run int, kind string) {
+	e.Helper()
+	for try := 0; ; try++ {
+		s := e.healthy()
+		dsn := e.NodeDSN(s.Primary)
+		e.value(dsn, "create role e2e_reppy login replication password 'x'")
+		made := time.Now()
+		e.eventually(5*time.Second, "the attribute taken", func() string {
+			if v := e.value(dsn, "select rolreplication from pg_roles where rolname = 'e2e_reppy'"); v != "f" || time.Since(made) < 2*time.Second {
+				return v
+			}
+			return ""
+		})
+		w := e.writeTo(s.Primary)
+		i := e.impersonate(s, "e2e_reppy", kind, w)
+		back := e.standbyCutOff(standby(s))
+		time.Sleep(200 * time.Millisecond) // what it had flushed is answered by now
+		before := w.Acked()
+		time.Sleep(350 * time.Millisecond) // less than degrade_after
+		acked := w.Acked() - before
+		now, err := e.Status(e.ctx)
+		if err := e.KillPostmaster(s.Primary); err != nil {
+			e.Error(err)
+		}
+		back()
+		e.takenOver(s)
+		w.Stop()
+		i.stop()
+		e.noneLost(w, "outsider, replication="+kind)
+		e.value(e.NodeDSN(e.healthy().Primary), "drop role e2e_reppy")
+		if err != nil || now.K == 0 { // a loaded machine: the primary was alone already, and said so
+			if try < 5 {
+				continue
+			}
+			e.Fatal("the primary is always alone before it is killed")
+		}
+		e.Logf("try %d, outside the list, replication=%s: %d walsenders in %d attempts, %d false acknowledgements", run+1, kind, i.admitted(), i.tries(), acked)
+		if acked > 0 || i.admitted() > 0 || i.tries() == 0 {
+			e.Errorf("a role outside the list: %d commits acknowledged, %d walsenders, %d attempts", acked, i.admitted(), i.tries())
+		}
+		return
+	}
+}
+
+// trusted: a role of the list.
+func (e *env) trusted(run int, kind string) {
+	e.Helper()
+	s := e.healthy()
+	w := e.writeTo(s.Primary)
+	back := e.standbyCutOff(standby(s))
+	time.Sleep(100 * time.Millisecond)
+	i := e.impersonate(s, "e2e_feed", kind, w)
+	e.eventually(5*time.Second, "the record says that the primary is alone", func() string {
+		if now, err := e.Status(e.ctx); err != nil || now.K != 0 || i.ended() == 0 {
+			return fmt.Sprintf("k=%d %v", now.K, err)
+		}
+		return ""
+	})
+	took, acked := i.first()
+	if err := e.KillPostmaster(s.Primary); err != nil {
+		e.Error(err)
+	}
+	back()
+	i.stop()
+	after := e.await("an epoch opens", func(n cluster.Status) bool { return n.Primary != "" && n.Epoch > s.Epoch })
+	w.Stop()
+	e.noneLost(w, "role of the list, replication="+kind)
+	e.Logf("try %d, role of the list, replication=%s: ended after %d ms, %d false acknowledgements; %s leads, none lost", run+1, kind, took.Milliseconds(), acked, after.Primary)
+	if took > time.Second { // degrade_after, which would have ended it anyway
+		e.Errorf("its walsender lived for %s", took)
+	}
+	if out := e.manada("status").out; !strings.Contains(out, "M-R25") && after.Primary == s.Primary {
+		e.Logf("status after a restart of the primary:\n%s", out)
+	}
+}
+
+func (e *env) writeTo(node string) *measure.Writer {
+	e.Helper()
+	if err := measure.Prepare(e.ctx, e.NodeDSN(node)); err != nil {
+		e.Fatal(err)
+	}
+	w := measure.Start(e.ctx, e.NodeDSN(node), 0)
+	e.Cleanup(w.Stop)
+	if err := w.WaitAcked(e.ctx, 20); err != nil {
+		e.Fatal(err)
+	}
+	return w
+}
+
+func (e *env) noneLost(w *measure.Writer, what string) {
+	e.Helper()
+	s := e.healthy()
+	lost, err := w.Lost(e.ctx, e.NodeDSN(s.Primary))
+	if err != nil {
+		e.Fatal(err)
+	}
+	if len(lost) > 0 {
+		e.Errorf("%s: %d of %d acknowledged commits are lost: %v ...", what, len(lost), w.Acked(), lost[:min(10, len(lost))])
+	}
+}
+
+// intruder bears a standby's name, again and again.
+type intruder struct {
+	cancel context.CancelFunc
+	done   sync.WaitGroup
+	w      *measure.Writer
+
+	mu         sync.Mutex
+	attempts   int
+	began, end []time.Time
+	acks       []int // of the writer while the first walsender lived
+}
+
+func (e *env) impersonate(s cluster.Status, role, kind string, w *measure.Writer) *intruder {
+	e.Helper()
+	c, err := pgconn.ParseConfig(fmt.Sprintf("host=127.0.0.1 port=%d user=%s password=x dbname=postgres sslmode=require", e.Port(s.Primary, "postgresql"), role))
+	if err != nil {
+		e.Fatal(err)
+	}
+	c.RuntimeParams["replication"] = kind
+	c.RuntimeParams["application_name"] = cluster.CertifiedName(standby(s), s.Epoch)
+	ctx, cancel := context.WithCancel(e.ctx)
+	i := &intruder{cancel: cancel, w: w}
+	i.done.Go(func() {
+		for ctx.Err() == nil {
+			i.note(func() { i.attempts++ })
+			i.stream(ctx, c)
+			select {
+			case <-ctx.Done():
+			case <-time.After(5 * time.Millisecond):
+			}
+		}
+	})
+	e.Cleanup(i.stop)
+	return i
+}
+
+func (i *intruder) stream(ctx context.Context, cfg *pgconn.Config) {
+	dial, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	c, err := pgconn.ConnectConfig(dial, cfg)
+	if err != nil {
+		return
+	}
+	defer c.Conn().Close()
+	stop := context.AfterFunc(ctx, func() { c.Conn().Close() })
+	defer stop()
+	r, err := c.Exec(dial, "IDENTIFY_SYSTEM").ReadAll()
+	if err != nil || len(r) == 0 || len(r[0].Rows) == 0 {
+		return
+	}
+	f := c.Frontend()
+	f.SendQuery(&pgproto3.Query{String: "START_REPLICATION PHYSICAL " + string(r[0].Rows[0][2])})
+	if f.Flush() != nil {
+		return
+	}
+	streaming := false
+	defer func() {
+		if streaming {
+			i.note(func() { i.end, i.acks = append(i.end, time.Now()), append(i.acks, i.w.Acked()) })
+		}
+	}()
+	for {
+		msg, err := f.Receive()
+		if err != nil {
+			return
+		}
+		switch m := msg.(type) {
+		case *pgproto3.ErrorResponse:
+			return
+		case *pgproto3.CopyBothResponse:
+			streaming = true
+			i.note(func() { i.began, i.acks = append(i.began, time.Now()), append(i.acks, i.w.Acked()) })
+		case *pgproto3.CopyData:
+			// Both begin with a position; WAL itself follows in 'w', behind 25 bytes.
+			end := binary.BigEndian.Uint64(m.Data[1:9])
+			if m.Data[0] == 'w' {
+				end += uint64(len(m.Data) - 25)
+			}
+			f.Send(&pgproto3.CopyData{Data: flushed(end)})
+			if f.Flush() != nil {
+				return
+			}
+		}
+	}
+}
+
+// flushed is a standby's status: written, flushed and replayed up to there.
+func flushed(lsn uint64) []byte {
+	b := []byte{'r'}
+	for range 3 {
+		b = binary.BigEndian.AppendUint64(b, lsn)
+	}
+	b = binary.BigEndian.AppendUint64(b, 0)
+	return append(b, 0)
+}
+
+func (i *intruder) note(f func()) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	f()
+}
+
+func (i *intruder) tries() (n int)    { i.note(func() { n = i.attempts }); return n }
+func (i *intruder) admitted() (n int) { i.note(func() { n = len(i.began) }); return n }
+func (i *intruder) ended() (n int)    { i.note(func() { n = len(i.end) }); return n }
+
+// first is how long the first walsender lived, and what was acknowledged meanwhile.
+func (i *intruder) first() (took time.Duration, acked int) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.end[0].Sub(i.began[0]), i.acks[1] - i.acks[0]
+}
+
+func (i *intruder) stop() {
+	i.cancel()
+	i.done.Wait()
+}
