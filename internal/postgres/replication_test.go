@@ -1,6 +1,8 @@
 package postgres
 
 import (
+	"context"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -11,6 +13,7 @@ import (
 
 	"manada/internal/cluster"
 	"manada/internal/pki"
+	"manada/internal/postgres/pgtest"
 )
 
 // logIn tries to connect to n as a walsender, kind being the value of the
@@ -133,5 +136,101 @@ func TestAccessLines(t *testing.T) {
 		if strings.Contains(line, " replication all ") {
 			t.Errorf("replication for everybody: %s", line)
 		}
+	}
+}
+
+// Whose a walsender is, and from where, is read; idle ones count, and take the
+// place of a member until they are ended.
+func TestStrangersAreSeenAndKeepAMemberOut(t *testing.T) {
+	h := newHerd(t)
+	ida, idb := h.identity("a", pki.KindData), h.identity("b", pki.KindData)
+	feed := []cluster.Replicator{{Role: "feed", From: []string{"127.0.0.1"}}}
+	a := leader(t, "a", h.of(ida), func(c *Config) {
+		c.Replication = feed
+		c.Params = map[string]string{"shared_buffers": "16MB", "max_connections": "40", "max_wal_senders": "3"}
+	})
+	a.sql("create role feed login replication password 'x'")
+	b := standby(t, a, "b", 1, 1, h.of(idb))
+	if s := a.observe().Senders; len(s) != 1 || s[0].Role != cluster.RoleReplication || s[0].Addr != "127.0.0.1" {
+		t.Fatalf("the member's walsender: %+v", s)
+	}
+	must(t, b.CutUpstream(deadline(t, 5*time.Second)))
+	must(t, b.EndReceiver(deadline(t, 5*time.Second)))
+	until(t, "its walsender is gone", func() bool { return len(a.observe().Senders) == 0 })
+	for range 3 {
+		if _, why := a.logIn("feed", "x", "postgres", "true", nil); why != "" {
+			t.Fatal(why)
+		}
+	}
+	o := a.observe()
+	if len(o.Senders) != 3 || o.MaxSenders != 3 {
+		t.Fatalf("%d of %d walsenders: %+v", len(o.Senders), o.MaxSenders, o.Senders)
+	}
+	b.follow(a, 1)
+	until(t, "the member is refused", func() bool {
+		log, _ := os.ReadFile(b.cfg.LogFile)
+		return strings.Contains(string(log), "max_wal_senders")
+	})
+	var pids []int
+	for _, s := range o.Senders {
+		if s.Role != "feed" {
+			t.Errorf("%+v", s)
+		}
+		pids = append(pids, s.PID)
+	}
+	must(t, a.EndSenders(deadline(t, 5*time.Second), pids))
+	until(t, "the member streams", func() bool { return b.observe().Streaming })
+}
+
+// What the simulator's PostgreSQL does too: a walsender acknowledges by its name
+// alone, and what was released stays so until PostgreSQL was restarted.
+func TestAWalsenderAcknowledgesByItsNameAlone(t *testing.T) {
+	h := newHerd(t)
+	a := leader(t, "a", h.of(h.identity("a", pki.KindData)), func(c *Config) {
+		c.Replication = []cluster.Replicator{{Role: "feed", From: []string{"127.0.0.1"}, Databases: []string{"postgres"}}}
+	})
+	a.sql("create role feed login replication password 'x'")
+	a.sql("create table public.t (i int)")
+	if _, err := a.SetSync(deadline(t, 5*time.Second), cluster.WaitFor(1, 1, "b")); err != nil {
+		t.Fatal(err)
+	}
+	impersonate := func(kind string, beyond uint64) (stop func()) {
+		c, err := pgconn.ParseConfig("sslmode=require host=127.0.0.1 user=feed password=x dbname=postgres port=" + strconv.Itoa(a.cfg.Port))
+		must(t, err)
+		c.RuntimeParams["replication"], c.RuntimeParams["application_name"] = kind, "b@e1"
+		ctx, cancel := context.WithCancel(deadline(t, 30*time.Second))
+		began, ended := make(chan struct{}), make(chan error, 1)
+		go func() { ended <- pgtest.Impersonate(ctx, c, beyond, func() { close(began) }) }()
+		select {
+		case <-began:
+		case err := <-ended:
+			t.Fatal(err)
+		}
+		return func() { cancel(); <-ended }
+	}
+	if !a.waits("insert into public.t values (1)") {
+		t.Fatal("a commit does not wait for b")
+	}
+	for _, kind := range []string{"true", "database"} {
+		stop := impersonate(kind, 0)
+		until(t, "a commit is released by a false name, replication="+kind, func() bool { return !a.waits("insert into public.t values (2)") })
+		stop()
+		until(t, "its walsender is gone", func() bool { return len(a.observe().Senders) == 0 })
+		if !a.waits("insert into public.t values (3)") {
+			t.Fatal("a commit does not wait any more")
+		}
+	}
+	stop := impersonate("true", 1<<40)
+	until(t, "the lie is seen", func() bool {
+		s := a.observe().Senders
+		return len(s) == 1 && s[0].Flush > a.observe().Inserted
+	})
+	stop()
+	until(t, "its walsender is gone", func() bool { return len(a.observe().Senders) == 0 })
+	if _, err := a.SetSync(deadline(t, 5*time.Second), cluster.HoldCommits()); err != nil {
+		t.Fatal(err)
+	}
+	if waits, err := a.ProbeInForce(deadline(t, 10*time.Second)); err != nil || waits {
+		t.Fatalf("after a lie commits wait: %v %v; the rule that restarts PostgreSQL would not be needed", waits, err)
 	}
 }

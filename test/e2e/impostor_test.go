@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -13,9 +12,9 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/pgproto3"
 
 	"manada/internal/cluster"
+	"manada/internal/postgres/pgtest"
 	"manada/test/measure"
 	"manada/test/trust"
 )
@@ -239,64 +238,16 @@ func (e *env) impersonate(s cluster.Status, role, kind string, w *measure.Writer
 	return i
 }
 
+// stream bears the name until it is refused or ended.
 func (i *intruder) stream(ctx context.Context, cfg *pgconn.Config) {
-	dial, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	c, err := pgconn.ConnectConfig(dial, cfg)
-	if err != nil {
-		return
-	}
-	defer c.Conn().Close()
-	stop := context.AfterFunc(ctx, func() { c.Conn().Close() })
-	defer stop()
-	r, err := c.Exec(dial, "IDENTIFY_SYSTEM").ReadAll()
-	if err != nil || len(r) == 0 || len(r[0].Rows) == 0 {
-		return
-	}
-	f := c.Frontend()
-	f.SendQuery(&pgproto3.Query{String: "START_REPLICATION PHYSICAL " + string(r[0].Rows[0][2])})
-	if f.Flush() != nil {
-		return
-	}
 	streaming := false
-	defer func() {
-		if streaming {
-			i.note(func() { i.end, i.acks = append(i.end, time.Now()), append(i.acks, i.w.Acked()) })
-		}
-	}()
-	for {
-		msg, err := f.Receive()
-		if err != nil {
-			return
-		}
-		switch m := msg.(type) {
-		case *pgproto3.ErrorResponse:
-			return
-		case *pgproto3.CopyBothResponse:
-			streaming = true
-			i.note(func() { i.began, i.acks = append(i.began, time.Now()), append(i.acks, i.w.Acked()) })
-		case *pgproto3.CopyData:
-			// Both begin with a position; WAL itself follows in 'w', behind 25 bytes.
-			end := binary.BigEndian.Uint64(m.Data[1:9])
-			if m.Data[0] == 'w' {
-				end += uint64(len(m.Data) - 25)
-			}
-			f.Send(&pgproto3.CopyData{Data: flushed(end)})
-			if f.Flush() != nil {
-				return
-			}
-		}
+	_ = pgtest.Impersonate(ctx, cfg, 0, func() {
+		streaming = true
+		i.note(func() { i.began, i.acks = append(i.began, time.Now()), append(i.acks, i.w.Acked()) })
+	})
+	if streaming {
+		i.note(func() { i.end, i.acks = append(i.end, time.Now()), append(i.acks, i.w.Acked()) })
 	}
-}
-
-// flushed is a standby's status: written, flushed and replayed up to there.
-func flushed(lsn uint64) []byte {
-	b := []byte{'r'}
-	for range 3 {
-		b = binary.BigEndian.AppendUint64(b, lsn)
-	}
-	b = binary.BigEndian.AppendUint64(b, 0)
-	return append(b, 0)
 }
 
 func (i *intruder) note(f func()) {
