@@ -16,21 +16,22 @@ type Replicator struct {
 	Databases []string
 }
 
-// HBA are the lines of pg_hba.conf for the role: it comes from From and from
-// nowhere else. A connection with replication=database matches the lines of
-// databases, so these are closed to it too.
-func (r Replicator) HBA() []string {
+// HBA are the lines of pg_hba.conf for the role: it comes from From, or by way of
+// a proxy of the herd, which holds From against its clients and shows its own
+// certificate, and from nowhere else. A connection with replication=database
+// matches the lines of databases, so these are closed to it too. The first line
+// that matches an address decides, so From comes before the proxies.
+func (r Replicator) HBA(proxies ...string) []string {
 	var lines []string
 	for _, from := range r.From {
 		lines = append(lines, r.admit(from, "")...)
 	}
+	for _, p := range proxies {
+		lines = append(lines, r.admit(p, " clientcert=verify-ca")...)
+	}
 	role := hbaQuote(r.Role)
 	return append(lines, "host replication "+role+" all reject", "host all "+role+" all reject")
 }
-
-// Through are the lines for the role's connections by way of a proxy of the
-// herd, which holds From against its clients and shows its own certificate.
-func (r Replicator) Through(proxy string) []string { return r.admit(proxy, " clientcert=verify-ca") }
 
 func (r Replicator) admit(from, options string) []string {
 	role, addr := hbaQuote(r.Role), HBAAddress(from)

@@ -55,10 +55,7 @@ func (i *Instance) renderHBA() string {
 		lines = append(lines, "host all "+r+" all reject", "host replication "+r+" all reject")
 	}
 	for _, r := range i.cfg.Replication {
-		for _, p := range i.access.proxies {
-			lines = append(lines, r.Through(p)...)
-		}
-		lines = append(lines, r.HBA()...)
+		lines = append(lines, r.HBA(i.access.proxies...)...)
 	}
 	lines = append(lines, i.cfg.HBA...)
 	lines = append(lines, i.hbaPair("all", "all")...)

@@ -49,6 +49,8 @@ func TestOnlyTrustedRolesGetAWalsender(t *testing.T) {
 			{Role: "far", From: []string{"192.0.2.0/24"}, Databases: []string{"postgres"}},
 		}
 	})
+	// There is a proxy on the very host that the role comes from.
+	must(t, a.SetAccess(deadline(t, 5*time.Second), a.cfg.Members, []string{"127.0.0.1"}))
 	for _, r := range []string{"reppy", "feed", "far"} {
 		a.sql("create role " + r + " login replication password 'x'")
 	}
@@ -96,7 +98,10 @@ func TestOnlyTrustedRolesGetAWalsender(t *testing.T) {
 			t.Errorf("role of the list, replication=%q: %s", kind, why)
 		}
 		_, why := a.logIn("far", "x", "postgres", kind, nil)
-		refused("role of the list from elsewhere, replication="+kind, why, "pg_hba.conf rejects")
+		refused("role of the list from elsewhere, replication="+kind, why, "connection requires a valid client certificate")
+		if _, why := a.logIn("far", "x", "postgres", kind, idb); why != "" {
+			t.Errorf("role of the list by way of a proxy, replication=%q: %s", kind, why)
+		}
 		_, why = a.logIn(cluster.RoleReplication, a.cfg.Passwords.Replication, "postgres", kind, nil)
 		refused("our role without a certificate, replication="+kind, why, "connection requires a valid client certificate", "pg_hba.conf rejects")
 	}
