@@ -279,6 +279,18 @@ func inWords(act decide.Action) string {
 		return "starting the recovery"
 	case act.Verb == decide.Stop && act.Note == "restore":
 		return "stopping PostgreSQL for the restore"
+	case act.Verb == decide.Rewind:
+		return "rewinding from " + act.To
+	case act.Verb == decide.Clone:
+		return "cloning from " + act.To
+	case act.Verb == decide.HandOver:
+		return "handing over to " + act.To
+	case act.Verb == decide.Promote:
+		return "the promotion"
+	case act.Verb == decide.Stop:
+		return "stopping PostgreSQL"
+	case act.Verb == decide.StartStandby:
+		return "starting PostgreSQL as a standby"
 	}
 	return act.String()
 }
