@@ -24,6 +24,7 @@ const (
 	CodeUnknown    = "unknown"     // 6: the outcome is not known
 	CodeNotTrusted = "not_trusted" // 1
 	CodeNotFound   = "not_found"   // 2
+	CodeBusy       = "busy"        // 1
 )
 
 // Error is an error as the API tells it. A Verb or Read may return one,
@@ -63,7 +64,7 @@ func httpStatus(code string) int {
 		return http.StatusNotFound
 	case CodeRefused:
 		return http.StatusConflict
-	case CodeNoPrimary, CodeDegraded:
+	case CodeNoPrimary, CodeDegraded, CodeBusy:
 		return http.StatusServiceUnavailable
 	case CodeUnknown:
 		return http.StatusGatewayTimeout

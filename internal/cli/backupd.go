@@ -39,12 +39,13 @@ func runBackupd(ctx context.Context, c *config.Config, log *slog.Logger) error {
 	}
 	mux := http.NewServeMux()
 	mux.Handle("/repo/", membersOnly(id, http.StripPrefix("/repo", blob.Handler(storage))))
-	mux.Handle("/", api.New(api.Options{Log: log, Ready: ready, Reads: map[string]api.Read{
+	caller := func(r *http.Request) error { _, err := id.Caller(r.TLS); return err }
+	mux.Handle("/", api.Restrict(api.Access(c.HTTP.Access), caller, api.New(api.Options{Log: log, Ready: ready, Reads: map[string]api.Read{
 		// pgbackrest's `info --output=json` of all stanzas.
 		"status": func(ctx context.Context, _ url.Values) (any, error) {
 			return backup.GetInfo(ctx, backup.InfoOptions{Storage: storage})
 		},
-	}}).Handler(api.ReadOnly))
+	}}).Handler(api.ReadOnly)))
 	addr := c.ListenOn(c.Ports.Backup)
 	l, err := net.Listen("tcp", addr)
 	if err != nil {

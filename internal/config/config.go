@@ -44,6 +44,7 @@ type Config struct {
 	Proxy      Proxy              `key:"proxy"`
 	Backup     Backup             `key:"backup"`
 	Events     Events             `key:"events"`
+	HTTP       HTTP               `key:"http"`
 	Join       Join               `key:"join"`
 	Log        Log                `key:"log"`
 
@@ -123,6 +124,12 @@ type Backup struct {
 	ChecksumPageError bool `key:"checksum_page_error"`
 
 	Schedule map[string]string `key:"schedule"` // type of backup to cron
+}
+
+// HTTP says who may read what ports.http, ports.proxy_http and ports.backup
+// serve beside health checks.
+type HTTP struct {
+	Access string `key:"access" enum:"open,members,off"`
 }
 
 // Events says which command is told of the herd's events on this node. Only are

@@ -30,6 +30,7 @@ func defaults() *Config {
 
 		Proxy:  Proxy{MaxClients: 1000, WaitForPrimary: 30 * time.Second, ConnectTimeout: 5 * time.Second, Split: "off"},
 		Backup: Backup{Enabled: "auto", RetentionFull: 2, Compress: "zst", Processes: 2, StartFast: true, ChecksumPageError: true},
+		HTTP:   HTTP{Access: "open"},
 		Log:    Log{Level: "info", Format: "text", MaxSize: 64 << 20, Keep: 3},
 	}
 }

@@ -20,7 +20,6 @@ import (
 
 const (
 	failurePause   = time.Second // a slot is held that long after each wrong secret
-	maxJoins       = 4           // exchanges at once; so at most 4 guesses a second
 	maxJoinRequest = 64 << 10
 )
 
@@ -61,7 +60,7 @@ type AuthorityConfig struct {
 // the connection's TLS state in the request and no client certificate.
 type Authority struct {
 	cfg   AuthorityConfig
-	slots chan struct{}
+	slots slots
 	pause time.Duration
 
 	mu     sync.Mutex
@@ -74,18 +73,17 @@ func NewAuthority(cfg AuthorityConfig) *Authority {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Authority{cfg: cfg, slots: make(chan struct{}, maxJoins), pause: failurePause}
+	return &Authority{cfg: cfg, pause: failurePause}
 }
 
 // ServeHTTP answers one exchange.
 func (a *Authority) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	select {
-	case a.slots <- struct{}{}:
-	default:
+	slot, ok := a.slots.take(r.RemoteAddr)
+	if !ok {
 		a.answerError(w, refuse(ErrBusy, ""))
 		return
 	}
-	defer func() { <-a.slots }()
+	defer slot.free()
 	env, who, err := a.exchange(r)
 	if err == nil {
 		a.cfg.Log.Info("newcomer joined", "peer", who.Node, "kind", who.Kind, "remote", r.RemoteAddr)
@@ -95,14 +93,7 @@ func (a *Authority) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	a.cfg.Log.Warn("newcomer refused", "peer", who.Node, "kind", who.Kind, "remote", r.RemoteAddr, "err", err)
 	if errors.Is(err, ErrWrongSecret) || errors.Is(err, ErrWrongCluster) {
-		// The slot stays taken: this is the bound on guessing.
-		t := time.NewTimer(a.pause)
-		defer t.Stop()
-		select {
-		case <-t.C:
-		case <-r.Context().Done():
-			<-t.C
-		}
+		slot.hold(a.pause)
 	}
 	a.answerError(w, err)
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"net"
@@ -381,11 +382,45 @@ func TestGuessingIsSlow(t *testing.T) {
 	if d := time.Since(start); d < g.auth.pause {
 		t.Errorf("a wrong secret was answered in %v", d)
 	}
-	for range cap(g.auth.slots) { // every slot is being held
-		g.auth.slots <- struct{}{}
+	for range perAddress { // every slot of this address is being held
+		if _, ok := g.auth.slots.take("127.0.0.1:1"); !ok {
+			t.Fatal("a slot is not free")
+		}
 	}
 	_, err = g.join(g.opts("slave", KindData, g.token()))
 	refused(t, err, ErrBusy)
+}
+
+// Whoever guesses holds the slots of his own address only, and hanging up gives
+// none of them back.
+func TestSlots(t *testing.T) {
+	var s slots
+	var held []*slot
+	for range perAddress {
+		one, ok := s.take("10.0.0.1:5")
+		if !ok {
+			t.Fatal("no slot")
+		}
+		one.hold(time.Millisecond)
+		held = append(held, one)
+	}
+	if _, ok := s.take("10.0.0.1:6"); ok {
+		t.Error("one more of the address")
+	}
+	for i := range maxWorking {
+		if _, ok := s.take(fmt.Sprintf("10.0.1.%d:5", i)); !ok {
+			t.Errorf("another address is kept out, %d", i)
+		}
+	}
+	if _, ok := s.take("10.0.2.1:5"); ok {
+		t.Error("more at work than is good")
+	}
+	for _, one := range held {
+		one.free()
+	}
+	if s.working != maxWorking || len(s.hosts) != maxWorking {
+		t.Errorf("%d at work from %d addresses", s.working, len(s.hosts))
+	}
 }
 
 func TestJoinAtAnotherPort(t *testing.T) {

@@ -49,7 +49,7 @@ type Meeting struct {
 	self   Stranger
 	secret func() (string, error)
 	log    *slog.Logger
-	slots  chan struct{}
+	slots  slots
 	pause  time.Duration
 }
 
@@ -58,7 +58,7 @@ func NewMeeting(self Stranger, secret func() (string, error), log *slog.Logger) 
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Meeting{self: self, secret: secret, log: log, slots: make(chan struct{}, maxJoins), pause: failurePause}
+	return &Meeting{self: self, secret: secret, log: log, pause: failurePause}
 }
 
 // derive gives the key of the secret as it is now.
@@ -115,13 +115,12 @@ func throwaway(s Stranger) (tls.Certificate, error) {
 }
 
 func (m *Meeting) answer(w http.ResponseWriter, r *http.Request) {
-	select {
-	case m.slots <- struct{}{}:
-	default:
+	slot, ok := m.slots.take(r.RemoteAddr)
+	if !ok {
 		refuseJoin(w, refuse(ErrBusy, ""))
 		return
 	}
-	defer func() { <-m.slots }()
+	defer slot.free()
 	out, who, err := m.reply(r)
 	if err == nil {
 		w.Header().Set("Content-Type", "application/json")
@@ -130,11 +129,7 @@ func (m *Meeting) answer(w http.ResponseWriter, r *http.Request) {
 	}
 	m.log.Warn("another host was not answered", "peer", who.Node, "remote", r.RemoteAddr, "error", err.Error())
 	if errors.Is(err, ErrWrongSecret) {
-		// The slot stays taken: this is the bound on guessing.
-		select {
-		case <-time.After(m.pause):
-		case <-r.Context().Done():
-		}
+		slot.hold(m.pause)
 	}
 	je, ok := errors.AsType[*JoinError](err)
 	if !ok {

@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -56,6 +58,31 @@ func TestMeeting(t *testing.T) {
 	_, err = Join(t.Context(), []string{addrA}, JoinOptions{Dir: t.TempDir() + "/i", Cluster: "olivo", Node: "n", Kind: KindData, Secret: "s3cret"})
 	if !errors.Is(err, ErrNotNow) {
 		t.Errorf("joining a host without a herd: %v", err)
+	}
+}
+
+// TestMeetingRate: guesses are bound also for one who hangs up before the answer.
+func TestMeetingRate(t *testing.T) {
+	var looked atomic.Int32
+	m, addr := meeting(t, Stranger{"olivo", "a", "f"}, "s3cret")
+	m.pause = 400 * time.Millisecond
+	m.secret = func() (string, error) { looked.Add(1); return "s3cret", nil }
+	guesser := NewMeeting(Stranger{"olivo", "b", "f"}, func() (string, error) { return "guess", nil }, nil)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				short, cancel := context.WithTimeout(ctx, 60*time.Millisecond)
+				guesser.Ask(short, addr)
+				cancel()
+			}
+		})
+	}
+	wg.Wait()
+	if n := looked.Load(); n == 0 || n > 3*perAddress {
+		t.Errorf("%d guesses in a second, at most %d meant", n, 3*perAddress)
 	}
 }
 

@@ -96,6 +96,23 @@ func (id *Identity) PublicTLS() *tls.Config {
 	}
 }
 
+// PublicTLSOptionalClient is PublicTLS for a port where hosts of the herd may see
+// more than others: as ServerTLSOptionalClient it verifies a certificate that is
+// shown.
+func (id *Identity) PublicTLSOptionalClient() *tls.Config {
+	c := id.ServerTLSOptionalClient()
+	inner := c.GetConfigForClient
+	c.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		one, err := inner(hello)
+		if err == nil {
+			one.MinVersion, one.CipherSuites = tls.VersionTLS12, suites12()
+		}
+		return one, err
+	}
+	c.MinVersion, c.CipherSuites = tls.VersionTLS12, suites12()
+	return c
+}
+
 // ClientTLS is for a connection to that data or witness host: TLS 1.3, our
 // certificate shown, the server's certificate signed by our authority and
 // naming the node in its CN, under whatever address it was reached. Also good

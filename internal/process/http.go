@@ -2,15 +2,17 @@ package process
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"time"
 
 	"manada/internal/api"
+	"manada/internal/config"
 	"manada/internal/peer"
 	"manada/internal/pki"
+	"manada/internal/store"
 )
 
 // serveHTTP answers load balancers, Prometheus and whoever asks for the
@@ -21,8 +23,26 @@ func (h *hostAgent) serveHTTP(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("listen for HTTP on %s: %w", addr, err)
 	}
-	a := api.New(api.Options{Log: h.log, Source: h.agent, Events: eventSource{h.store}, LoopAge: h.agent.LoopAge, LastTakeover: h.agent.LastTakeover})
-	return api.Serve(ctx, l, a.Handler(api.ReadOnly), h.publicTLS(), h.log, time.Second)
+	events := newEventHub(func(ctx context.Context) (eventReader, error) {
+		// Connections of its own: the agent's decisions must not queue behind readers.
+		return store.Open(ctx, store.Config{Cluster: h.cfg.Cluster, Endpoints: h.store.Endpoints(), TLS: h.id.ClientTLSAny(), Log: h.log})
+	})
+	a := api.New(api.Options{Log: h.log, Source: h.agent, Events: events, LoopAge: h.agent.LoopAge, LastTakeover: h.agent.LastTakeover})
+	return serveHTTP(ctx, h.cfg, h.id, l, a.Handler(api.ReadOnly), h.log)
+}
+
+// serveHTTP serves a port that everybody may reach: in the clear on loopback,
+// with TLS anywhere else, and to whom http.access says.
+func serveHTTP(ctx context.Context, c *config.Config, id *pki.Identity, l net.Listener, h http.Handler, log *slog.Logger) error {
+	access := api.Access(c.HTTP.Access)
+	h = api.Restrict(access, func(r *http.Request) error { _, err := id.Caller(r.TLS); return err }, h)
+	switch {
+	case c.Loopback():
+		return api.Serve(ctx, l, h, nil, log, time.Second)
+	case access == api.Members:
+		return api.Serve(ctx, id.Listener(l, log), h, id.PublicTLSOptionalClient(), log, time.Second)
+	}
+	return api.Serve(ctx, l, h, id.PublicTLS(), log, time.Second)
 }
 
 // getPostgres tells of this host's own PostgreSQL.
@@ -36,13 +56,6 @@ func (h *hostAgent) getPostgres(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	peer.WriteJSON(w, f)
-}
-
-func (h *hostAgent) publicTLS() *tls.Config {
-	if h.cfg.Loopback() {
-		return nil
-	}
-	return h.id.PublicTLS()
 }
 
 // mount adds what needs more than the agent to the peers' port.

@@ -12,7 +12,6 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"manada/internal/api"
 	"manada/internal/cluster"
 	"manada/internal/config"
 	"manada/internal/peer"
@@ -74,13 +73,7 @@ func Proxy(ctx context.Context, c *config.Config, log *slog.Logger) error {
 	g.Go(func() error { keepProxyRegistry(ctx, c, id); return nil })
 	g.Go(func() error { keepProxySecrets(ctx, c, id, log); return nil })
 	g.Go(func() error { return p.Run(ctx) })
-	g.Go(func() error {
-		h := p.Handler()
-		if c.Loopback() {
-			return api.Serve(ctx, l, h, nil, log, time.Second)
-		}
-		return api.Serve(ctx, l, h, id.PublicTLS(), log, time.Second)
-	})
+	g.Go(func() error { return serveHTTP(ctx, c, id, l, p.Handler(), log) })
 	return g.Wait()
 }
 

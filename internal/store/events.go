@@ -76,7 +76,8 @@ func (h *herd) putEvent(ctx context.Context, n int64, e Event) (bool, error) {
 
 // Events implements Store.
 func (h *herd) Events(ctx context.Context, after int64, limit int) ([]Event, error) {
-	res, err := h.kv.do(ctx, txn{name: "read", then: []op{last(h.key("event", ""), int64(max(limit, 0)))}})
+	from := h.eventKey(max(after, 0) + 1)
+	res, err := h.kv.do(ctx, txn{name: "read", then: []op{since(h.key("event", ""), from, int64(max(limit, 0)))}})
 	if err != nil {
 		return nil, fmt.Errorf("list events: %w", err)
 	}

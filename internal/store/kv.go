@@ -65,6 +65,8 @@ type op struct {
 	key         string
 	prefix      bool
 	newestFirst bool
+	from        string // of a prefix, only keys from this one on
+	stale       bool   // may be answered by a member that is a little behind
 	limit       int64
 	value       []byte
 }
@@ -73,6 +75,9 @@ func get(key string) op     { return op{kind: opGet, key: key} }
 func list(prefix string) op { return op{kind: opGet, key: prefix, prefix: true} }
 func last(prefix string, n int64) op {
 	return op{kind: opGet, key: prefix, prefix: true, newestFirst: true, limit: n}
+}
+func since(prefix, from string, n int64) op {
+	return op{kind: opGet, key: prefix, prefix: true, newestFirst: true, limit: n, from: from, stale: true}
 }
 func put(key string, value []byte) op { return op{kind: opPut, key: key, value: value} }
 func del(key string) op               { return op{kind: opDelete, key: key} }

@@ -231,7 +231,7 @@ func (m *Memory) find(o op) []pair {
 	}
 	var out []pair
 	for k, p := range m.state.keys {
-		if o.prefix && strings.HasPrefix(k, o.key) {
+		if o.prefix && strings.HasPrefix(k, o.key) && k >= o.from {
 			p.value = slices.Clone(p.value)
 			out = append(out, p)
 		}

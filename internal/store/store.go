@@ -88,7 +88,8 @@ type Store interface {
 	// newest 1000 are kept.
 	AppendEvent(ctx context.Context, e Event) (n int64, err error)
 	// Events returns events with a number above after, oldest first; when there
-	// are more than limit (0: no limit) the newest of them.
+	// are more than limit (0: no limit) the newest of them. They may be a moment
+	// old: whichever member is asked answers by itself.
 	Events(ctx context.Context, after int64, limit int) ([]Event, error)
 
 	// PutNode registers a node or replaces its registration. ErrRemoved when it

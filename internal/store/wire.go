@@ -45,12 +45,15 @@ func wireOps(ops []op) []*pb.RequestOp {
 }
 
 func wireRange(o op) *pb.RangeRequest {
-	r := &pb.RangeRequest{Key: []byte(o.key)}
+	r := &pb.RangeRequest{Key: []byte(o.key), Serializable: o.stale}
 	if !o.prefix {
 		return r
 	}
 	r.RangeEnd = []byte(clientv3.GetPrefixRangeEnd(o.key))
 	r.Limit = o.limit
+	if o.from != "" {
+		r.Key = []byte(o.from)
+	}
 	r.SortTarget, r.SortOrder = pb.RangeRequest_KEY, pb.RangeRequest_ASCEND
 	if o.newestFirst {
 		r.SortOrder = pb.RangeRequest_DESCEND
