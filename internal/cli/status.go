@@ -39,7 +39,7 @@ With --check the exit code says how the herd is.` + exits(exitFailed, exitUsage,
 			return a.status(c.Context(), check)
 		},
 	}
-	c.Flags().BoolVar(&check, "check", false, "exit with 3 when degraded, 4 without a primary")
+	c.Flags().BoolVar(&check, "check", false, "exit with 3 when degraded, 4 when no primary lets writes through")
 	c.Flags().BoolVarP(&watch, "watch", "w", false, "print it again every second, until interrupted")
 	a.outputFlag(c)
 	return c
