@@ -125,6 +125,7 @@ type Agent struct {
 	unfurnished  []cluster.Condition // of furnish.go
 	room         roomMade
 	members      []cluster.MemberAccess
+	memberAddrs  map[string]time.Time // addresses of members, and when each was last one
 	strangers    strangers
 	taken        map[string]time.Time // roles from which REPLICATION was taken, and when last
 	stepFails    []cluster.Condition  // of the newest long operation

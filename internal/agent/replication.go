@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"strings"
@@ -32,11 +33,30 @@ func (a *Agent) access(ctx context.Context) {
 	}
 	slices.Sort(proxies)
 	a.mu.Lock()
-	a.members = members
+	a.noteMembers(members, time.Now())
 	a.mu.Unlock()
 	if err := a.db.SetAccess(ctx, members, slices.Compact(proxies)); err != nil {
 		a.log.Warn("cannot keep pg_hba.conf at the members' addresses", "error", err.Error())
 	}
+}
+
+// movedFor is for how long an address still counts as a member's after its name
+// has come to stand for another: a walsender of a host that has moved lives on
+// until it is missed.
+const movedFor = 10 * time.Minute
+
+// noteMembers is called with mu held.
+func (a *Agent) noteMembers(members []cluster.MemberAccess, now time.Time) {
+	a.members = members
+	if a.memberAddrs == nil {
+		a.memberAddrs = map[string]time.Time{}
+	}
+	for _, m := range members {
+		for _, addr := range m.Addrs {
+			a.memberAddrs[addr] = now
+		}
+	}
+	maps.DeleteFunc(a.memberAddrs, func(_ string, at time.Time) bool { return now.Sub(at) > movedFor })
 }
 
 // membersNow are the hosts of the herd with the addresses that their names stand
@@ -134,11 +154,11 @@ func (a *Agent) stranger(name, role, addr string) string {
 	if role != cluster.RoleReplication {
 		return who
 	}
-	if !cluster.IsMemberName(name) || len(a.members) == 0 || !a.certified {
+	if !cluster.IsMemberName(name) || len(a.memberAddrs) == 0 || !a.certified {
 		return ""
 	}
-	for _, m := range a.members {
-		if cluster.Contains(m.Addrs, addr) {
+	for known := range a.memberAddrs {
+		if cluster.Contains([]string{known}, addr) {
 			return ""
 		}
 	}

@@ -13,7 +13,7 @@ import (
 // watched is an agent that leads epoch 7 with b in sync, and one look of it.
 func watched() (*Agent, func(wal cluster.LSN, senders ...cluster.Sender) bool) {
 	a := &Agent{events: make(chan store.Event, 64), mem: newMemory(), certified: true, log: slog.New(slog.DiscardHandler)}
-	a.members = []cluster.MemberAccess{{Node: "a", Addrs: []string{"10.0.0.1"}}, {Node: "b", Addrs: []string{"10.0.0.2", "fd00::2"}}}
+	a.noteMembers([]cluster.MemberAccess{{Node: "a", Addrs: []string{"10.0.0.1"}}, {Node: "b", Addrs: []string{"10.0.0.2", "fd00::2"}}}, time.Now())
 	a.rec.snap.Term = &cluster.Term{Epoch: 7, Leader: "a", Open: true, K: 1, Sync: []cluster.Member{{Name: "b", Instance: "i-b"}}}
 	a.mem.leads, a.mem.provedPID, a.mem.syncSince = 7, 11, 0x700
 	return a, func(wal cluster.LSN, senders ...cluster.Sender) bool {
@@ -37,7 +37,18 @@ func TestStrangersAreToldByRoleAndAddress(t *testing.T) {
 			t.Errorf("%+v: %q", c, got)
 		}
 	}
-	a.members = nil // not looked up yet: the role alone tells
+	// b moves: its old walsender is no stranger's for a while.
+	moved := []cluster.MemberAccess{{Node: "b", Addrs: []string{"10.0.0.3"}}}
+	for _, c := range []struct {
+		after time.Duration
+		want  bool
+	}{{time.Minute, false}, {movedFor + time.Minute, true}} {
+		a.noteMembers(moved, time.Now().Add(c.after))
+		if got := a.stranger("b@e7", cluster.RoleReplication, "10.0.0.2"); (got != "") != c.want {
+			t.Errorf("after %s: %q", c.after, got)
+		}
+	}
+	a.memberAddrs = nil // not looked up yet: the role alone tells
 	if got := a.stranger("b@e7", cluster.RoleReplication, "10.0.0.14"); got != "" {
 		t.Error(got)
 	}

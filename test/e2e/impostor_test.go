@@ -40,6 +40,7 @@ func TestTrustImpostor(t *testing.T) {
 			e.trusted(run, kind)
 		}
 	}
+	e.liar()
 	if v := e.value(e.NodeDSN(e.healthy().Primary), "select rolreplication from pg_roles where rolname = 'e2e_feed'"); v != "t" {
 		t.Errorf("the role of the list has lost its attribute: %s", v)
 	}
@@ -177,6 +178,23 @@ func (e *env) trusted(run int, kind string) {
 	}
 }
 
+// liar: a role of the list says that it has flushed more than there is, and hangs
+// up. What PostgreSQL released stays released, so the epoch ends: the standby,
+// which has all, leads the next one, or the primary starts again.
+func (e *env) liar() {
+	e.Helper()
+	s := e.healthy()
+	w := e.writeTo(s.Primary)
+	ctx, cancel := context.WithTimeout(e.ctx, 10*time.Second)
+	defer cancel()
+	began := time.Now()
+	err := pgtest.Impersonate(ctx, e.standbysName(s, "e2e_feed", "true"), 1<<40, func() {})
+	after := e.await("another epoch", func(n cluster.Status) bool { return n.Primary != "" && n.Epoch > s.Epoch })
+	e.Logf("a lie: %s leads epoch %d instead of %s after %d ms (%v)", after.Primary, after.Epoch, s.Primary, time.Since(began).Milliseconds(), err)
+	w.Stop()
+	e.noneLost(w, "a lie")
+}
+
 func (e *env) writeTo(node string) *measure.Writer {
 	e.Helper()
 	if err := measure.Prepare(e.ctx, e.NodeDSN(node)); err != nil {
@@ -216,12 +234,7 @@ type intruder struct {
 
 func (e *env) impersonate(s cluster.Status, role, kind string, w *measure.Writer) *intruder {
 	e.Helper()
-	c, err := pgconn.ParseConfig(fmt.Sprintf("host=127.0.0.1 port=%d user=%s password=x dbname=postgres sslmode=require", e.Port(s.Primary, "postgresql"), role))
-	if err != nil {
-		e.Fatal(err)
-	}
-	c.RuntimeParams["replication"] = kind
-	c.RuntimeParams["application_name"] = cluster.CertifiedName(standby(s), s.Epoch)
+	c := e.standbysName(s, role, kind)
 	ctx, cancel := context.WithCancel(e.ctx)
 	i := &intruder{cancel: cancel, w: w}
 	i.done.Go(func() {
@@ -236,6 +249,18 @@ func (e *env) impersonate(s cluster.Status, role, kind string, w *measure.Writer
 	})
 	e.Cleanup(i.stop)
 	return i
+}
+
+// standbysName connects a role as a walsender that bears the standby's name.
+func (e *env) standbysName(s cluster.Status, role, kind string) *pgconn.Config {
+	e.Helper()
+	c, err := pgconn.ParseConfig(fmt.Sprintf("host=127.0.0.1 port=%d user=%s password=x dbname=postgres sslmode=require", e.Port(s.Primary, "postgresql"), role))
+	if err != nil {
+		e.Fatal(err)
+	}
+	c.RuntimeParams["replication"] = kind
+	c.RuntimeParams["application_name"] = cluster.CertifiedName(standby(s), s.Epoch)
+	return c
 }
 
 // stream bears the name until it is refused or ended.
