@@ -7,6 +7,8 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
+
+	"manada/internal/cluster"
 )
 
 // Impersonate is a walsender's client that keeps nothing and says that it has
@@ -29,6 +31,10 @@ func Impersonate(ctx context.Context, cfg *pgconn.Config, beyond uint64, began f
 	if len(r) == 0 || len(r[0].Rows) == 0 {
 		return errors.New("IDENTIFY_SYSTEM says nothing")
 	}
+	at, err := cluster.ParseLSN(string(r[0].Rows[0][2]))
+	if err != nil {
+		return err
+	}
 	f := c.Frontend()
 	f.SendQuery(&pgproto3.Query{String: "START_REPLICATION PHYSICAL " + string(r[0].Rows[0][2])})
 	if err := f.Flush(); err != nil {
@@ -44,6 +50,11 @@ func Impersonate(ctx context.Context, cfg *pgconn.Config, beyond uint64, began f
 			return pgconn.ErrorResponseToPgError(m)
 		case *pgproto3.CopyBothResponse:
 			began()
+			// At once: what waits lies before this, and nothing new may come.
+			f.Send(&pgproto3.CopyData{Data: flushedTo(uint64(at) + beyond)})
+			if err := f.Flush(); err != nil {
+				return err
+			}
 		case *pgproto3.CopyData:
 			f.Send(&pgproto3.CopyData{Data: flushedTo(told(m.Data) + beyond)})
 			if err := f.Flush(); err != nil {
