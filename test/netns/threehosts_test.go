@@ -270,12 +270,14 @@ func (l *lab) standbyUnplugged(t *testing.T) {
 		s.Epoch, gap.Round(time.Millisecond), back.Round(time.Millisecond), w.Acked(), w.Errors())
 }
 
-// badTokens: a guest on the witness's machine tries to become a proxy.
+// badTokens: a guest on the witness's machine tries to become a proxy, and gets
+// nowhere before it has an address of its own.
 func (l *lab) badTokens(t *testing.T) {
 	m := l.hosts["witness"]
+	address := "10.0.0.13"
 	join := func(node, token string) (string, error) {
 		check(t, os.WriteFile(m.file("/root/"+node+".yaml"), fmt.Appendf(nil,
-			"cluster: orders\nnode: %s\nlisten: 10.0.0.13\nroles: [proxy]\ndata_dir: /var/lib/%s\n", node, node), 0o644))
+			"cluster: orders\nnode: %s\nlisten: %s\nroles: [proxy]\ndata_dir: /var/lib/%s\n", node, address, node), 0o644))
 		check(t, os.WriteFile(m.file("/root/token"), []byte(token+"\n"), 0o600))
 		return m.run("manada join db1:7400 -c " + node + ".yaml --token-file token")
 	}
@@ -298,10 +300,18 @@ func (l *lab) badTokens(t *testing.T) {
 	refused("guest", invented, "not one of this herd", "manada node token")
 	refused("guest", "mt1.half", "not whole")
 	token := strings.TrimSpace(l.hosts["db2"].must("manada node token 2>/dev/null"))
+	refused("guest", token, "does not take this host", "10.0.0.13 is a name or an address of witness")
+	link := strings.TrimSpace(m.must("ip -o -4 address show to 10.0.0.13 | awk '{ print $2 }'"))
+	own := func(a string) {
+		address = a
+		m.must("ip address add " + a + "/24 dev " + link)
+	}
+	own("10.0.0.19")
 	refused("db2", token, "does not take this host", "db2", "manada node remove")
-	if out, err := join("guest", token); err != nil { // two refusals cost no token
+	if out, err := join("guest", token); err != nil { // refusals cost no token
 		t.Fatalf("a good token: %v\n%s", err, out)
 	}
+	own("10.0.0.20")
 	refused("second", token, "was used already", "guest", "manada node token")
 }
 
@@ -325,6 +335,13 @@ func (l *lab) diskLost(t *testing.T) {
 		}
 	}
 	l.hosts[primary].must("manada node remove --yes " + lost)
+	// A removal makes tokens worthless that were made before it, too: the removed
+	// host could have made some for itself.
+	if out, err := m.run("manada join " + primary + " --token-file token"); err == nil || !strings.Contains(out, "not one of this herd") {
+		t.Errorf("an older token: %v\n%s", err, out)
+	}
+	token = l.hosts[primary].must("manada node token 2>/dev/null")
+	check(t, os.WriteFile(m.file("/root/token"), []byte(token), 0o600))
 	began := time.Now()
 	m.must("manada join " + primary + " --token-file token; systemctl enable --now manada")
 	for _, h := range []string{"db1", "db2", "witness"} {
