@@ -30,13 +30,15 @@ func TestTrustIntruder(t *testing.T) {
 		t.Run(fmt.Sprintf("Removed %d", i+1), func(t *testing.T) { s.with(t).removed(fmt.Sprintf("x%d", i+1)) })
 	}
 	t.Run("Noise", func(t *testing.T) { s.with(t).noise() })
-	s.wantOK("after everything")
+	s.wantOK("after the noise")
 	after := s.programs()
 	for _, pid := range before {
 		if !slices.Contains(after, pid) {
 			t.Errorf("process %d of the herd has died; of %v there are %v", pid, before, after)
 		}
 	}
+	t.Run("Restarted", func(t *testing.T) { s.with(t).restarted() })
+	t.Run("Older", func(t *testing.T) { s.with(t).older() })
 }
 
 // with is the site for a part of the test.
