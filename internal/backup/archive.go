@@ -150,7 +150,16 @@ func pushSegment(ctx context.Context, o ArchiveOptions, db repo.DB, name string,
 	if err := z.Close(); err != nil {
 		return err
 	}
-	return o.Storage.Put(ctx, dir+"/"+w.String(), &buf, blob.PutOptions{})
+	err = o.Storage.Put(ctx, dir+"/"+w.String(), &buf, blob.PutOptions{})
+	if !errors.Is(err, blob.ErrExist) {
+		return err
+	}
+	// Somebody stored it since we looked: fine if it is the same.
+	have, again := findWAL(ctx, o.Storage, dir, name)
+	if again == nil && len(have) == 1 && have[0].SHA1 == w.SHA1 {
+		return nil
+	}
+	return err
 }
 
 // findWAL gives what the archive has of a segment: more than one is damage.

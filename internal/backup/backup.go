@@ -105,6 +105,7 @@ type run struct {
 	prior   *repo.Manifest
 	notes   *notices
 	track   *tracker
+	keeper  Keeper
 }
 
 // Backup makes one backup. Until it returns nil, and for a moment before, nothing
@@ -114,7 +115,7 @@ func Backup(ctx context.Context, o Options) (*Result, error) {
 	if err := o.defaults(); err != nil {
 		return nil, err
 	}
-	r := &run{Options: o, notes: newNotices(o.Log), track: &tracker{report: o.Progress}}
+	r := &run{Options: o, notes: newNotices(o.Log), track: &tracker{report: o.Progress}, keeper: keeperOf(o.Storage, o.Log)}
 	lock, held, err := lockStanza(ctx, o.Storage, o.Stanza)
 	if err != nil {
 		return nil, fmt.Errorf("back up stanza %s: %w", o.Stanza, err)
@@ -125,8 +126,10 @@ func Backup(ctx context.Context, o Options) (*Result, error) {
 		return nil, fmt.Errorf("back up stanza %s: %w", o.Stanza, because(held, err))
 	}
 	if o.Retention != nil {
-		if res.Expired, err = expire(held, o.Storage, o.Stanza, *o.Retention, r.notes); err != nil {
+		if res.Expired, err = r.keeper.ExpireBackups(held, o.Stanza, *o.Retention, true); err != nil {
 			r.notes.add("the backup is good, but expiring old ones failed: " + because(held, err).Error())
+		} else {
+			r.notes.addAll(res.Expired.Notices)
 		}
 	}
 	res.Notices = r.notes.list
@@ -178,6 +181,12 @@ func (r *run) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// Before backup.info is read: it may change it.
+	notes, err := r.keeper.Begin(ctx, r.Stanza)
+	r.notes.addAll(notes)
+	if err != nil {
+		return err
+	}
 	if r.info, err = repo.LoadBackupInfo(ctx, r.Storage, r.Stanza); err != nil {
 		return missingStanza(r.Stanza, err)
 	}
@@ -192,16 +201,7 @@ func (r *run) load(ctx context.Context) error {
 	if err := checkCluster(r.Stanza, c, a.DB); err != nil {
 		return err
 	}
-	if r.archive, err = a.DB(); err != nil {
-		return err
-	}
-	if err := removeLeftovers(ctx, r.Storage, r.Stanza, r.notes.add); err != nil {
-		return err
-	}
-	changed, err := reconcile(ctx, r.Storage, r.Stanza, r.info, r.notes.add)
-	if err == nil && changed {
-		err = repo.SaveBackupInfo(ctx, r.Storage, r.Stanza, r.info)
-	}
+	r.archive, err = a.DB()
 	return err
 }
 
@@ -379,11 +379,9 @@ func (r *run) publish(ctx context.Context) error {
 	if err := repo.SaveManifest(ctx, r.Storage, r.Stanza, r.m); err != nil {
 		return err
 	}
-	if err := r.Storage.Link(ctx, repo.BackupPath(r.Stanza, repo.LatestLink), r.m.Label); err != nil {
-		r.notes.add("the link to the latest backup was not made: " + err.Error())
-	}
-	r.info.Add(r.m.Entry())
-	return repo.SaveBackupInfo(ctx, r.Storage, r.Stanza, r.info)
+	notes, err := r.keeper.Finish(ctx, r.Stanza, r.m.Label)
+	r.notes.addAll(notes)
+	return err
 }
 
 // discard removes what a failed backup has stored, if it gets to it: the next
@@ -394,11 +392,7 @@ func (r *run) discard(ctx context.Context) {
 	if r.m == nil || r.m.Label == "" {
 		return
 	}
-	_, err := r.Storage.Stat(ctx, repo.BackupPath(r.Stanza, r.m.Label, repo.ManifestFile))
-	if !isNotExist(err) {
-		return
-	}
-	if err := r.Storage.DeleteAll(ctx, repo.BackupPath(r.Stanza, r.m.Label)); err != nil {
+	if err := r.keeper.Discard(ctx, r.Stanza, r.m.Label); err != nil {
 		r.notes.log.Warn("failed backup not removed", "label", r.m.Label, "error", err)
 	}
 }

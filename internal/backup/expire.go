@@ -19,7 +19,12 @@ type Retention struct {
 	// Archive is how many full backups back WAL is kept for recovery to any
 	// point; 0 means Full. Older backups keep the WAL that makes them consistent.
 	Archive int
+	// Counts says whether a backup is good enough to take the place of an older
+	// one; nil: every one is. Those that it does not count expire nothing.
+	Counts func(*repo.BackupEntry) bool
 }
+
+func (r Retention) counts(e *repo.BackupEntry) bool { return r.Counts == nil || r.Counts(e) }
 
 // Expired is what an expiry removed.
 type Expired struct {
@@ -34,17 +39,10 @@ type WALRange struct{ ArchiveID, First, Last string }
 // Expire applies a retention to a stanza. It runs under the same lock as a
 // backup. Killed at any moment, it leaves backups that are whole or invalid.
 func Expire(ctx context.Context, s blob.Storage, stanza string, r Retention, log *slog.Logger) (*Expired, error) {
-	lock, held, err := lockStanza(ctx, s, stanza)
+	e, err := keeperOf(s, log).ExpireBackups(ctx, stanza, r, false)
 	if err != nil {
 		return nil, fmt.Errorf("expire stanza %s: %w", stanza, err)
 	}
-	defer lock.unlock()
-	n := newNotices(log)
-	e, err := expire(held, s, stanza, r, n)
-	if err != nil {
-		return nil, fmt.Errorf("expire stanza %s: %w", stanza, because(held, err))
-	}
-	e.Notices = n.list
 	return e, nil
 }
 
@@ -93,32 +91,24 @@ func expire(ctx context.Context, s blob.Storage, stanza string, r Retention, n *
 // chooseExpired applies the rules for backups, ascending by label.
 func chooseExpired(info *repo.BackupInfo, r Retention) []string {
 	gone := map[string]bool{}
-	var fulls, diffs []string // diffs counts the fulls, too
-	for i := range info.Backups {
-		switch e := &info.Backups[i]; e.Type {
-		case repo.Full:
-			fulls = append(fulls, e.Label)
+	// Newest first: what as many good ones follow as are to be kept goes, with
+	// all that depends on it.
+	fulls, diffs := 0, 0 // diffs counts the fulls, too
+	for i := range slices.Backward(info.Backups) {
+		e := &info.Backups[i]
+		if e.Type == repo.Incr {
+			continue
 		}
-	}
-	if r.Full > 0 && len(fulls) > r.Full {
-		for _, l := range fulls[:len(fulls)-r.Full] {
-			for _, d := range info.Dependents(l) {
+		if e.Type == repo.Full && r.Full > 0 && fulls >= r.Full || e.Type == repo.Diff && r.Diff > 0 && diffs >= r.Diff {
+			for _, d := range info.Dependents(e.Label) {
 				gone[d] = true
 			}
+			continue
 		}
-	}
-	for i := range info.Backups {
-		if e := &info.Backups[i]; !gone[e.Label] && e.Type != repo.Incr {
-			diffs = append(diffs, e.Label)
-		}
-	}
-	if r.Diff > 0 && len(diffs) > r.Diff {
-		for _, l := range diffs[:len(diffs)-r.Diff] {
-			if repo.LabelType(l) == repo.Full {
-				continue // counted, but only full retention removes it
-			}
-			for _, d := range info.Dependents(l) {
-				gone[d] = true
+		if r.counts(e) {
+			diffs++
+			if e.Type == repo.Full {
+				fulls++
 			}
 		}
 	}
@@ -175,8 +165,8 @@ func expireArchive(ctx context.Context, s blob.Storage, stanza string, info *rep
 	}
 	var fulls []string
 	for i := range info.Backups {
-		if info.Backups[i].Type == repo.Full {
-			fulls = append(fulls, info.Backups[i].Label)
+		if e := &info.Backups[i]; e.Type == repo.Full && r.counts(e) {
+			fulls = append(fulls, e.Label)
 		}
 	}
 	if len(fulls) < keepFulls {

@@ -169,6 +169,9 @@ func reconcile(ctx context.Context, s blob.Storage, stanza string, info *repo.Ba
 			continue
 		}
 		note(fmt.Sprintf("backup %s found in the repository is added to backup.info", l))
+		if err := repo.SaveHistory(ctx, s, stanza, m); err != nil {
+			return false, err
+		}
 		info.Add(m.Entry())
 		changed = true
 	}

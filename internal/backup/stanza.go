@@ -36,14 +36,10 @@ func ReadCluster(ctx context.Context, pgdata string) (Cluster, error) {
 // there, and fails when they are of another cluster or when there is data
 // without them.
 func StanzaCreate(ctx context.Context, s blob.Storage, stanza string, c Cluster, log *slog.Logger) error {
-	if err := repo.CheckStanza(stanza); err != nil {
-		return err
-	}
-	lock, ctx, err := lockStanza(ctx, s, stanza)
-	if err != nil {
-		return err
-	}
-	defer lock.unlock()
+	return keeperOf(s, log).Create(ctx, stanza, c)
+}
+
+func createStanza(ctx context.Context, s blob.Storage, stanza string, c Cluster, log *slog.Logger) error {
 	a, err := repo.LoadArchiveInfo(ctx, s, stanza)
 	if err != nil && !errors.Is(err, blob.ErrNotExist) {
 		return err
@@ -57,7 +53,7 @@ func StanzaCreate(ctx context.Context, s blob.Storage, stanza string, c Cluster,
 			return err
 		}
 	}
-	return completeStanza(ctx, s, stanza, c, a, b, newNotices(log).log)
+	return completeStanza(ctx, s, stanza, c, a, b, log)
 }
 
 func completeStanza(ctx context.Context, s blob.Storage, stanza string, c Cluster, a *repo.ArchiveInfo, b *repo.BackupInfo, log *slog.Logger) error {

@@ -21,6 +21,9 @@ var ErrExist = fs.ErrExist
 // ErrLocked is what Lock wraps when somebody else holds the lock.
 var ErrLocked = errors.New("locked by another process")
 
+// ErrForbidden is what an operation wraps that its caller may not do.
+var ErrForbidden = errors.New("not allowed")
+
 // ErrBadName is what every operation wraps for a name that is not clean,
 // relative and inside the repository.
 var ErrBadName = errors.New("invalid name")
@@ -77,10 +80,19 @@ type Storage interface {
 	Lock(ctx context.Context, name string) (Lock, error)
 }
 
+// A name is no longer and no deeper than that.
+const (
+	maxName  = 3000
+	maxDepth = 64
+)
+
 // CheckName says whether a name is clean, relative and stays inside.
 func CheckName(name string) error {
 	if name == "" || strings.HasPrefix(name, "/") || strings.ContainsRune(name, 0) {
 		return fmt.Errorf("%w %q", ErrBadName, name)
+	}
+	if len(name) > maxName || strings.Count(name, "/") >= maxDepth {
+		return fmt.Errorf("%w %.60q...: longer than %d bytes or deeper than %d folders", ErrBadName, name, maxName, maxDepth)
 	}
 	for p := range strings.SplitSeq(name, "/") {
 		if p == "" || p == "." || p == ".." {

@@ -57,6 +57,7 @@ var errorCodes = []struct {
 	{"not_exist", http.StatusNotFound, ErrNotExist},
 	{"exist", http.StatusPreconditionFailed, ErrExist},
 	{"locked", http.StatusLocked, ErrLocked},
+	{"forbidden", http.StatusForbidden, ErrForbidden},
 	{"bad_name", http.StatusBadRequest, ErrBadName},
 }
 

@@ -15,11 +15,13 @@ import (
 	"manada/internal/blob"
 	"manada/internal/config"
 	"manada/internal/durable"
+	"manada/internal/keeper"
 	"manada/internal/pki"
+	"manada/internal/process"
 )
 
 // runBackupd serves the repository to the data hosts of the herd, under /repo
-// on the backup port. Only data and witness hosts get in: a proxy's certificate
+// on the backup port, and looks after it (package keeper). Only data and witness hosts get in: a proxy's certificate
 // is not enough to read or replace backups. Health and metrics are for anybody.
 func runBackupd(ctx context.Context, c *config.Config, log *slog.Logger) error {
 	id, err := pki.Load(c.IdentityDir())
@@ -37,8 +39,9 @@ func runBackupd(ctx context.Context, c *config.Config, log *slog.Logger) error {
 	if err := durable.Sweep(c.Backup.RepoPath); err != nil {
 		log.Warn("what crashes left unfinished in the repository stays", "repo_path", c.Backup.RepoPath, "error", err.Error())
 	}
+	keep, guard := process.NewKeeper(c, storage, log), keeper.NewGuard(storage, c.Backup.Stanza)
 	mux := http.NewServeMux()
-	mux.Handle("/repo/", membersOnly(id, http.StripPrefix("/repo", blob.Handler(storage))))
+	mux.Handle("/repo/", membersOnly(id, http.StripPrefix("/repo", keeper.Handler(keep, guard))))
 	caller := func(r *http.Request) error { _, err := id.Caller(r.TLS); return err }
 	mux.Handle("/", api.Restrict(api.Access(c.HTTP.Access), caller, api.New(api.Options{Log: log, Ready: ready, Reads: map[string]api.Read{
 		// pgbackrest's `info --output=json` of all stanzas.
@@ -57,6 +60,10 @@ func runBackupd(ctx context.Context, c *config.Config, log *slog.Logger) error {
 		ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute, // bodies take as long as they need: blob.Handler watches them
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
+	looks, stop := context.WithCancel(ctx)
+	kept := make(chan struct{})
+	go func() { defer close(kept); keep.Run(looks, guard) }()
+	defer func() { stop(); <-kept }()
 	ended := make(chan error, 1)
 	go func() { ended <- srv.ServeTLS(l, "", "") }()
 	log.Info("repository is served", "addr", addr, "repo_path", c.Backup.RepoPath)
@@ -87,7 +94,7 @@ func membersOnly(id *pki.Identity, next http.Handler) http.Handler {
 		case !who.Member():
 			http.Error(w, "only data and witness hosts of this herd use its repository", http.StatusForbidden)
 		default:
-			next.ServeHTTP(w, r)
+			next.ServeHTTP(w, r.WithContext(keeper.WithCaller(r.Context(), who.Node)))
 		}
 	})
 }

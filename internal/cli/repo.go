@@ -6,6 +6,7 @@ import (
 
 	"manada/internal/blob"
 	"manada/internal/config"
+	"manada/internal/keeper"
 	"manada/internal/process"
 )
 
@@ -35,7 +36,7 @@ func (c *caller) openRepository() (*repository, error) {
 		}
 		client := &http.Client{Transport: &http.Transport{TLSClientConfig: c.id.ClientTLS(f.RepoNode),
 			MaxIdleConnsPerHost: 8, TLSHandshakeTimeout: 5 * time.Second, ResponseHeaderTimeout: 5 * time.Minute}}
-		s, err := blob.NewRemote("https://"+f.Repo+"/repo", client)
+		s, err := keeper.NewClient("https://"+f.Repo+"/repo", client)
 		return &repository{s, cfg, f.RepoNode + " at " + f.Repo}, err
 	}
 	return nil, fail(exitFailed, "give one host the role repository", "no repository host of the herd is known here")

@@ -40,6 +40,7 @@ type Backup struct {
 	None        bool   // there is no repository, and never was
 	Damaged     string // the last backup, if pages in it are damaged, and the newest clean one
 	TestErr     string // why the last restore test failed; empty: it did not
+	Lost        string // what the repository had and has not any more; empty: nothing
 	Missed      string // the scheduled backup that was not made, and why; empty: none
 }
 

@@ -16,6 +16,7 @@ const (
 	BackupDamaged     Code = "M-B10"
 	NoRepository      Code = "M-B11"
 	BackupsOff        Code = "M-B12"
+	BackupsLost       Code = "M-B13"
 )
 
 var backupEntries = []Entry{
@@ -101,5 +102,14 @@ var backupEntries = []Entry{
 		Text: "backups are off: backup.enabled says so",
 		Hint: "set  backup.enabled: auto  on every host, and give one the role repository, to have them",
 		Doc:  "Nothing is archived and nothing can be restored.",
+	},
+	{
+		Code: BackupsLost, Severity: cluster.Warning, Title: "Backups or WAL are gone",
+		Text: "the repository on {node} has lost what it had: {what}",
+		Hint: "find out who removed it; bring it back from a copy, or take a new backup now:  manada backup --type full  ; if it was removed on purpose, remove  state/repository.json  in the data_dir of {node}",
+		Args: []string{"what"},
+		Doc: "The repository host remembers, outside of the repository, which backups and which WAL it held. No host of the herd " +
+			"may delete there, and what the retention expires is forgotten, so that somebody with access to the folder, or a disk, " +
+			"has removed this. A repository that is gone is not begun anew by itself.",
 	},
 }

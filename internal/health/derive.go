@@ -287,6 +287,9 @@ func (b *builder) backup(st cluster.Status) []cluster.Condition {
 	if k.Damaged != "" {
 		cs = append(cs, Say(BackupDamaged, "", "what", k.Damaged))
 	}
+	if k.Lost != "" {
+		cs = append(cs, Say(BackupsLost, k.Host, "what", k.Lost))
+	}
 	if k.Missed != "" {
 		cs = append(cs, Say(BackupMissed, "", "what", k.Missed))
 	}

@@ -3,9 +3,11 @@ package process
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -15,6 +17,7 @@ import (
 	"manada/internal/cluster"
 	"manada/internal/config"
 	"manada/internal/health"
+	"manada/internal/keeper"
 	"manada/internal/pki"
 	"manada/internal/repo"
 )
@@ -82,7 +85,11 @@ func (r *repository) open() (blob.Storage, error) {
 
 func openStorage(c *config.Config, id *pki.Identity, addr, node string) (blob.Storage, error) {
 	if c.Has(config.Repository) {
-		return blob.NewPosix(c.Backup.RepoPath, blob.PosixOptions{})
+		s, err := blob.NewPosix(c.Backup.RepoPath, blob.PosixOptions{})
+		if err != nil {
+			return nil, err
+		}
+		return keeper.Local{Storage: s, Keeper: NewKeeper(c, s, nil)}, nil
 	}
 	if addr == "" {
 		return nil, errNoRepository
@@ -91,7 +98,35 @@ func openStorage(c *config.Config, id *pki.Identity, addr, node string) (blob.St
 		TLSClientConfig: id.ClientTLS(node), MaxIdleConnsPerHost: 8, IdleConnTimeout: time.Minute,
 		TLSHandshakeTimeout: 5 * time.Second, ResponseHeaderTimeout: 5 * time.Minute,
 	}}
-	return blob.NewRemote("https://"+addr+"/repo", client)
+	return keeper.NewClient("https://"+addr+"/repo", client)
+}
+
+// NewKeeper is the keeper of the repository on this host.
+func NewKeeper(c *config.Config, s blob.Storage, log *slog.Logger) *keeper.Keeper {
+	b := c.Backup
+	return keeper.New(keeper.Config{
+		Storage: s, Stanza: b.Stanza, Memory: filepath.Join(c.StateDir(), "repository.json"), MinAge: b.RetentionMinAge,
+		Retention: backup.Retention{Full: b.RetentionFull, Diff: b.RetentionDiff, Archive: b.RetentionArchive}, Log: log,
+	})
+}
+
+// lost says what the repository had and has not any more.
+func lost(ctx context.Context, s blob.Storage) string {
+	r, ok := s.(interface {
+		State(context.Context) (keeper.Memory, error)
+	})
+	if !ok {
+		return ""
+	}
+	m, err := r.State(ctx)
+	if err != nil || len(m.Lost) == 0 {
+		return ""
+	}
+	text := m.Lost[0]
+	if n := len(m.Lost) - 1; n > 0 {
+		text += fmt.Sprintf(" and %d more", n)
+	}
+	return text
 }
 
 // OpenRepository is the repository as seen from this host, by what it knows of
@@ -221,6 +256,7 @@ func (r *repository) status(ctx context.Context) *health.Backup {
 			b.Damaged = r.damaged(st, last)
 		}
 	}
+	b.Lost = lost(ctx, s)
 	r.addSchedule(ctx, s, info, b)
 	return b
 }

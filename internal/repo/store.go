@@ -94,8 +94,23 @@ func SaveBackupInfo(ctx context.Context, s blob.Storage, stanza string, i *Backu
 }
 
 // SaveManifest writes a backup's manifest: the copy, then the manifest, which
-// makes the backup valid, then the one for the history.
+// makes the backup valid.
 func SaveManifest(ctx context.Context, s blob.Storage, stanza string, m *Manifest) error {
+	data, err := m.Render()
+	if err != nil {
+		return err
+	}
+	name := BackupPath(stanza, m.Label, ManifestFile)
+	for _, n := range []string{name + CopySuffix, name} {
+		if err := s.Put(ctx, n, bytes.NewReader(data), blob.PutOptions{}); err != nil {
+			return fmt.Errorf("save %s: %w", n, err)
+		}
+	}
+	return nil
+}
+
+// SaveHistory writes the copy of a backup's manifest that outlives the backup.
+func SaveHistory(ctx context.Context, s blob.Storage, stanza string, m *Manifest) error {
 	data, err := m.Render()
 	if err != nil {
 		return err
@@ -111,14 +126,9 @@ func SaveManifest(ctx context.Context, s blob.Storage, stanza string, m *Manifes
 	if err := z.Close(); err != nil {
 		return err
 	}
-	name := BackupPath(stanza, m.Label, ManifestFile)
-	for _, f := range []struct {
-		name string
-		data []byte
-	}{{name + CopySuffix, data}, {name, data}, {HistoryPath(stanza, m.Label), gz.Bytes()}} {
-		if err := s.Put(ctx, f.name, bytes.NewReader(f.data), blob.PutOptions{}); err != nil {
-			return fmt.Errorf("save %s: %w", f.name, err)
-		}
+	name := HistoryPath(stanza, m.Label)
+	if err := s.Put(ctx, name, &gz, blob.PutOptions{}); err != nil {
+		return fmt.Errorf("save %s: %w", name, err)
 	}
 	return nil
 }

@@ -24,7 +24,7 @@ type action struct {
 }
 
 // actions are all that is tried with certificates. Those whose name begins with
-// "public" are for anybody.
+// "public" are for anybody, with "never" for nobody.
 func actions() []action {
 	all := []action{
 		{"public 8008 GET", web(http.MethodGet, "master", httpPort, "/v1/status")},
@@ -34,8 +34,19 @@ func actions() []action {
 		{"8008 DELETE", web(http.MethodDelete, "master", httpPort, "/v1/status")},
 		{"8010 POST", web(http.MethodPost, "proxy", proxyPort, "/v1/switchover")},
 		{"8432 list", web(http.MethodGet, "backup", backupPort, "/repo/list/")},
-		{"8432 write", web(http.MethodPut, "backup", backupPort, "/repo/blob/intruder")},
-		{"8432 delete", web(http.MethodDelete, "backup", backupPort, "/repo/blob/intruder?all=1")},
+		{"never 8432 write", web(http.MethodPut, "backup", backupPort, "/repo/blob/intruder")},
+		{"never 8432 another stanza", web(http.MethodPut, "backup", backupPort, "/repo/blob/archive/other/archive.info")},
+		{"never 8432 overwrite", web(http.MethodPut, "backup", backupPort, "/repo/blob/backup/herd/backup.info")},
+		{"never 8432 through latest", web(http.MethodPut, "backup", backupPort, "/repo/blob/backup/herd/latest/x")},
+		{"never 8432 a backup without a lock", web(http.MethodPut, "backup", backupPort, "/repo/blob/backup/herd/20260101-000000F/x")},
+		{"never 8432 link", web(http.MethodPut, "backup", backupPort, "/repo/link/backup/herd/latest?target=x")},
+		{"never 8432 delete backups", web(http.MethodDelete, "backup", backupPort, "/repo/blob/backup?all=1")},
+		{"never 8432 delete WAL", web(http.MethodDelete, "backup", backupPort, "/repo/blob/archive?all=1")},
+		{"never 8432 delete one", web(http.MethodDelete, "backup", backupPort, "/repo/blob/backup/herd/backup.info")},
+		{"never 8432 delete locks", web(http.MethodDelete, "backup", backupPort, "/repo/blob/lock?all=1")},
+		{"never 8432 discard", web(http.MethodPost, "backup", backupPort, "/repo/keeper/discard")},
+		{"never 8432 finish", web(http.MethodPost, "backup", backupPort, "/repo/keeper/finish")},
+		{"never 8432 any lock", web(http.MethodPost, "backup", backupPort, "/repo/lock/intruder")},
 	}
 	for _, host := range []string{"master", "slave", "backup"} {
 		all = append(all,

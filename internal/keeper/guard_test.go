@@ -1,0 +1,195 @@
+package keeper
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"manada/internal/backup"
+	"manada/internal/blob"
+	"manada/internal/repo"
+)
+
+const stanza = "demo"
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// house is a repository host with a stanza.
+type house struct {
+	*testing.T
+	inner blob.Storage
+	guard *Guard
+	keep  *Keeper
+	now   time.Time
+	url   string
+}
+
+func newHouse(t *testing.T) *house {
+	t.Helper()
+	inner, err := blob.NewPosix(t.TempDir(), blob.PosixOptions{})
+	must(t, err)
+	h := &house{T: t, inner: inner, guard: NewGuard(inner, stanza), now: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)}
+	clock := func() time.Time { return h.now }
+	h.guard.now = clock
+	h.keep = New(Config{Storage: inner, Stanza: stanza, Memory: t.TempDir() + "/m.json", MinAge: 24 * time.Hour,
+		Retention: backup.Retention{Full: 2}, Now: clock})
+	must(t, h.keep.Create(t.Context(), stanza, backup.Cluster{Version: "15", SystemID: 7}))
+	handler := Handler(h.keep, h.guard)
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		handler.ServeHTTP(w, r.WithContext(WithCaller(r.Context(), r.Header.Get("Node"))))
+	}))
+	t.Cleanup(srv.Close)
+	h.url = srv.URL
+	return h
+}
+
+// as is a host that asks.
+func (h *house) as(node string) *Client {
+	h.Helper()
+	c, err := NewClient(h.url, &http.Client{Transport: named{node}})
+	must(h, err)
+	return c
+}
+
+type named struct{ node string }
+
+func (n named) RoundTrip(r *http.Request) (*http.Response, error) {
+	r.Header.Set("Node", n.node)
+	return http.DefaultTransport.RoundTrip(r)
+}
+
+func put(ctx context.Context, s blob.Storage, name, text string) error {
+	return s.Put(ctx, name, strings.NewReader(text), blob.PutOptions{})
+}
+
+func (h *house) label(kind string) string { return h.now.Format("20060102-150405") + kind }
+
+func segment(sum string) string {
+	return "archive/demo/15-1/0000000100000000/000000010000000000000001-" + strings.Repeat(sum, 40) + ".zst"
+}
+
+// TestOthersOnlyAdd: whatever a host asks for, nothing that is there changes.
+func TestOthersOnlyAdd(t *testing.T) {
+	h := newHouse(t)
+	ctx, a, b := t.Context(), h.as("db1"), h.as("db2")
+	forbidden := func(what string, err error) {
+		t.Helper()
+		if !errors.Is(err, blob.ErrForbidden) && !errors.Is(err, blob.ErrExist) && !errors.Is(err, blob.ErrBadName) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	label := h.label("F")
+	file := "backup/demo/" + label + "/pg_data/x"
+	forbidden("a backup without the lock", put(ctx, a, file, "x"))
+	lock, err := a.Lock(ctx, "demo-backup")
+	must(t, err)
+	defer lock.Unlock()
+	if _, err := b.Lock(ctx, "demo-backup"); !errors.Is(err, blob.ErrLocked) {
+		t.Errorf("two locks: %v", err)
+	}
+	must(t, put(ctx, a, file, "x"))
+	forbidden("overwriting", put(ctx, a, file, "y"))
+	forbidden("another host's backup", put(ctx, b, file+"2", "x"))
+	forbidden("a second backup", put(ctx, a, "backup/demo/20260501-110000F/x", "x"))
+	must(t, put(ctx, a, segment("a"), "w"))
+	forbidden("the segment again", put(ctx, a, segment("a"), "w"))
+	forbidden("the segment with another content", put(ctx, b, segment("b"), "w"))
+	for _, name := range []string{
+		"x", "backup/demo/backup.info", "backup/demo/backup.info.copy", "archive/demo/archive.info", "backup/demo/latest/x",
+		"backup/demo/backup.history/2026/x", "backup/other/" + label + "/x", "archive/other/15-1/0000000100000000/x",
+		"archive/demo/15-2/0000000100000000/" + segment("a")[len("archive/demo/15-1/0000000100000000/"):],
+		"archive/demo/15-1/x", "archive/demo/15-1/0000000100000000/x", "lock/x", "manada/schedule.json",
+		strings.Repeat("d/", 1500) + "x",
+	} {
+		forbidden("writing "+name, put(ctx, a, name, "x"))
+	}
+	for _, name := range []string{file, "backup/demo/backup.info", segment("a")} {
+		forbidden("deleting "+name, a.Delete(ctx, name))
+	}
+	for _, dir := range []string{"backup", "archive", "lock", "backup/demo/" + label} {
+		forbidden("deleting "+dir, a.DeleteAll(ctx, dir))
+	}
+	forbidden("linking", a.Link(ctx, "backup/demo/latest", "x"))
+	_, err = a.Lock(ctx, "any")
+	forbidden("any lock", err)
+	if _, err := b.Begin(ctx, stanza); err == nil {
+		t.Error("began a backup without the lock")
+	}
+	if err := b.Discard(ctx, stanza, label); err == nil {
+		t.Error("discarded another host's backup")
+	}
+	// What was made so far is still there, and its maker may give it up.
+	for _, name := range []string{file, segment("a"), "backup/demo/backup.info"} {
+		if _, err := h.inner.Stat(ctx, name); err != nil {
+			t.Error(err)
+		}
+	}
+	must(t, a.Discard(ctx, stanza, label))
+	if _, err := h.inner.Stat(ctx, file); !errors.Is(err, blob.ErrNotExist) {
+		t.Errorf("not discarded: %v", err)
+	}
+	// One that is finished is closed.
+	done := "backup/demo/" + label + "/" + repo.ManifestFile
+	must(t, put(ctx, a, done, "m"))
+	forbidden("adding to a finished backup", put(ctx, a, file, "x"))
+	if err := a.Discard(ctx, stanza, label); err != nil {
+		t.Error(err)
+	}
+	if _, err := h.inner.Stat(ctx, done); err != nil {
+		t.Errorf("a finished backup was discarded: %v", err)
+	}
+}
+
+// TestLabelsOfAnotherTime would keep every later backup from being made.
+func TestLabelsOfAnotherTime(t *testing.T) {
+	h := newHouse(t)
+	a := h.as("db1")
+	lock, err := a.Lock(t.Context(), "demo-backup")
+	must(t, err)
+	defer lock.Unlock()
+	if err := put(t.Context(), a, "backup/demo/20990101-000000F/x", "x"); !errors.Is(err, blob.ErrForbidden) {
+		t.Errorf("got %v", err)
+	}
+	must(t, put(t.Context(), a, "backup/demo/20260101-000000F_"+h.label("I")+"/x", "x"))
+}
+
+// TestLocksEnd: who holds the lock and asks for nothing loses it.
+func TestLocksEnd(t *testing.T) {
+	h := newHouse(t)
+	a := h.as("db1")
+	lock, err := a.Lock(t.Context(), "demo-backup")
+	must(t, err)
+	defer lock.Unlock()
+	h.now = h.now.Add(lockIdle - time.Second)
+	if _, swept := h.guard.Sweep(); swept {
+		t.Fatal("too early")
+	}
+	h.now = h.now.Add(time.Second)
+	if node, swept := h.guard.Sweep(); !swept || node != "db1" {
+		t.Fatalf("not taken back: %q", node)
+	}
+	select {
+	case <-lock.Lost():
+	case <-time.After(10 * time.Second):
+		t.Fatal("its holder is not told")
+	}
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		next, err := h.as("db2").Lock(t.Context(), "demo-backup")
+		if err == nil {
+			next.Unlock()
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("the next one does not get it: %v", err)
+		}
+	}
+}
