@@ -115,6 +115,32 @@ func backfilled(t *testing.T, size uint32) {
 	}
 }
 
+// PostgreSQL wants a history archived that goes back in time: it is refused, and
+// said so; a good one goes in.
+func TestImpossibleHistoryIsNotArchived(t *testing.T) {
+	a := withDisk(t, newTestAgent(t))
+	repo := &flakyRepo{}
+	a.repo, a.rec.snap.Term, a.mem.leads = repo, twoEpochs(), 2
+	if err := os.MkdirAll(a.wal, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		"00000003.history": "1\t0/60000A0\tx\n2\t0/70000A0\tx\n", "00000004.history": "1\t0/60000A0\tx\n2\t0/70000A0\tx\n3\t0/5000620\tbefore\n",
+	} {
+		if err := os.WriteFile(filepath.Join(a.wal, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		w := httptest.NewRecorder()
+		a.servePush(w, httptest.NewRequest("POST", "/archive-push", strings.NewReader(`{"path":"pg_wal/`+name+`"}`)))
+		if good := name == "00000003.history"; (w.Code == 200) != good || strings.Contains(w.Body.String(), "back in time") == good {
+			t.Errorf("%s: %d %s", name, w.Code, w.Body)
+		}
+	}
+	if !slices.Equal(repo.have, []string{"00000003.history"}) {
+		t.Errorf("archived: %v", repo.have)
+	}
+}
+
 func (r *flakyRepo) Restore(context.Context, string, string, func(done, total int64)) error {
 	return errors.New("not asked for")
 }

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"manada/internal/datadir"
 	"manada/internal/repo"
 )
 
@@ -64,7 +65,7 @@ func (r *restore) checkApart() error {
 	all := r.targets()
 	for i, a := range all {
 		for _, b := range all[:i] {
-			if overlap(resolve(a.path), resolve(b.path)) {
+			if datadir.Overlap(datadir.Resolve(a.path), datadir.Resolve(b.path)) {
 				return fail(CodeTablespaceMap, "Map it to a directory of its own.", "%s would go to %s, which overlaps %s (%s)", a.what, a.path, b.what, b.path)
 			}
 		}

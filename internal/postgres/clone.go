@@ -52,14 +52,28 @@ func (i *Instance) clone(ctx context.Context, s Source, progress Progress) error
 	if err := i.checkSource(ctx, s, name, systemID); err != nil {
 		return err
 	}
-	if err := i.setPoison(Poison{What: "clone", From: s.Node, Touched: true}); err != nil {
+	spaces, err := i.sourceSpaces(ctx, s, name)
+	if err != nil {
+		return err
+	}
+	own := i.ownSpaces(poison)
+	if err := i.placeSpaces(spaces, own); err != nil {
+		return err
+	}
+	if err := i.setPoison(Poison{What: "clone", From: s.Node, Touched: true, Spaces: withPlaces(own, spaces)}); err != nil {
 		return err
 	}
 	dir, err := i.cloneTarget(ctx, s, name)
 	if err != nil {
 		return err
 	}
-	if err := i.runBasebackup(ctx, s, name, dir, progress); err != nil {
+	if err := i.emptySpaces(own, spaces); err != nil {
+		return err
+	}
+	if err := i.runBasebackup(ctx, s, name, dir, spaces, progress); err != nil {
+		return err
+	}
+	if err := settleSpaces(dir, spaces); err != nil {
 		return err
 	}
 	if err := i.checkSource(ctx, s, name, systemID); err != nil {
@@ -132,7 +146,7 @@ func free(dir string) int64 {
 	return int64(st.Bavail) * st.Bsize
 }
 
-func (i *Instance) runBasebackup(ctx context.Context, s Source, name, dir string, progress Progress) error {
+func (i *Instance) runBasebackup(ctx context.Context, s Source, name, dir string, spaces []space, progress Progress) error {
 	if err := os.MkdirAll(i.cfg.RunDir, 0o700); err != nil {
 		return err
 	}
@@ -141,8 +155,8 @@ func (i *Instance) runBasebackup(ctx context.Context, s Source, name, dir string
 		if err != nil {
 			return err
 		}
-		said, err := runWithProgress(i.program(ctx, "pg_basebackup", nil, "-D", dir, "-X", "stream", "-c", "fast", "-P", "-w",
-			"-d", info), progress)
+		args := append([]string{"-D", dir, "-X", "stream", "-c", "fast", "-P", "-w", "-d", info}, spaceArgs(spaces)...)
+		said, err := runWithProgress(i.program(ctx, "pg_basebackup", nil, args...), progress)
 		if err != nil {
 			return fmt.Errorf("pg_basebackup: %w: %s", err, said)
 		}

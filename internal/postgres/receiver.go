@@ -40,10 +40,13 @@ func (i *Instance) renderNoUpstream() error {
 
 // removePassfiles unlinks the replication logins of all epochs but keep.
 func (i *Instance) removePassfiles(keep string) error {
-	files, _ := filepath.Glob(i.run("replication.*.pgpass"))
+	files, err := os.ReadDir(i.cfg.RunDir) // one that cannot be read is not an empty one
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("look for replication logins: %w", err)
+	}
 	for _, f := range files {
-		if f != keep {
-			if err := durable.Remove(f); err != nil {
+		if ours, _ := filepath.Match("replication.*.pgpass", f.Name()); ours && i.run(f.Name()) != keep {
+			if err := durable.Remove(i.run(f.Name())); err != nil {
 				return err
 			}
 		}

@@ -53,6 +53,9 @@ func (i *Instance) rewind(ctx context.Context, s Source, t *cluster.Term, progre
 	if _, err := i.CheckDataDir(""); err != nil {
 		return err
 	}
+	if err := i.mayRewind(); err != nil {
+		return err
+	}
 	control, err := ReadControl(i.cfg.DataDir)
 	if err != nil {
 		return err

@@ -46,7 +46,10 @@ type Poison struct {
 	// Touched: the directory has been altered; only a clone can finish.
 	Touched bool   `json:"touched"`
 	Tail    string `json:"tail,omitempty"` // bundle in lost-and-found, once saved
-	Since   string `json:"since"`
+	// Spaces are the directories of the old copy's tablespaces, which a clone
+	// empties: the links to them may be gone when it begins again.
+	Spaces []string `json:"spaces,omitempty"`
+	Since  string   `json:"since"`
 }
 
 const instanceFile = "manada.instance"

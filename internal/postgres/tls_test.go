@@ -173,7 +173,7 @@ func TestNobodyElseIsBelievedToBeThePrimary(t *testing.T) {
 			}
 			_, err := b.connectSource(ctx, src, "x")
 			tried("our own question", err)
-			tried("pg_basebackup", b.runBasebackup(ctx, src, "x", filepath.Join(pgtest.Dir(t), "copy"), nil))
+			tried("pg_basebackup", b.runBasebackup(ctx, src, "x", filepath.Join(pgtest.Dir(t), "copy"), nil, nil))
 			said, err := rewindNowhere(b, src)
 			tried("pg_rewind", errors.Join(err, errors.New(said)))
 			up := Upstream{Endpoint: at, Name: cluster.CertifiedName("b", 1), Epoch: 1}
