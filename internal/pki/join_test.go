@@ -391,6 +391,37 @@ func TestGuessingIsSlow(t *testing.T) {
 	refused(t, err, ErrBusy)
 }
 
+// On a public port hosts are known by their certificate, others get in without
+// one, and with one of another herd nobody.
+func TestPublicTLSOptionalClient(t *testing.T) {
+	g := newGate(t)
+	other := newGate(t)
+	addr := serveTLS(t, g.id.PublicTLSOptionalClient(), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "%d %x", len(r.TLS.VerifiedChains), r.TLS.Version)
+	}))
+	get := func(c *tls.Config) (string, error) {
+		client := &http.Client{Transport: &http.Transport{TLSClientConfig: c, DisableKeepAlives: true}}
+		resp, err := client.Get("https://" + addr)
+		if err != nil {
+			return "", err
+		}
+		defer resp.Body.Close()
+		b, err := io.ReadAll(resp.Body)
+		return string(b), err
+	}
+	stranger := &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12}
+	if got, err := get(stranger); err != nil || got != "0 303" {
+		t.Errorf("without a certificate: %s, %v", got, err)
+	}
+	if got, err := get(g.id.ClientTLSAny()); err != nil || got != "1 304" {
+		t.Errorf("a host: %s, %v", got, err)
+	}
+	foreign := &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{*other.id.cert.Load()}}
+	if got, err := get(foreign); err == nil {
+		t.Errorf("a host of another herd: %s", got)
+	}
+}
+
 // Whoever guesses holds the slots of his own address only, and hanging up gives
 // none of them back.
 func TestSlots(t *testing.T) {

@@ -46,17 +46,6 @@ type Statement struct {
 	Local bool
 }
 
-// Level is what a text does to the messages that a client gets.
-type Level uint8
-
-// In no order.
-const (
-	LevelKept  Level = iota
-	LevelHides       // warnings are hidden
-	LevelShows
-	LevelReset // to what the session began with
-)
-
 // hint at the very beginning keeps a read on the primary, as pgpool has it.
 const hint = "/*NO LOAD BALANCE*/"
 

@@ -7,6 +7,17 @@ import (
 
 const minMessages = "client_min_messages"
 
+// Level is what a text does to the messages that a client gets.
+type Level uint8
+
+// In no order.
+const (
+	LevelKept  Level = iota
+	LevelHides       // warnings are hidden
+	LevelShows
+	LevelReset // to what the session began with
+)
+
 // set is SET ...
 func (p *parser) set() Statement {
 	i := p.from + 1

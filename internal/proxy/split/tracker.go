@@ -2,7 +2,6 @@ package split
 
 import (
 	"bytes"
-	"encoding/binary"
 
 	"manada/internal/proxy/classify"
 	"manada/internal/proxy/wire"
@@ -180,41 +179,6 @@ func forward(n int) Step {
 		return Step{Do: More}
 	}
 	return Step{Do: Forward, N: n}
-}
-
-// lacks is the Parse message of the unnamed statement when the unit that begins
-// b may use it and only a standby has it. From now on the primary has it too.
-func (t *Tracker) lacks(b []byte) []byte {
-	typ, total, ok := header(b)
-	s := t.stmts[""]
-	if t.open || !ok || s == nil || !s.only || total <= headerLen {
-		return nil
-	}
-	switch typ {
-	case typeBind:
-		_, ok = bound(b, total)
-	case typeDescribe, typeClose, typeExecute:
-		ok = len(b) >= total
-	case typeParse:
-		ok = len(b) >= total && b[headerLen] != 0
-	default:
-		return nil
-	}
-	if !ok {
-		return nil // more of it has to be there first
-	}
-	msg := s.Parse
-	t.kept -= len(msg)
-	t.stmts[""] = &Stmt{about: s.about, sql: s.sql}
-	return msg
-}
-
-// header takes a message's head apart; ok is false when it is not there yet.
-func header(b []byte) (typ byte, total int, ok bool) {
-	if len(b) < headerLen {
-		return 0, 0, false
-	}
-	return b[0], 1 + int(binary.BigEndian.Uint32(b[1:])), true
 }
 
 // message deals with the first message of b, which is the primary's. It returns

@@ -207,42 +207,37 @@ func cstring(b []byte) (s []byte, ok bool) {
 	return s, ok
 }
 
-var minMessages = []byte("client_min_messages")
-
-// mayMute is quick and errs on the safe side.
-func mayMute(msg []byte) bool {
-	for i := 0; i+len(minMessages) <= len(msg); i++ {
-		if msg[i]|0x20 == 'c' && bytes.EqualFold(msg[i:i+len(minMessages)], minMessages) {
-			return true
-		}
+// header takes a message's head apart; ok is false when it is not there yet.
+func header(b []byte) (typ byte, total int, ok bool) {
+	if len(b) < headerLen {
+		return 0, 0, false
 	}
-	return false
+	return b[0], 1 + int(binary.BigEndian.Uint32(b[1:])), true
 }
 
-// unmute writes a message anew with warnings no longer hidden (finding H9): the
-// one that a commit was not replicated has to reach the proxy. at is where the
-// text begins; nil: there is nothing to change.
-func unmute(msg []byte, at int, spans []classify.Span) []byte {
-	if len(spans) == 0 {
+// lacks is the Parse message of the unnamed statement when the unit that begins
+// b may use it and only a standby has it. From now on the primary has it too.
+func (t *Tracker) lacks(b []byte) []byte {
+	typ, total, ok := header(b)
+	s := t.stmts[""]
+	if t.open || !ok || s == nil || !s.only || total <= headerLen {
 		return nil
 	}
-	sql, _ := cstring(msg[at:])
-	out := append([]byte(nil), msg[:at]...)
-	out = append(out, unmuteText(sql, spans)...)
-	out = append(out, msg[at+len(sql):]...)
-	binary.BigEndian.PutUint32(out[1:], uint32(len(out)-1))
-	return out
-}
-
-func unmuteText(sql []byte, spans []classify.Span) []byte {
-	if len(spans) == 0 {
-		return sql
+	switch typ {
+	case typeBind:
+		_, ok = bound(b, total)
+	case typeDescribe, typeClose, typeExecute:
+		ok = len(b) >= total
+	case typeParse:
+		ok = len(b) >= total && b[headerLen] != 0
+	default:
+		return nil
 	}
-	var out []byte
-	last := 0
-	for _, s := range spans {
-		out = append(append(out, sql[last:s.From]...), "'warning'"...)
-		last = s.To
+	if !ok {
+		return nil // more of it has to be there first
 	}
-	return append(out, sql[last:]...)
+	msg := s.Parse
+	t.kept -= len(msg)
+	t.stmts[""] = &Stmt{about: s.about, sql: s.sql}
+	return msg
 }
