@@ -173,7 +173,15 @@ func repositoryGone(t *testing.T) {
 		t.Errorf("its log:\n%s", text)
 	}
 
-	// The standby: it has missed segments, and asks the archive before it streams.
+	if err := e.StartHost(e.ctx, "backup"); err != nil { // its vote is needed for what follows
+		t.Fatal(err)
+	}
+	e.healthy()
+
+	// The standby: it has missed segments, and asks an archive that does not answer
+	// before it streams.
+	thaw := e.frozen("backup", "backupd")
+	defer thaw()
 	away := standby(s)
 	if err := e.KillHost(away); err != nil {
 		t.Fatal(err)
@@ -196,9 +204,7 @@ func repositoryGone(t *testing.T) {
 	if now := e.Postmaster(away); now != pid || now == 0 {
 		t.Errorf("the standby's PostgreSQL was %d and is %d", pid, now)
 	}
-	if err := e.StartHost(e.ctx, "backup"); err != nil {
-		t.Fatal(err)
-	}
+	thaw()
 	e.healthy()
 	p := e.startByHand(dir)
 	p.recovered()
