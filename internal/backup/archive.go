@@ -234,6 +234,10 @@ func getSegment(ctx context.Context, o ArchiveOptions, dir, name, dest string) e
 	return fetch(ctx, o.Storage, dir+"/"+have[0].String(), have[0].Compress, have[0].SHA1, dest)
 }
 
+// maxWAL is the size of the largest segment that PostgreSQL has: what claims more
+// would only fill the disk.
+const maxWAL = 1 << 30
+
 // fetch writes one stored file to dest through a temporary file beside it.
 func fetch(ctx context.Context, s blob.Storage, name string, c repo.Compression, sha, dest string) (err error) {
 	r, err := s.Open(ctx, name, 0, -1)
@@ -262,8 +266,12 @@ func fetch(ctx context.Context, s blob.Storage, name string, c repo.Compression,
 		}
 	}()
 	h := sha1.New()
-	if _, err := io.CopyBuffer(io.MultiWriter(f, h), struct{ io.Reader }{z}, make([]byte, 1<<18)); err != nil {
+	n, err := io.CopyBuffer(io.MultiWriter(f, h), io.LimitReader(z, maxWAL+1), make([]byte, 1<<18))
+	if err != nil {
 		return fmt.Errorf("read %s: %w", name, err)
+	}
+	if n > maxWAL {
+		return fail(CodeChecksum, "", "%s is damaged: it has more than %d bytes", name, maxWAL)
 	}
 	if got := hex.EncodeToString(h.Sum(nil)); sha != "" && got != sha {
 		return fail(CodeChecksum, "", "%s is damaged: its content has checksum %s", name, got)
