@@ -88,12 +88,13 @@ func (a *Agent) small(ctx context.Context, v *decide.View, act decide.Action) er
 	case decide.ReadPosition:
 		return a.readPosition(ctx)
 	case decide.WriteControl:
-		// No epoch opens while somebody could acknowledge its commits in a
-		// standby's name.
-		err := a.takeReplication(ctx)
-		if err == nil {
-			err = a.db.WriteControl(ctx, act.Epoch, a.cfg.Node, act.Nonce)
+		// Before an epoch opens nobody may be able to acknowledge its commits in a
+		// standby's name. A role that somebody's transaction holds does not keep it
+		// closed: the next look at the roles comes within a second.
+		if err := a.takeReplication(ctx); err != nil {
+			a.log.Warn("cannot take REPLICATION from a role before the epoch opens", "error", err.Error())
 		}
+		err := a.db.WriteControl(ctx, act.Epoch, a.cfg.Node, act.Nonce)
 		if err == nil {
 			a.remembered(func(m *memory) { m.writtenEpoch = act.Epoch })
 		}

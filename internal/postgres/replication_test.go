@@ -93,6 +93,22 @@ func TestOnlyTrustedRolesGetAWalsender(t *testing.T) {
 		t.Fatalf("replication belongs to %s", v)
 	}
 
+	// Somebody's open transaction holds one role: the other loses it all the same.
+	a.sql("create role held login replication")
+	a.sql("create role loose login replication")
+	tx, err := a.connect(deadline(t, 10*time.Second), "tx", "on")
+	must(t, err)
+	_, err = run(deadline(t, 5*time.Second), tx, "begin; alter role held connection limit 5")
+	must(t, err)
+	if taken, err := a.TakeReplication(deadline(t, 5*time.Second)); err == nil || !slices.Equal(taken, []string{"loose"}) {
+		t.Fatalf("while a role is held: %v %v", taken, err)
+	}
+	tx.Conn().Close()
+	until(t, "the held role loses it too", func() bool {
+		taken, err := a.TakeReplication(deadline(t, 5*time.Second))
+		return err == nil && slices.Equal(taken, []string{"held"})
+	})
+
 	for _, kind := range []string{"true", "database", ""} {
 		if _, why := a.logIn("feed", "x", "postgres", kind, nil); why != "" {
 			t.Errorf("role of the list, replication=%q: %s", kind, why)
