@@ -200,6 +200,9 @@ func (a *app) printSecrets(s rotate.State) {
 	if len(s.Behind) > 0 {
 		a.print("not taken up by: %s", strings.Join(s.Behind, ", "))
 	}
+	if len(s.Voters) > 0 {
+		a.print("voters that start again by themselves, one after the other: %s", strings.Join(s.Voters, ", "))
+	}
 	if s.Pending != nil {
 		a.print("ordered and not begun: %s", strings.Join(s.Pending.What, ", "))
 	}

@@ -323,6 +323,18 @@ func (v *Vault) Note(b RefreshBody) bool {
 	return true
 }
 
+// Voters are those whose voter still believes something else: it reads ca.crt
+// when it starts, which it does by itself.
+func (v *Vault) Voters() []string {
+	var late []string
+	for _, n := range slices.Sorted(maps.Keys(v.Holds)) {
+		if h := v.Holds[n]; h.Store != "" && v.Believed != "" && h.Store != v.Trust() {
+			late = append(late, n)
+		}
+	}
+	return late
+}
+
 // Trust names what hosts are to believe (TrustOf).
 func (v *Vault) Trust() string { return TrustOf([]byte(v.Believed)) }
 

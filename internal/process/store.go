@@ -58,7 +58,7 @@ func Store(ctx context.Context, c *config.Config, log *slog.Logger) error {
 }
 
 // turn is how long a voter has to start again before the next one does.
-const turn = 15 * time.Second
+const turn = 5 * time.Second
 
 // awaitOtherTrust returns when the voter is to start again because ca.crt has
 // changed: etcd reads it only then. One host of the herd after the other, so that
@@ -67,6 +67,7 @@ func awaitOtherTrust(ctx context.Context, c *config.Config, id *pki.Identity, tr
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	var due time.Time
+	last := trust
 	for {
 		select {
 		case <-ctx.Done():
@@ -74,14 +75,13 @@ func awaitOtherTrust(ctx context.Context, c *config.Config, id *pki.Identity, tr
 		case <-tick.C:
 		}
 		b, err := os.ReadFile(id.StoreFiles().CA)
-		if err != nil || pki.TrustOf(b) == trust {
-			due = time.Time{}
+		if err != nil {
 			continue
 		}
-		if due.IsZero() {
-			due = time.Now().Add(turn * time.Duration(1+place(c)))
+		if now := pki.TrustOf(b); now != last {
+			last, due = now, time.Now().Add(turn*time.Duration(2+place(c)))
 		}
-		if time.Now().After(due) {
+		if last != trust && time.Now().After(due) {
 			return
 		}
 	}

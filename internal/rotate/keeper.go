@@ -334,6 +334,9 @@ type State struct {
 	Pending    *pki.Order `json:"pending,omitempty"` // ordered and not begun
 	// Behind are the hosts that have not taken all of it up.
 	Behind []string `json:"behind"`
+	// Voters are the hosts whose voter starts again soon, to believe the new
+	// authority.
+	Voters []string `json:"voters"`
 	// Up are the hosts that answer now.
 	Up        []string `json:"up"`
 	Spreading bool     `json:"spreading"` // PostgreSQL still has the passwords before
@@ -365,7 +368,7 @@ func (k *Keeper) State() (State, bool) {
 		behind = nil
 	}
 	slices.Sort(behind)
-	return State{Generation: v.Generation, Last: v.Last, Pending: v.Pending, Behind: behind, Up: up, Spreading: v.Spreading,
+	return State{Generation: v.Generation, Last: v.Last, Pending: v.Pending, Behind: behind, Voters: v.Voters(), Up: up, Spreading: v.Spreading,
 		Former: v.Vouched, Exposed: len(v.Exposed) > 0}, true
 }
 

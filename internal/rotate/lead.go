@@ -51,8 +51,8 @@ func (k *Keeper) notFinished(v *pki.Vault) error {
 	all := nodes(pki.Recipients(k.list))
 	k.mu.Unlock()
 	behind := v.Behind(all)
-	for n, h := range v.Holds {
-		if h.Store != "" && h.Store != v.Trust() && !slices.Contains(behind, n) {
+	for _, n := range v.Voters() {
+		if !slices.Contains(behind, n) {
 			behind = append(behind, n)
 		}
 	}

@@ -164,7 +164,7 @@ func connectionsTaken(t *testing.T) {
 	ctx, stop := context.WithCancel(e.ctx)
 	defer stop()
 	as := func(dsn string) string {
-		return strings.Replace(strings.Replace(dsn, "user=postgres", "user=hog", 1), "password="+e.Password(), "password=hog", 1)
+		return strings.Replace(strings.Replace(dsn, "user=postgres", "user=hog", 1), "password='"+e.Password()+"'", "password=hog", 1)
 	}
 	for _, n := range []string{"master", "slave"} {
 		held := e.hog(ctx, as(e.NodeDSN(n)), 200)

@@ -33,6 +33,8 @@ func TestHerd(t *testing.T) {
 		{"HostileOwner", hostileOwner},
 		{"NewConnectionsFail", newConnectionsFail},
 		{"ConnectionsTaken", connectionsTaken},
+		{"Rotation", rotation},
+		{"ChangedByHand", changedByHand},
 		{"ClusterParameters", clusterParameters},
 		{"RepmgrFace", repmgrFace},
 		{"FailbackAfterStart", failbackAfterStart},

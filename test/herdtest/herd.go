@@ -56,6 +56,9 @@ func Start(ctx context.Context, bin, dir string) (*Herd, error) {
 	return h, h.learn()
 }
 
+// Relearn reads the superuser's password again, after a rotation.
+func (h *Herd) Relearn() error { return h.learn() }
+
 func (h *Herd) learn() error {
 	var f struct {
 		Data string `json:"data"`
@@ -163,7 +166,8 @@ func (h *Herd) ReadOnlyDSN() string { return h.dsn("proxy", "read_only") }
 func (h *Herd) NodeDSN(node string) string { return h.dsn(node, "postgresql") }
 
 func (h *Herd) dsn(host, key string) string {
-	return fmt.Sprintf("host=127.0.0.1 port=%d user=postgres dbname=postgres sslmode=prefer password=%s", h.Port(host, key), h.pass)
+	return fmt.Sprintf("host=127.0.0.1 port=%d user=postgres dbname=postgres sslmode=prefer password='%s'", h.Port(host, key),
+		strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(h.pass))
 }
 
 // Port reads a port out of a host's configuration, its default when it is not there.

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"slices"
@@ -16,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"manada/internal/pki"
+	"manada/internal/rotate"
 	"manada/test/trust"
 )
 
@@ -29,6 +31,7 @@ func TestTrustIntruder(t *testing.T) {
 	for i := range trust.Runs(1, 10) {
 		t.Run(fmt.Sprintf("Removed %d", i+1), func(t *testing.T) { s.with(t).removed(fmt.Sprintf("x%d", i+1)) })
 	}
+	s.settled()
 	t.Run("Noise", func(t *testing.T) { s.with(t).noise() })
 	s.wantOK("after the noise")
 	after := s.programs()
@@ -143,6 +146,7 @@ func (s *site) removed(node string) {
 		})
 	}
 	s.Logf("%d actions tried five seconds after the removal, %d succeeded", tried, did.Load())
+	s.knowsNothing(host, "after a removal")
 	s.wantOK("after a removal")
 }
 
@@ -260,3 +264,47 @@ func (s *site) holdHTTP(p person, port string) held {
 type discard struct{}
 
 func (discard) Write(b []byte) (int, error) { return len(b), nil }
+
+// knowsNothing: what a removed host had copied of passwords and of the key under
+// which the store keeps the authority opens nothing.
+func (s *site) knowsNothing(p person, when string) {
+	s.Helper()
+	member := copied(s, "", s.cfgs["master"].IdentityDir())
+	kvs, err := s.readStore(member, "master")
+	must(s, err)
+	if _, err := openAuthority(kvs, member.kek); err != nil {
+		s.Errorf("%s: a member cannot open the authority's key: %v", when, err)
+	}
+	if _, err := openAuthority(kvs, p.kek); err == nil {
+		s.Errorf("%s: the kek of %s opens the authority's key", when, p.name)
+	}
+	for role, password := range p.secrets {
+		for host, port := range map[string]int{
+			"master": s.cfgs["master"].Ports.PostgreSQL, "slave": s.cfgs["slave"].Ports.PostgreSQL, "proxy": s.cfgs["proxy"].Ports.SQL,
+		} {
+			dsn := fmt.Sprintf("host=127.0.0.1 port=%d dbname=postgres sslmode=require user=%s password='%s'", port, role, password)
+			if who, err := s.Value(s.ctx, dsn, "select current_user"); err == nil {
+				s.Errorf("%s: the password of %s that %s knew opens %s as %s", when, role, p.name, host, who)
+			}
+		}
+	}
+}
+
+// settled waits until the new secrets that the removals made are everywhere and
+// the voters have started again for them.
+func (s *site) settled() {
+	s.Helper()
+	for end := time.Now().Add(time.Minute); ; time.Sleep(200 * time.Millisecond) {
+		out, err := s.Manada(s.ctx, "secrets", "status", "-o", "json")
+		var st rotate.State
+		if err == nil {
+			err = json.Unmarshal([]byte(out), &st)
+		}
+		if err == nil && st.Pending == nil && len(st.Behind) == 0 && len(st.Voters) == 0 {
+			return
+		}
+		if time.Now().After(end) {
+			s.Fatalf("the herd has not settled after the removals: %v\n%s", err, out)
+		}
+	}
+}

@@ -106,27 +106,52 @@ func (s *site) steal(p person) authority {
 	s.Helper()
 	kvs, err := s.readStore(p, "master")
 	must(s, err)
-	var box struct {
-		CA    []byte `json:"ca"`
-		Nonce []byte `json:"nonce"`
-		Box   []byte `json:"box"`
+	a, err := openAuthority(kvs, p.kek)
+	must(s, err)
+	return a
+}
+
+// openAuthority opens the authority's key among what the store holds.
+func openAuthority(kvs map[string][]byte, kek []byte) (a authority, err error) {
+	var vault struct {
+		Authority struct {
+			CA    []byte `json:"ca"`
+			Nonce []byte `json:"nonce"`
+			Box   []byte `json:"box"`
+		} `json:"authority"`
 	}
+	box := &vault.Authority
 	for key, value := range kvs {
-		if strings.HasSuffix(key, "/secret") {
-			must(s, json.Unmarshal(value, &box))
+		if !strings.HasSuffix(key, "/secret") {
+			continue
+		}
+		if err := json.Unmarshal(value, &vault); err == nil && box.CA == nil {
+			err = json.Unmarshal(value, box) // as the herd was founded
+		} else if err != nil {
+			return a, err
 		}
 	}
-	block, err := aes.NewCipher(p.kek)
-	must(s, err)
+	block, err := aes.NewCipher(kek)
+	if err != nil {
+		return a, err
+	}
 	aead, err := cipher.NewGCM(block)
-	must(s, err)
+	if err != nil {
+		return a, err
+	}
 	der, err := aead.Open(nil, box.Nonce, box.Box, box.CA)
-	must(s, err)
+	if err != nil {
+		return a, err
+	}
 	key, err := x509.ParsePKCS8PrivateKey(der)
-	must(s, err)
-	cert, err := x509.ParseCertificate(box.CA)
-	must(s, err)
-	return authority{cert, key.(*ecdsa.PrivateKey)}
+	if err != nil {
+		return a, err
+	}
+	if a.cert, err = x509.ParseCertificate(box.CA); err != nil {
+		return a, err
+	}
+	a.key = key.(*ecdsa.PrivateKey)
+	return a, nil
 }
 
 // mint signs a certificate in a host's name. serial nil: a new one.
