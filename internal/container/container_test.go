@@ -68,6 +68,7 @@ func TestEnvironmentMistakes(t *testing.T) {
 		{"port", "REPMGR_PORT_NUMBER", with("REPMGR_PORT_NUMBER=many")},
 		{"no founder", "REPMGR_PRIMARY_HOST", with("REPMGR_PRIMARY_HOST=")},
 		{"file", "", with("REPMGR_PASSWORD=", "REPMGR_PASSWORD_FILE="+secret)},
+		{"weak", "REPMGR_PASSWORD", with("REPMGR_PASSWORD=", "REPMGR_PASSWORD=1234567")},
 		{"no such file", "REPMGR_PASSWORD_FILE", with("REPMGR_PASSWORD=", "REPMGR_PASSWORD_FILE="+secret+"x")},
 		{"backends", "PGPOOL_BACKEND_NODES", []string{"PGPOOL_BACKEND_NODES=0:a:5432,b"}},
 		{"reserved role", "POSTGRESQL_USERNAME", with("POSTGRESQL_USERNAME=pg_me")},

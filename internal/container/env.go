@@ -11,6 +11,7 @@ import (
 
 	"manada/internal/cluster"
 	"manada/internal/config"
+	"manada/internal/pki"
 )
 
 // Host is what a container was told: by its environment, nothing else.
@@ -251,6 +252,11 @@ func (h *Host) credentials(r *reader) {
 	pgpassword := r.get("PGPASSWORD")
 	if h.JoinSecret == "" && !h.Has(config.Database) {
 		h.JoinSecret = pgpassword
+	}
+	if h.JoinSecret != "" {
+		if err := pki.CheckShared(h.JoinSecret); err != nil {
+			r.fail("REPMGR_PASSWORD", "%v", err)
+		}
 	}
 	h.App = App{User: r.get("POSTGRESQL_USERNAME"), Password: r.get("POSTGRESQL_PASSWORD"), Database: r.get("POSTGRESQL_DATABASE")}
 	h.Superuser = r.first("POSTGRESQL_POSTGRES_PASSWORD", "PGPOOL_POSTGRES_PASSWORD")

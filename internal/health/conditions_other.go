@@ -15,6 +15,7 @@ const (
 	SecretsBehind   Code = "M-H06"
 	SecretExposed   Code = "M-H07"
 	FormerAuthority Code = "M-H08"
+	PasswordKnown   Code = "M-H09"
 	ProxyBehindTerm Code = "M-X03"
 )
 
@@ -103,6 +104,13 @@ var hostEntries = []Entry{
 		Hint: "give ca.crt of any host to every application, then:  manada secrets rotate ca --finish",
 		Doc: "The herd's authority was replaced. Until that is finished, server certificates are believed by who holds either ca.crt, " +
 			"so that no application is cut off.",
+	},
+	{
+		Code: PasswordKnown, Severity: cluster.Warning, Title: "A removed host knows the superuser's password",
+		Text: "{hosts}, removed from the herd, knew the password of {role}, which people chose",
+		Hint: "change it in psql (\\password {role}), then tell the herd:  manada secrets set superuser < file",
+		Args: []string{"hosts", "role"},
+		Doc:  "The herd never changes a password that people chose. Every other password that the host knew is new.",
 	},
 }
 

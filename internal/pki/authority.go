@@ -291,6 +291,9 @@ func (a *Authority) sharedKey() ([]byte, error) {
 	if text = strings.TrimSpace(text); text == "" {
 		return nil, nil
 	}
+	if err := CheckShared(text); err != nil {
+		return nil, err
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if text != a.shared || a.key == nil {

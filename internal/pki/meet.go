@@ -70,6 +70,9 @@ func (m *Meeting) derive() ([]byte, error) {
 	if text = strings.TrimSpace(text); text == "" {
 		return nil, errors.New("the join secret is empty")
 	}
+	if err := CheckShared(text); err != nil {
+		return nil, err
+	}
 	return sharedKey(text, m.self.Cluster), nil
 }
 

@@ -27,8 +27,8 @@ func meeting(t *testing.T, self Stranger, secret string) (*Meeting, string) {
 }
 
 func TestMeeting(t *testing.T) {
-	a, addrA := meeting(t, Stranger{"olivo", "a", "f"}, "s3cret")
-	b, addrB := meeting(t, Stranger{"olivo", "b", "f"}, "s3cret")
+	a, addrA := meeting(t, Stranger{"olivo", "a", "f"}, "s3cret-word")
+	b, addrB := meeting(t, Stranger{"olivo", "b", "f"}, "s3cret-word")
 	who, err := a.Ask(t.Context(), addrB)
 	if err != nil || who != (Stranger{"olivo", "b", "f"}) {
 		t.Fatalf("%v %v", who, err)
@@ -38,7 +38,7 @@ func TestMeeting(t *testing.T) {
 	}
 	// Who does not know the secret is neither answered nor believed.
 	for _, c := range []struct{ name, secret, want string }{
-		{"wrong", "guess", "secret"}, {"empty", " ", "empty"},
+		{"wrong", "a wrong guess", "secret"}, {"empty", " ", "empty"}, {"weak", "1234567", "fewer than 8"},
 	} {
 		m := NewMeeting(Stranger{"olivo", "c", "f"}, func() (string, error) { return c.secret, nil }, nil)
 		if _, err := m.Ask(t.Context(), addrA); err == nil || !strings.Contains(err.Error(), c.want) {
@@ -50,12 +50,12 @@ func TestMeeting(t *testing.T) {
 	if _, err := twin.Ask(t.Context(), addrA); err == nil {
 		t.Error("a host took itself for another")
 	}
-	other, _ := meeting(t, Stranger{"roble", "d", "f"}, "s3cret")
+	other, _ := meeting(t, Stranger{"roble", "d", "f"}, "s3cret-word")
 	if _, err := other.Ask(t.Context(), addrA); err == nil {
 		t.Error("hosts of two herds met")
 	}
 	// Somebody who wants to join is told to try again.
-	_, err = Join(t.Context(), []string{addrA}, JoinOptions{Dir: t.TempDir() + "/i", Cluster: "olivo", Node: "n", Kind: KindData, Secret: "s3cret"})
+	_, err = Join(t.Context(), []string{addrA}, JoinOptions{Dir: t.TempDir() + "/i", Cluster: "olivo", Node: "n", Kind: KindData, Secret: "s3cret-word"})
 	if !errors.Is(err, ErrNotNow) {
 		t.Errorf("joining a host without a herd: %v", err)
 	}
@@ -94,7 +94,7 @@ func TestMeetingKnowsMembers(t *testing.T) {
 	srv := &http.Server{TLSConfig: id.ServerTLSOptionalClient()}
 	go srv.ServeTLS(l, "", "")
 	t.Cleanup(func() { srv.Close() })
-	m := NewMeeting(Stranger{"olivo", "a", "f"}, func() (string, error) { return "s3cret", nil }, nil)
+	m := NewMeeting(Stranger{"olivo", "a", "f"}, func() (string, error) { return "s3cret-word", nil }, nil)
 	if _, err := m.Ask(t.Context(), l.Addr().String()); !errors.Is(err, ErrMember) {
 		t.Fatalf("got %v", err)
 	}
@@ -102,8 +102,8 @@ func TestMeetingKnowsMembers(t *testing.T) {
 
 // TestMeetingMiddleman: somebody in between, with two sessions, passes nothing on.
 func TestMeetingMiddleman(t *testing.T) {
-	_, addr := meeting(t, Stranger{"olivo", "a", "f"}, "s3cret")
-	victim := NewMeeting(Stranger{"olivo", "b", "f"}, func() (string, error) { return "s3cret", nil }, nil)
+	_, addr := meeting(t, Stranger{"olivo", "a", "f"}, "s3cret-word")
+	victim := NewMeeting(Stranger{"olivo", "b", "f"}, func() (string, error) { return "s3cret-word", nil }, nil)
 	cert, err := throwaway(Stranger{"olivo", "a", "f"})
 	must(t, err)
 	between, seen := relayAs(t, addr, &tls.Config{Certificates: []tls.Certificate{cert}})

@@ -96,6 +96,9 @@ func parseSecret(text, clusterName string) (secret, error) {
 		if text == "" {
 			return secret{}, errors.New("join secret is empty: give a token (manada node token, typed on a member) or join_secret_file")
 		}
+		if err := CheckShared(text); err != nil {
+			return secret{}, err
+		}
 		return secret{key: sharedKey(text, clusterName)}, nil
 	}
 	part := strings.Split(text, ".")
@@ -117,6 +120,19 @@ func tokenKey(id, secret string) []byte {
 // who gets one proof of a newcomer to guess against. People choose such
 // secrets; a token needs no such thing. OWASP's figure for PBKDF2-SHA256.
 var sharedRounds = 600_000 // tests lower it
+
+// minShared is the shortest shared secret, in characters: a man in the middle who
+// gets one proof may guess at it for as long as he likes, and joining is as good
+// as any member's rights. It refuses what is really weak; a token is better.
+const minShared = 8
+
+// CheckShared refuses a shared secret that is too easily guessed.
+func CheckShared(secret string) error {
+	if n := len([]rune(strings.TrimSpace(secret))); n < minShared {
+		return fmt.Errorf("the join secret has %d characters, fewer than %d: whoever guesses it becomes a host of the herd. Choose a longer one, the same on every host (join.secret_file; in containers REPMGR_PASSWORD)", n, minShared)
+	}
+	return nil
+}
 
 // lastShared is the key that was derived last: a newcomer asks again and again
 // with the same secret.

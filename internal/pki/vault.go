@@ -217,6 +217,12 @@ func (v *Vault) Choose(id *Identity, to []Recipient, role, password string) erro
 	if !slices.Contains(c.Held.Chosen, role) {
 		c.Held.Chosen = append(c.Held.Chosen, role)
 	}
+	if v.Last != nil && v.Last.Kept[role] != "" {
+		last := *v.Last
+		last.Kept = maps.Clone(last.Kept)
+		delete(last.Kept, role) // nobody else knows this one
+		v.Last = &last
+	}
 	v.Parcels = map[string]Parcel{}
 	return v.pack(c, to)
 }

@@ -88,6 +88,9 @@ func (h *hostAgent) secretConditions() []cluster.Condition {
 	if len(s.Behind) > 0 && s.Last != nil {
 		cs = append(cs, health.Say(health.SecretsBehind, "", "what", strings.Join(s.Last.What, ", "), "hosts", strings.Join(s.Behind, ", ")))
 	}
+	if why := s.Last; why != nil && len(why.Removed) > 0 && why.Kept[cluster.RoleSuperuser] != "" {
+		cs = append(cs, health.Say(health.PasswordKnown, "", "hosts", strings.Join(why.Removed, ", "), "role", cluster.RoleSuperuser))
+	}
 	if s.Former {
 		cs = append(cs, health.Say(health.FormerAuthority, ""))
 	}
