@@ -264,7 +264,7 @@ func (s *scenario) requestWord(k, val string) error {
 // forking from the one before at 100, 200, ... on timelines 1, 2, ...
 func (s *scenario) termWord(k, val string) error {
 	if e, ok := strings.CutPrefix(k, "e"); ok && s.v.Store.Term == nil {
-		t := &cluster.Term{SystemID: "1", Epoch: uint64(num(e)), Open: true, WantK: 1, Durability: cluster.Quorum}
+		t := &cluster.Term{SystemID: "1", Epoch: uint64(num(e)), Open: true, WantK: 1, Durability: s.v.Spec.Durability}
 		for i := uint64(1); i <= t.Epoch; i++ {
 			t.History = append(t.History, cluster.Branch{Epoch: i, Parent: i - 1, Timeline: cluster.Timeline(i),
 				ForkLSN: cluster.LSN((i - 1) * 0x100), Nonce: fmt.Sprint("n", i)})

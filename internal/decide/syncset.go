@@ -1,6 +1,7 @@
 package decide
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -15,6 +16,12 @@ import (
 // term first. One change at a time.
 func syncSet(v *View) (Decision, bool) {
 	t := v.Store.Term
+	if t.Durability != v.Spec.Durability && v.Store.Reachable {
+		// It changes nobody's rules: this leader goes by its own. Who looks is told.
+		n := resynced(t, t.Sync, t.K, fmt.Sprintf("durability is %s from now on", v.Spec.Durability))
+		n.Durability = v.Spec.Durability
+		return do(Action{Verb: Swap, Term: n, Note: "durability"}, "%s", n.Reason), true
+	}
 	if v.Spec.Durability == cluster.Async {
 		if t.K > 0 { // a widening: the term first
 			n := resynced(t, nil, 0, "asynchronous from now on: commits are safe on "+v.Self+" alone")
