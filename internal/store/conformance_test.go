@@ -506,6 +506,10 @@ func testTokens(t *testing.T, o open) {
 	wantErr(t, s.UpdateToken(ctx, "none", same), store.ErrNotFound)
 	wantErr(t, s.UpdateToken(ctx, "a/b", same), store.ErrInvalid)
 	testOldTokens(t, s)
+	if err := s.DropTokens(ctx); err != nil {
+		t.Fatal(err)
+	}
+	wantErr(t, s.UpdateToken(ctx, "t1", same), store.ErrNotFound)
 }
 
 // testOldTokens: an expired token can be asked for during a day.
@@ -537,6 +541,24 @@ func testSecret(t *testing.T, o open) {
 	wantErr(t, s.CreateSecret(ctx, []byte("x")), store.ErrExists)
 	if got := must[[]byte](t)(s.Secret(ctx)); string(got) != string(want) {
 		t.Fatalf("secret %v", got)
+	}
+	// Everybody's change is in it, and one that is refused changes nothing.
+	var all sync.WaitGroup
+	for i := range 5 {
+		user := o("secret")
+		all.Go(func() {
+			if err := user.UpdateSecret(ctx, func(old []byte) ([]byte, error) { return append(old, byte(i)), nil }); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	refused := errors.New("no")
+	if err := s.UpdateSecret(ctx, func([]byte) ([]byte, error) { return nil, refused }); err != refused {
+		t.Errorf("refused: %v", err)
+	}
+	if got := must[[]byte](t)(s.Secret(ctx)); len(got) != len(want)+5 {
+		t.Errorf("after five changes: %v", got)
 	}
 }
 
