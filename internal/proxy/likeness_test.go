@@ -272,7 +272,7 @@ func TestOneFarewell(t *testing.T) {
 
 // At the limit of PostgreSQL's connections the client gets PostgreSQL's words.
 func TestNodeIsFull(t *testing.T) {
-	f := start(t, func(c *proxy.Config) { c.ConnectWait = time.Second })
+	f := start(t, func(c *proxy.Config) { c.ConnectWait = 20 * time.Second })
 	role := f.role(t, "login password 'pw'")
 	full := refusing(t, "53300", "sorry, too many clients already")
 	f.top.Set(route.View{Known: true, Epoch: 7, Open: true, Primary: route.Node{Name: "master", Addr: full}})

@@ -45,6 +45,7 @@ func start(t testing.TB, change func(*proxy.Config)) *fixture {
 	cfg.ReadWriteAddr, cfg.ReadOnlyAddr = "127.0.0.1:0", "127.0.0.1:0"
 	cfg.Topology = f.top
 	cfg.LookupPasswords = func() []string { return []string{"former secret", "proxy secret"} }
+	cfg.MockSecret = "the same at every proxy"
 	cfg.ClientTLS = &tls.Config{Certificates: []tls.Certificate{h.cert}}
 	cfg.ConnectWait = 5 * time.Second
 	cfg.DrainTimeout = time.Second
