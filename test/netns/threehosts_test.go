@@ -35,6 +35,7 @@ func TestTrustThreeHosts(t *testing.T) {
 		run  func(*testing.T)
 	}{
 		{"only TLS from outside", l.onlyTLS},
+		{"tablespaces", l.tablespaces},
 		{"wrong and used tokens", l.badTokens},
 		{"the primary's host is unplugged", l.primaryUnplugged},
 		{"the standby's host is unplugged", l.standbyUnplugged},
