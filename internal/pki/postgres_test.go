@@ -3,7 +3,6 @@ package pki
 import (
 	"context"
 	"errors"
-	"net"
 	"os"
 	"os/exec"
 	"os/user"
@@ -13,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"manada/internal/porttest"
 
 	"github.com/jackc/pgx/v5/pgconn"
 )
@@ -94,10 +95,9 @@ func startPostgres(t *testing.T, data string, f Files, attr *syscall.SysProcAttr
 	if out, err := initdb.CombinedOutput(); err != nil {
 		t.Fatalf("initdb: %v\n%s", err, out)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	free, err := porttest.Pick()
 	must(t, err)
-	_, port, _ = net.SplitHostPort(l.Addr().String())
-	l.Close()
+	port = strconv.Itoa(free)
 	pg := exec.Command(filepath.Join(pgBin, "postgres"), "-D", data, "-p", port, "-c", "listen_addresses=127.0.0.1",
 		"-c", "unix_socket_directories=", "-c", "fsync=off", "-c", "shared_buffers=8MB", "-c", "ssl=on", "-c", "ssl_cert_file="+f.Cert, "-c", "ssl_key_file="+f.Key, "-c", "ssl_ca_file="+f.CA)
 	pg.SysProcAttr, pg.Dir = attr, filepath.Dir(data)

@@ -24,6 +24,8 @@ import (
 	"testing"
 	"time"
 
+	"manada/internal/porttest"
+
 	"github.com/jackc/pgx/v5"
 	"go.uber.org/goleak"
 )
@@ -262,12 +264,11 @@ func postgresUser() (uid, gid int, ok bool) {
 }
 
 func freePort() int {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := porttest.Pick()
 	if err != nil {
 		panic(err)
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	return port
 }
 
 func superuser(addr string) string {

@@ -17,7 +17,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"manada/test/herdtest"
+	"manada/internal/porttest"
 	"manada/test/measure"
 )
 
@@ -90,7 +90,7 @@ func (d *demo) restore(ctx context.Context) error {
 // startCopy starts the restored cluster as the user who owns it, looks, and
 // stops it.
 func (d *demo) startCopy(ctx context.Context, dir string) (map[string]table, error) {
-	port, err := herdtest.FreePort()
+	port, err := porttest.Pick()
 	if err != nil {
 		return nil, err
 	}

@@ -11,7 +11,7 @@ import (
 	"syscall"
 	"time"
 
-	"manada/test/herdtest"
+	"manada/internal/porttest"
 )
 
 // pgbin has PostgreSQL's programs.
@@ -67,7 +67,7 @@ func (e *env) ownedFolder(dir string) string {
 // directory, with a pg_hba.conf that lets everybody in.
 func (e *env) startByHand(dir string, options ...string) *byHand {
 	e.Helper()
-	port, err := herdtest.FreePort()
+	port, err := porttest.Pick()
 	if err != nil {
 		e.Fatal(err)
 	}

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"manada/internal/cluster"
-	"manada/test/herdtest"
+	"manada/internal/porttest"
 )
 
 // tablespacesRestored: a primary with two tablespaces is backed up, copied beside
@@ -118,7 +118,7 @@ func (e *env) asPrinted(r result, owned string, use func(psql func(sql string) s
 	if !ok || len(lines) != 2 {
 		e.Fatalf("what comes next?\n%s", r.out)
 	}
-	port, err := herdtest.FreePort()
+	port, err := porttest.Pick()
 	if err != nil {
 		e.Fatal(err)
 	}

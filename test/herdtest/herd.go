@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -315,14 +314,4 @@ func (h *Herd) value(ctx context.Context, dsn, sql string) (string, error) {
 		return "", nil
 	}
 	return string(res[len(res)-1].Rows[0][0]), nil
-}
-
-// FreePort finds a port of loopback that nobody uses.
-func FreePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
 }

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -23,6 +22,7 @@ import (
 	"time"
 
 	"manada/internal/guardian"
+	"manada/internal/porttest"
 )
 
 // Main is for TestMain: os.Exit(pgtest.Main(m)).
@@ -128,12 +128,11 @@ func Dir(t testing.TB) string {
 // Port finds a free port on the loopback.
 func Port(t testing.TB) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := porttest.Pick()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	return port
 }
 
 // Guardian starts one for the node and ends it, and PostgreSQL, with the test.

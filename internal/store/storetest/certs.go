@@ -13,13 +13,15 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
-	"fmt"
 	"math/big"
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
+
+	"manada/internal/porttest"
 )
 
 // Certs are files of a throw-away CA and of one certificate for 127.0.0.1 and
@@ -114,23 +116,12 @@ func writePEM(t testing.TB, path, kind string, der []byte) string {
 	return path
 }
 
-// FreePort returns a loopback address on which nobody listens. The port is below
-// those that the kernel gives to outgoing connections, which would be taken by
-// somebody else before it is used.
+// FreePort returns a loopback address on which nobody listens.
 func FreePort(t testing.TB) string {
 	t.Helper()
-	for range 100 {
-		n, err := rand.Int(rand.Reader, big.NewInt(16000))
-		if err != nil {
-			t.Fatal(err)
-		}
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 16000+n.Int64()))
-		if err != nil {
-			continue
-		}
-		defer l.Close()
-		return l.Addr().String()
+	port, err := porttest.Pick()
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal("no free port")
-	return ""
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 }
