@@ -64,19 +64,29 @@ func TestMeeting(t *testing.T) {
 // TestMeetingRate: guesses are bound also for one who hangs up before the answer.
 func TestMeetingRate(t *testing.T) {
 	var looked atomic.Int32
-	m, addr := meeting(t, Stranger{"olivo", "a", "f"}, "s3cret")
+	looks := make(chan struct{}, 1000)
+	m, addr := meeting(t, Stranger{"olivo", "a", "f"}, "s3cret-word")
 	m.pause = 400 * time.Millisecond
-	m.secret = func() (string, error) { looked.Add(1); return "s3cret", nil }
-	guesser := NewMeeting(Stranger{"olivo", "b", "f"}, func() (string, error) { return "guess", nil }, nil)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-	defer cancel()
+	m.secret = func() (string, error) { looked.Add(1); looks <- struct{}{}; return "s3cret-word", nil }
+	guesser := NewMeeting(Stranger{"olivo", "b", "f"}, func() (string, error) { return "a guess of many", nil }, nil)
+	ctx, end := context.WithCancel(t.Context())
+	defer end()
+	var second sync.Once
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
 			for ctx.Err() == nil {
-				short, cancel := context.WithTimeout(ctx, 60*time.Millisecond)
+				short, hangUp := context.WithCancel(ctx)
+				go func() {
+					select {
+					case <-looks: // it is being compared
+						second.Do(func() { time.AfterFunc(time.Second, end) })
+					case <-short.Done():
+					}
+					hangUp()
+				}()
 				guesser.Ask(short, addr)
-				cancel()
+				hangUp()
 			}
 		})
 	}
