@@ -216,7 +216,8 @@ func (a *app) nodeRemoveCmd() *cobra.Command {
 		Long: `Take a host that is gone for good, or a proxy, out of the herd, with its vote.
 Its certificates open nothing any more, and its connections end within seconds.
 A host that leads or that commits wait for is refused, and so is one that
-answers unless --force is given: for a host that was stolen.` + exits(exitFailed, exitUsage, exitUnknown),
+answers unless --force is given: for a host that was stolen. Join tokens that
+were made before are worthless then: make new ones (manada node token).` + exits(exitFailed, exitUsage, exitUnknown),
 		Example: "  manada node remove pg2 --yes",
 		Args:    exactly("the name of a host"),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -230,7 +231,7 @@ answers unless --force is given: for a host that was stolen.` + exits(exitFailed
 			if err := call.write(c.Context(), http.MethodPost, "/v1/node/remove", map[string]any{"node": args[0], "force": force}, nil); err != nil {
 				return err
 			}
-			a.say("host %s is removed", args[0])
+			a.say("host %s is removed; join tokens that were made before are worthless: manada node token", args[0])
 			return nil
 		},
 	}

@@ -417,3 +417,39 @@ func TestRestoring(t *testing.T) {
 		t.Errorf("the restoring host is silent: %+v", c)
 	}
 }
+
+// Nobody is promised to take over while the store has no quorum: the hint names
+// the hosts that bring it back.
+func TestHintWithoutQuorum(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		change func(*Input)
+		want   string
+		not    string
+	}{
+		{"with a quorum", func(*Input) {}, "takes over by itself", "quorum"},
+		{"asked just now", func(in *Input) { in.Store.Up, in.Store.Down = 1, []string{"master", "backup"} }, "1 of 3 voters up): start backup, master", "by itself"},
+		{"it cannot be asked", func(in *Input) {
+			in.Store.UnknownSince = ptr(now.Add(-time.Minute))
+			in.Nodes["slave"].Beat.StoreOK = false
+			stale(*in, "backup", time.Minute)
+		}, "no node heard from reaches it): start backup, master", "by itself"},
+		{"nothing is known of it", func(in *Input) {
+			in.Store = nil
+			in.Nodes["slave"].Beat.StoreOK = false
+			in.Nodes["backup"].Beat.StoreOK = false
+		}, "start master", "by itself"},
+	} {
+		in := herd()
+		stale(in, "master", time.Minute)
+		c.change(&in)
+		i := slices.IndexFunc(Build(in).Conditions, func(c cluster.Condition) bool { return c.Code == string(PrimaryUnreachable) })
+		if i < 0 {
+			t.Errorf("%s: no %s", c.name, PrimaryUnreachable)
+			continue
+		}
+		if hint := Build(in).Conditions[i].Hint; !strings.Contains(hint, c.want) || strings.Contains(hint, c.not) {
+			t.Errorf("%s: the hint is %q", c.name, hint)
+		}
+	}
+}

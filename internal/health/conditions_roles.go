@@ -50,8 +50,8 @@ var roleEntries = []Entry{
 		Hint: "a standby takes over by itself if it can; if none does:  manada explain",
 		Args: []string{"heard"},
 		Doc: "The leader of the current epoch is neither heard from its agent nor from its guardian. When enough members of sync " +
-			"suspect it too, and the store has a quorum, one of them takes over within about a second. From a single host it may also " +
-			"mean that only this host is cut off.",
+			"suspect it too, and the store has a quorum, one of them takes over within about a second; without a quorum nobody can, and " +
+			"the hint names the hosts to start instead. From a single host it may also mean that only this host is cut off.",
 	},
 	{
 		Code: EpochNotOpen, Severity: cluster.Fatal, Title: "Failover in progress: epoch won, not yet open",

@@ -89,7 +89,7 @@ func (b *builder) notLeading(n *node) cluster.Condition {
 		return Say(NoPrimary, n.name, "why", fmt.Sprintf("%s was stopped in order %s ago", n.name, duration(n.age)))
 	}
 	if n.beat == nil {
-		return Say(PrimaryUnreachable, n.name, "heard", lastHeard(n.heard, n.age))
+		return b.unreachable(n)
 	}
 	why := n.name + " does not run as primary"
 	switch {
@@ -221,46 +221,6 @@ func (b *builder) durability() []cluster.Condition {
 		return []cluster.Condition{Say(FewerSyncThanWanted, "", "k", t.K, "want", t.WantK)}
 	}
 	return nil
-}
-
-// store: one sentence when it is gone for everybody, one per node otherwise.
-func (b *builder) store() []cluster.Condition {
-	var cs []cluster.Condition
-	var cut []string
-	reached := false
-	for _, n := range b.nodes {
-		if n.beat == nil || !n.agent || n.kind == "proxy" {
-			continue
-		}
-		if n.beat.StoreOK {
-			reached = true
-		} else {
-			cut = append(cut, n.name)
-		}
-	}
-	s := b.in.Store
-	switch {
-	case s != nil && s.Voters > 0 && s.UnknownSince == nil && !s.HasQuorum():
-		return []cluster.Condition{Say(StoreNoQuorum, "", "seen", fmt.Sprintf("%d of %d voters up", s.Up, s.Voters))}
-	case !reached && len(cut) > 0:
-		return []cluster.Condition{Say(StoreNoQuorum, "", "seen", "no node heard from reaches it")}
-	}
-	for _, name := range cut {
-		cs = append(cs, Say(StoreUnreachable, name))
-	}
-	if s == nil || s.UnknownSince != nil {
-		return cs
-	}
-	for _, name := range slices.Sorted(slices.Values(s.Down)) {
-		cs = append(cs, Say(StoreVoterDown, name, "up", s.Up, "voters", s.Voters))
-	}
-	if len(s.Down) == 0 && s.Up < s.Voters {
-		cs = append(cs, Say(StoreVoterDown, "", "up", s.Up, "voters", s.Voters))
-	}
-	if s.Voters > 0 && s.Voters < 3 {
-		cs = append(cs, Say(StoreFewVoters, "", "voters", s.Voters))
-	}
-	return cs
 }
 
 func (b *builder) backup(st cluster.Status) []cluster.Condition {

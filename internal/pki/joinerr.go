@@ -55,7 +55,7 @@ type joinCode struct {
 const hintNewToken = "make a new one on a data or witness host: manada node token"
 
 var joinCodes = []joinCode{
-	{"wrong_secret", ErrWrongSecret, 403, "copy the token again, or compare join_secret_file with that of a member; a token that expired long ago is forgotten: manada node token. If the secret is right, somebody may be in between who passes the exchange on: compare the address with the one that ss -ltn shows on the member"},
+	{"wrong_secret", ErrWrongSecret, 403, "copy the token again, or compare join_secret_file with that of a member; a token that expired long ago is forgotten, and one that was made before a host was removed is worthless: manada node token. If the secret is right, somebody may be in between who passes the exchange on: compare the address with the one that ss -ltn shows on the member"},
 	{"token_used", ErrTokenUsed, 403, hintNewToken},
 	{"token_expired", ErrTokenExpired, 403, hintNewToken},
 	{"token_narrow", ErrTokenNarrow, 403, hintNewToken},

@@ -72,6 +72,9 @@ type Config struct {
 	// it takes no other host for it. nil: without TLS, as TLS.
 	ClientTLS func(node string) *tls.Config
 	Passwords Passwords
+	// OtherPasswords are those that PostgreSQL may have instead while they are
+	// being changed, zero otherwise.
+	OtherPasswords Passwords
 
 	ArchiveCommand string // empty: segments are not archived
 	RestoreCommand string // for standbys; empty: none

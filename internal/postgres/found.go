@@ -99,7 +99,7 @@ func (i *Instance) furnish(ctx context.Context, dir string) error {
 	for _, f := range fixtures {
 		sql = append(sql, f.make...)
 	}
-	passwords, err := i.passwords(nil)
+	passwords, err := i.passwords(nil, i.passwordsNow().byRole(), nil)
 	if err != nil {
 		return err
 	}

@@ -42,7 +42,7 @@ type furnisher struct {
 	// prepared is the connection of session on which compareSQL was prepared.
 	prepared *pgconn.PgConn
 	times    map[string][]time.Time // when each thing was put back lately
-	known    map[string]verified    // verifiers that were compared, by role
+	known    map[string]verified    // verifiers that were compared, by what same calls them
 	unsaid   []string               // put back when an epoch opened, where nobody listened
 }
 
@@ -147,6 +147,8 @@ func (i *Instance) compare(ctx context.Context) ([]fixture, error) {
 	f := &i.furnisher
 	var res []rows
 	err := error(nil)
+	// Before PostgreSQL is asked: until new ones count both are known here.
+	now, others := i.eitherPasswords()
 	again := f.session.conn != nil && f.session.conn == f.prepared
 	if again {
 		res, err = i.queryOn(ctx, &f.session, compareAgainSQL)
@@ -168,7 +170,7 @@ func (i *Instance) compare(ctx context.Context) ([]fixture, error) {
 	for _, r := range res[1] {
 		stored[string(r[0])] = string(r[1])
 	}
-	more, err := i.passwords(stored)
+	more, err := i.passwords(stored, now.byRole(), others.byRole())
 	return append(wrong, more...), err
 }
 
@@ -176,14 +178,22 @@ func index(f fixture) int {
 	return slices.IndexFunc(fixtures, func(g fixture) bool { return g.name == f.name })
 }
 
-// passwords are the fixtures of those that are not stored as they are now.
-func (i *Instance) passwords(stored map[string]string) ([]fixture, error) {
-	p := i.passwordsNow()
-	want := map[string]string{cluster.RoleReplication: p.Replication, cluster.RoleRewind: p.Rewind,
+// byRole has the passwords of the roles that are looked after; the role of
+// backups has none.
+func (p Passwords) byRole() map[string]string {
+	return map[string]string{cluster.RoleReplication: p.Replication, cluster.RoleRewind: p.Rewind,
 		cluster.RoleMonitor: p.Monitor, cluster.RoleProxy: p.Proxy, cluster.RoleBackup: ""}
+}
+
+// passwords are the fixtures of those that are stored neither as they are wanted
+// nor, while they are being changed, as the others.
+func (i *Instance) passwords(stored, want, others map[string]string) ([]fixture, error) {
 	var wrong []fixture
 	for _, role := range slices.Sorted(maps.Keys(want)) {
 		if i.furnisher.same(role, stored[role], want[role]) {
+			continue
+		}
+		if others[role] != "" && i.furnisher.same("other "+role, stored[role], others[role]) {
 			continue
 		}
 		value := "null"
@@ -201,8 +211,9 @@ func (i *Instance) passwords(stored map[string]string) ([]fixture, error) {
 	return wrong, nil
 }
 
-func (f *furnisher) same(role, stored, password string) bool {
-	if k, ok := f.known[role]; ok && k.stored == stored && k.password == password {
+// same compares; what is the name under which the outcome is remembered.
+func (f *furnisher) same(what, stored, password string) bool {
+	if k, ok := f.known[what]; ok && k.stored == stored && k.password == password {
 		return k.same
 	}
 	same := stored == ""
@@ -210,15 +221,22 @@ func (f *furnisher) same(role, stored, password string) bool {
 		v, err := scram.ParseVerifier(stored)
 		same = err == nil && scram.Matches(v, password)
 	}
-	f.known[role] = verified{stored, password, same}
+	f.known[what] = verified{stored, password, same}
 	return same
 }
 
 // passwordsNow are the roles' current ones.
 func (i *Instance) passwordsNow() Passwords {
+	now, _ := i.eitherPasswords()
+	return now
+}
+
+// eitherPasswords are the current ones, and those that PostgreSQL may have
+// instead while they are being changed.
+func (i *Instance) eitherPasswords() (now, others Passwords) {
 	i.confMu.Lock()
 	defer i.confMu.Unlock()
-	return i.cfg.Passwords
+	return i.cfg.Passwords, i.cfg.OtherPasswords
 }
 
 // briefly keeps a lock that somebody holds from keeping the furnisher for longer

@@ -16,12 +16,14 @@ import (
 )
 
 // SetPasswords takes the passwords that PostgreSQL has from now on, and writes
-// the password file of the upstream that is followed anew. Connections that are
-// open go on; a walreceiver reads the file whenever it connects.
-func (i *Instance) SetPasswords(p Passwords) error {
+// the password file of the upstream that is followed anew. While they are being
+// changed PostgreSQL may have the others instead: either is as it has to be.
+// Connections that are open go on; a walreceiver reads the file whenever it
+// connects.
+func (i *Instance) SetPasswords(p, others Passwords) error {
 	i.confMu.Lock()
 	defer i.confMu.Unlock()
-	i.cfg.Passwords = p
+	i.cfg.Passwords, i.cfg.OtherPasswords = p, others
 	files, err := filepath.Glob(i.run("replication.e*.pgpass"))
 	if err != nil {
 		return fmt.Errorf("write password files anew: %w", err)

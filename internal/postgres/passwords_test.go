@@ -43,7 +43,7 @@ func TestPasswordsAndAuthorityChangeUnderReplication(t *testing.T) {
 	if s := a.observe().Senders; len(s) != 1 || s[0].PID != streaming.PID {
 		t.Error("the standby's stream was ended")
 	}
-	must(t, a.SetPasswords(next))
+	must(t, a.SetPasswords(next, Passwords{}))
 	a.sql("alter role manada_monitor password 'by hand'")
 	if _, err := a.Furnish(deadline(t, 5*time.Second), true); err != nil {
 		t.Fatal(err) // and what is put back is not in the log either
@@ -52,7 +52,7 @@ func TestPasswordsAndAuthorityChangeUnderReplication(t *testing.T) {
 		c.Conn().Close()
 		t.Error("the old password still opens a session")
 	}
-	must(t, b.SetPasswords(next))
+	must(t, b.SetPasswords(next, Passwords{}))
 	if c, err := b.connectSource(deadline(t, 5*time.Second), a.source(1), "x"); err != nil {
 		t.Errorf("the new password does not: %v", err)
 	} else {

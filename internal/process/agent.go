@@ -147,7 +147,7 @@ func addDatabase(ctx context.Context, c *config.Config, id *pki.Identity, versio
 }
 
 func postgresConfig(c *config.Config, id *pki.Identity, log *slog.Logger) (postgres.Config, error) {
-	secrets, err := id.Secrets()
+	held, err := pki.ReadHeld(id.Dir())
 	if err != nil {
 		return postgres.Config{}, err
 	}
@@ -162,7 +162,7 @@ func postgresConfig(c *config.Config, id *pki.Identity, log *slog.Logger) (postg
 		Cluster: c.Cluster, Node: c.Node, Params: c.PostgreSQL.Parameters, HBA: c.PostgreSQL.HBA,
 		Replication: c.PostgreSQL.Replication,
 		TLS:         postgres.TLSFiles{Cert: files.Cert, Key: files.Key, CA: files.CA}, ClientTLS: id.ClientTLS,
-		Passwords:      passwordsOf(secrets),
+		Passwords: passwordsOf(held.Passwords), OtherPasswords: passwordsOf(held.Next),
 		ArchiveCommand: fmt.Sprintf("%s archive-push --socket %s %%p", exe, filepath.Join(c.RunDir, agent.SocketName)),
 		RestoreCommand: fmt.Sprintf("%s archive-get --socket %s %%f %%p", exe, filepath.Join(c.RunDir, agent.SocketName)),
 		MaxSlotWALKeep: c.PostgreSQL.MaxSlotWALKeep.String(),

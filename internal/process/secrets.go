@@ -33,7 +33,9 @@ func passwordsOf(s pki.Secrets) postgres.Passwords {
 // database is this host's PostgreSQL as package rotate sees it.
 type database struct{ *postgres.Instance }
 
-func (d database) Use(s pki.Secrets) error { return d.SetPasswords(passwordsOf(s)) }
+func (d database) Use(now, others pki.Secrets) error {
+	return d.SetPasswords(passwordsOf(now), passwordsOf(others))
+}
 
 // keeper keeps this host's secrets and, while it leads, makes new ones.
 func (h *hostAgent) keeper() *rotate.Keeper {

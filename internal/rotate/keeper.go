@@ -32,8 +32,9 @@ type Store interface {
 
 // Database is this host's PostgreSQL.
 type Database interface {
-	// Use takes the passwords that PostgreSQL has from now on.
-	Use(pki.Secrets) error
+	// Use takes the passwords that PostgreSQL has from now on, and those that it
+	// may have instead while they are being changed, nil otherwise.
+	Use(now, others pki.Secrets) error
 	// ChangePasswords gives roles new passwords, on a primary.
 	ChangePasswords(ctx context.Context, passwords map[string]string) ([]string, error)
 	HasPassword(ctx context.Context, role string, candidates ...string) (bool, error)
@@ -228,7 +229,7 @@ func (k *Keeper) apply(ctx context.Context, done pki.TakenUp) error {
 		if err != nil {
 			return err
 		}
-		if err := db.Use(held.Passwords); err != nil {
+		if err := db.Use(held.Passwords, held.Next); err != nil {
 			return err
 		}
 	}

@@ -137,11 +137,11 @@ func (k *Keeper) change(ctx context.Context, v *pki.Vault) error {
 		}
 	}
 	// What else looks after the roles shall want the same.
-	if err := k.cfg.Database.Use(held.Next); err != nil {
+	if err := k.cfg.Database.Use(held.Next, held.Passwords); err != nil {
 		return err
 	}
 	if _, err := k.cfg.Database.ChangePasswords(ctx, changed); err != nil {
-		return errors.Join(err, k.cfg.Database.Use(held.Passwords))
+		return errors.Join(err, k.cfg.Database.Use(held.Passwords, held.Next))
 	}
 	if err := k.advance(ctx, v.Generation, func(now *pki.Vault) error { now.Spreading = false; return nil }); err != nil {
 		return err

@@ -3,6 +3,7 @@ package rotate
 import (
 	"context"
 	"errors"
+	"maps"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -17,10 +18,25 @@ import (
 type fakeDatabase struct {
 	has    map[string]string
 	used   pki.Secrets
+	others pki.Secrets // that it may have instead
 	broken error
+	byHand []string // roles whose password would be taken for one that was changed by hand
 }
 
-func (d *fakeDatabase) Use(s pki.Secrets) error { d.used = s; return nil }
+func (d *fakeDatabase) Use(now, others pki.Secrets) error {
+	d.used, d.others = now, others
+	d.compare()
+	return nil
+}
+
+// compare does what the host does once a second.
+func (d *fakeDatabase) compare() {
+	for role, p := range d.has {
+		if role != cluster.RoleSuperuser && p != d.used[role] && p != d.others[role] {
+			d.byHand = append(d.byHand, role)
+		}
+	}
+}
 
 func (d *fakeDatabase) ChangePasswords(_ context.Context, p map[string]string) (changed []string, err error) {
 	if d.broken != nil {
@@ -30,6 +46,7 @@ func (d *fakeDatabase) ChangePasswords(_ context.Context, p map[string]string) (
 		d.has[role] = v
 		changed = append(changed, role)
 	}
+	d.compare()
 	return changed, nil
 }
 
@@ -63,7 +80,8 @@ func TestRotationResumes(t *testing.T) {
 	must(id.Registry().Set(list))
 	before, err := pki.ReadHeld(dir)
 	must(err)
-	db := &fakeDatabase{has: map[string]string{cluster.RoleSuperuser: "by hand"}}
+	db := &fakeDatabase{has: maps.Clone(map[string]string(before.Passwords))}
+	db.has[cluster.RoleSuperuser] = "by hand"
 	keeper := func() *Keeper {
 		return New(Config{Identity: id, Store: st, Database: db, Up: func() []string { return []string{"db1"} }})
 	}
@@ -101,6 +119,12 @@ func TestRotationResumes(t *testing.T) {
 	}
 	if db.has[cluster.RoleSuperuser] != "by hand" {
 		t.Error("the superuser's password was changed although people chose it")
+	}
+	if len(db.byHand) > 0 {
+		t.Errorf("the rotation is taken for a change by hand: %v", db.byHand)
+	}
+	if len(db.others) > 0 {
+		t.Error("the former passwords still count as right")
 	}
 	if s, ok := k.State(); !ok || s.Spreading || s.Pending != nil || len(s.Behind) > 0 || s.Last.Kept[cluster.RoleSuperuser] == "" {
 		t.Errorf("state: %+v", s)
