@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"fmt"
+	"net/netip"
 	"regexp"
 	"strconv"
 	"strings"
@@ -70,3 +71,20 @@ func MemberOf(s string) string {
 // ServiceName is the application_name of a connection that may never be waited
 // for: what is "clone", "rewind", "backup" or "fetch" (finding H5).
 func ServiceName(what, node string) string { return "manada:" + what + ":" + node }
+
+// HostOf is what counts as one caller of a "HOST:PORT" that a connection comes
+// from: an IPv4 address; of IPv6 the /64 that a host has for itself. What is no
+// address of a network is all one caller, the zero prefix.
+func HostOf(remote string) netip.Prefix {
+	ap, err := netip.ParseAddrPort(remote)
+	if err != nil {
+		return netip.Prefix{}
+	}
+	ip := ap.Addr().Unmap().WithZone("")
+	bits := ip.BitLen()
+	if ip.Is6() {
+		bits = 64
+	}
+	p, _ := ip.Prefix(bits)
+	return p
+}

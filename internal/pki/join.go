@@ -13,8 +13,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
-	"path/filepath"
 	"time"
 )
 
@@ -164,22 +162,7 @@ func pendingKey(dir string) (*ecdsa.PrivateKey, error) {
 	if err := makeDir(dir); err != nil {
 		return nil, err
 	}
-	b, err := os.ReadFile(filepath.Join(dir, fileKey))
-	if err == nil {
-		return parseKey(b)
-	}
-	if !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("read key: %w", err)
-	}
-	key, err := newKey()
-	if err != nil {
-		return nil, err
-	}
-	text, err := keyPEM(key)
-	if err != nil {
-		return nil, err
-	}
-	return key, writeFile(dir, fileKey, text, 0o600)
+	return lastingKey(dir, fileKey)
 }
 
 func (n *newcomer) exchange(ctx context.Context, conn *tls.Conn, s *tls.ConnectionState, addr string) (*joinReply, error) {

@@ -4,6 +4,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 
@@ -71,15 +72,19 @@ func finishKeyChange(dir string) error {
 	return nil
 }
 
-// nextKey is the key that a new certificate is to be made for. It is on disk
-// before it is used: an answer that was lost is asked for again with the same.
-func nextKey(dir string) (*ecdsa.PrivateKey, error) {
-	b, err := os.ReadFile(filepath.Join(dir, fileNextKey))
+// nextKey is the key that a new certificate is to be made for: an answer that was
+// lost is asked for again with the same.
+func nextKey(dir string) (*ecdsa.PrivateKey, error) { return lastingKey(dir, fileNextKey) }
+
+// lastingKey is the key in a file, made where there is none: it is on disk before
+// it is used.
+func lastingKey(dir, name string) (*ecdsa.PrivateKey, error) {
+	b, err := os.ReadFile(filepath.Join(dir, name))
 	if err == nil {
 		return parseKey(b)
 	}
 	if !errors.Is(err, os.ErrNotExist) {
-		return nil, err
+		return nil, fmt.Errorf("read key: %w", err)
 	}
 	key, err := newKey()
 	if err != nil {
@@ -89,5 +94,5 @@ func nextKey(dir string) (*ecdsa.PrivateKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	return key, writeFile(dir, fileNextKey, text, 0o600)
+	return key, writeFile(dir, name, text, 0o600)
 }

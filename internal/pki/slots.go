@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"manada/internal/cluster"
 )
 
 const (
@@ -21,7 +23,7 @@ type slots struct {
 
 // take returns how to give the slot back, or false when there is none.
 func (s *slots) take(remote string) (s1 *slot, ok bool) {
-	at := slot{of: s, host: hostOf(remote), working: true}
+	at := slot{of: s, host: cluster.HostOf(remote), working: true}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.working >= maxWorking || s.hosts[at.host] >= perAddress {
@@ -61,20 +63,4 @@ func (s *slot) free() {
 	if s.of.hosts[s.host]--; s.of.hosts[s.host] == 0 {
 		delete(s.of.hosts, s.host)
 	}
-}
-
-// hostOf is what counts as one address: of IPv6 the network that a host has for
-// itself.
-func hostOf(remote string) netip.Prefix {
-	ap, err := netip.ParseAddrPort(remote)
-	if err != nil {
-		return netip.Prefix{}
-	}
-	ip := ap.Addr().Unmap().WithZone("")
-	bits := ip.BitLen()
-	if ip.Is6() {
-		bits = 64
-	}
-	p, _ := ip.Prefix(bits)
-	return p
 }

@@ -5,6 +5,8 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+
+	"manada/internal/cluster"
 )
 
 // door bounds the clients that have not proved who they are. When it is full the
@@ -32,7 +34,7 @@ type visitor struct {
 // enter lets a client in. It returns nil when there is no room: everybody inside
 // waits for us and the newcomer's address has its share.
 func (d *door) enter(conn net.Conn) *visitor {
-	v := &visitor{door: d, conn: conn, host: hostOf(conn.RemoteAddr())}
+	v := &visitor{door: d, conn: conn, host: cluster.HostOf(conn.RemoteAddr().String())}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.limit > 0 && d.n >= d.limit {
@@ -104,20 +106,4 @@ func (v *visitor) working(yes bool) {
 	v.door.mu.Lock()
 	defer v.door.mu.Unlock()
 	v.ours = yes
-}
-
-// hostOf is what counts as one address: of IPv6 the network that a host has for
-// itself.
-func hostOf(a net.Addr) netip.Prefix {
-	ap, err := netip.ParseAddrPort(a.String())
-	if err != nil {
-		return netip.Prefix{}
-	}
-	ip := ap.Addr().Unmap().WithZone("")
-	bits := ip.BitLen()
-	if ip.Is6() {
-		bits = 64
-	}
-	p, _ := ip.Prefix(bits)
-	return p
 }

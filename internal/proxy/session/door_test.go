@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"testing"
 	"time"
+
+	"manada/internal/cluster"
 )
 
 // from is a connection that only has an address.
@@ -57,7 +59,7 @@ func TestDoor(t *testing.T) {
 	if v, _ := enter("[fd00::1]:4"); v == nil || !last.closed {
 		t.Error("another address is kept out")
 	}
-	if a, b := hostOf(&net.TCPAddr{IP: net.ParseIP("fd00::99"), Port: 1}), hostOf(&net.TCPAddr{IP: net.ParseIP("fd00::1"), Port: 2}); a != b {
+	if a, b := cluster.HostOf("[fd00::99]:1"), cluster.HostOf("[fd00::1]:2"); a != b {
 		t.Errorf("%s and %s of one network", a, b)
 	}
 }
