@@ -2,6 +2,7 @@ package pki
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/ecdsa"
@@ -29,6 +30,9 @@ const (
 // memory: in the store the key is sealed (SealCAKey).
 type CA struct {
 	Cert *x509.Certificate
+	// Lifetime is how long the certificates that it signs are good: a year when it
+	// is zero. What it backdates them by shrinks with it.
+	Lifetime time.Duration
 	// chain is how its predecessors vouch for it, newest first: certificates
 	// of its key, signed by theirs. Hosts and applications that only know a
 	// predecessor believe its certificates by these.
@@ -217,11 +221,12 @@ func (ca *CA) signKey(pub any, n Name, hosts []string, now time.Time) ([]byte, e
 	if err != nil {
 		return nil, err
 	}
+	life := cmp.Or(ca.Lifetime, hostLifetime)
 	tmpl := &x509.Certificate{
 		SerialNumber:          serial,
 		Subject:               n.subject(),
-		NotBefore:             now.Add(-backdate),
-		NotAfter:              now.Add(hostLifetime),
+		NotBefore:             now.Add(-life / (hostLifetime / backdate)),
+		NotAfter:              now.Add(life),
 		KeyUsage:              x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 		BasicConstraintsValid: true,

@@ -10,17 +10,19 @@ import (
 	"manada/internal/cluster"
 )
 
-// NeedsRenewal says whether less than a third of the certificate's life is left.
+// NeedsRenewal says whether no more than a third of the certificate's life is left.
 func (id *Identity) NeedsRenewal(now time.Time) bool {
-	return needsRenewal(id.cert.Load().Leaf, now)
+	return !now.Before(id.RenewalDue())
 }
 
-func needsRenewal(c *x509.Certificate, now time.Time) bool {
-	return c.NotAfter.Sub(now) < c.NotAfter.Sub(c.NotBefore)/3
+// RenewalDue is when a third of the certificate's life is left.
+func (id *Identity) RenewalDue() time.Time {
+	c := id.cert.Load().Leaf
+	return c.NotAfter.Add(-c.NotAfter.Sub(c.NotBefore) / 3)
 }
 
 // Renew signs this host's certificate anew, for the same key and names, when
-// less than a third of its life is left, and says whether it did. register is
+// no more than a third of its life is left, and says whether it did. register is
 // called with the new one before it is used. Running processes pick it up by
 // themselves; PostgreSQL needs a reload.
 func (id *Identity) Renew(ca *CA, now time.Time, register func(cluster.Certificate) error) (bool, error) {

@@ -105,7 +105,7 @@ func keepProxyCertificate(ctx context.Context, c *config.Config, id *pki.Identit
 	if c.HasAgent() {
 		return // this host's agent does
 	}
-	keepRenewing(ctx, log, func(ctx context.Context) error {
+	keepRenewing(ctx, id, log, func(ctx context.Context) error {
 		f, err := ReadFacts(c)
 		if err != nil {
 			return err

@@ -15,19 +15,21 @@ import (
 	"manada/internal/pki"
 )
 
-// How often a host looks whether its certificate ends soon, and how soon it
-// tries again when nobody signed it. A third of a year is left for that.
+// How often a host looks whether its certificate ends soon, at least, and how
+// soon it tries again when nobody signed it. A third of a year is left for that.
 const (
 	renewalEvery = time.Hour
 	renewalAgain = time.Minute
 )
 
-// keepRenewing calls renew every hour, sooner after a failure.
-func keepRenewing(ctx context.Context, log *slog.Logger, renew func(context.Context) error) {
+// keepRenewing calls renew every hour and when the certificate's renewal is due,
+// sooner after a failure.
+func keepRenewing(ctx context.Context, id *pki.Identity, log *slog.Logger, renew func(context.Context) error) {
 	for {
-		wait := renewalEvery
 		one, cancel := context.WithTimeout(ctx, 30*time.Second)
-		if err := renew(one); err != nil {
+		err := renew(one)
+		wait := min(renewalEvery, max(time.Until(id.RenewalDue()), time.Second))
+		if err != nil {
 			log.Error("cannot renew this host's certificate", "error", err.Error())
 			wait = renewalAgain
 		}
@@ -44,7 +46,7 @@ func keepRenewing(ctx context.Context, log *slog.Logger, renew func(context.Cont
 // of the store, else by asking the other members. Running processes see the new
 // one by themselves, PostgreSQL is told.
 func (h *hostAgent) keepCertificate(ctx context.Context) {
-	keepRenewing(ctx, h.log, func(ctx context.Context) error {
+	keepRenewing(ctx, h.id, h.log, func(ctx context.Context) error {
 		done, err := h.renew(ctx, time.Now())
 		if done {
 			h.log.Info("renewed this host's certificate", "not_after", h.id.NotAfter())
