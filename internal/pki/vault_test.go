@@ -85,6 +85,8 @@ func (r *rotating) refresh(node string, certificate bool) {
 	if !certificate {
 		return
 	}
+	_, err = r.ids["db1"].TakeUp(r.open()) // who signs takes up the new kek first
+	must(r.t, err)
 	kek, err := r.ids["db1"].KEK()
 	must(r.t, err)
 	ca, err := OpenCAKey(kek, r.open().Authority)
