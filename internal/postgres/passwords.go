@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"manada/internal/cluster"
 	"manada/internal/durable"
@@ -98,6 +99,36 @@ func (i *Instance) ChangePasswords(ctx context.Context, passwords map[string]str
 	}
 	i.log.Info("passwords changed", "roles", changed)
 	return changed, nil
+}
+
+// EndSessions ends the sessions of these roles that came over TCP and began
+// before. Those under which members replicate, clone and rewind go on where they
+// come from a member's address.
+func (i *Instance) EndSessions(ctx context.Context, roles []string, before time.Time) error {
+	i.confMu.Lock()
+	var members []string
+	for _, m := range i.access.members {
+		for _, a := range m.Addrs {
+			members = append(members, literal(cluster.HBAAddress(a)))
+		}
+	}
+	i.confMu.Unlock()
+	var names []string
+	for _, r := range roles {
+		names = append(names, literal(r))
+	}
+	among := fmt.Sprintf("usename in (%s, %s)", literal(cluster.RoleReplication), literal(cluster.RoleRewind))
+	r, err := i.query(ctx, fmt.Sprintf(`select usename, host(client_addr), pg_terminate_backend(pid) from pg_stat_activity
+  where client_addr is not null and usename in (%s) and backend_start < to_timestamp(%f)
+    and not (%s and client_addr <<= any (array[%s]::inet[]))`,
+		strings.Join(names, ", "), float64(before.UnixMicro())/1e6, among, strings.Join(members, ", ")))
+	if err != nil {
+		return fmt.Errorf("end sessions of %s: %w", strings.Join(roles, ", "), err)
+	}
+	for _, row := range r[0] {
+		i.log.Info("ended a session that was opened with a former password", "role", string(row[0]), "from", string(row[1]))
+	}
+	return nil
 }
 
 func newVerifier(password string) (string, error) {

@@ -3,9 +3,12 @@ package postgres
 import (
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"manada/internal/cluster"
 	"manada/internal/pki"
@@ -84,4 +87,57 @@ func TestPasswordsAndAuthorityChangeUnderReplication(t *testing.T) {
 	must(t, aID.InstallCertificate(cert))
 	must(t, a.ReloadCertificate(deadline(t, 5*time.Second)))
 	comesBack("the standby that knows the former authority only")
+}
+
+// Who is removed keeps no session that it opened before. Members go on
+// replicating, and applications are not asked; ours over the socket neither.
+func TestSessionsOfARemovedHostEnd(t *testing.T) {
+	h := newHerd(t)
+	a := leader(t, "a", h.of(h.identity("a", pki.KindData)))
+	gone := h.identity("gone", pki.KindData)
+	a.sql("create role app login password 'x'")
+	open := func(role, password, kind string) *pgconn.PgConn {
+		t.Helper()
+		c, why := a.logIn(role, password, "postgres", kind, gone)
+		if why != "" {
+			t.Fatal(why)
+		}
+		return c
+	}
+	p := a.cfg.Passwords
+	receiver, rewind, app := open(cluster.RoleReplication, p.Replication, "true"), open(cluster.RoleRewind, p.Rewind, ""), open("app", "x", "")
+	others := []*pgconn.PgConn{open(cluster.RoleMonitor, p.Monitor, ""), open(cluster.RoleProxy, p.Proxy, "")}
+	before := time.Now()
+	later := open(cluster.RoleMonitor, p.Monitor, "")
+	local, err := a.connect(deadline(t, 5*time.Second), "local", "local")
+	must(t, err)
+	t.Cleanup(func() { local.Conn().Close() })
+
+	goesOn := func(c *pgconn.PgConn) bool {
+		sql := "select 1"
+		if c == receiver {
+			sql = "IDENTIFY_SYSTEM"
+		}
+		_, err := c.Exec(deadline(t, 5*time.Second), sql).ReadAll()
+		return err == nil
+	}
+	end := func() {
+		t.Helper()
+		roles := []string{cluster.RoleSuperuser, cluster.RoleReplication, cluster.RoleRewind, cluster.RoleMonitor, cluster.RoleProxy}
+		must(t, a.EndSessions(deadline(t, 5*time.Second), roles, before))
+	}
+	must(t, a.SetAccess(deadline(t, 5*time.Second), []cluster.MemberAccess{{Node: "a", Addrs: []string{"127.0.0.1"}}}, nil))
+	end()
+	for n, c := range others {
+		until(t, "session "+strconv.Itoa(n)+" ends", func() bool { return !goesOn(c) })
+	}
+	for what, c := range map[string]*pgconn.PgConn{"a member's walsender": receiver, "a member's rewind": rewind, "an application": app, "a later session": later, "one over the socket": local} {
+		if !goesOn(c) {
+			t.Errorf("%s was ended", what)
+		}
+	}
+	must(t, a.SetAccess(deadline(t, 5*time.Second), []cluster.MemberAccess{{Node: "a", Addrs: []string{"192.0.2.1", "fd00::1"}}}, nil))
+	end()
+	until(t, "the walsender ends", func() bool { return !goesOn(receiver) })
+	until(t, "the rewind ends", func() bool { return !goesOn(rewind) })
 }

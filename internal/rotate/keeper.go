@@ -38,6 +38,8 @@ type Database interface {
 	// ChangePasswords gives roles new passwords, on a primary.
 	ChangePasswords(ctx context.Context, passwords map[string]string) ([]string, error)
 	HasPassword(ctx context.Context, role string, candidates ...string) (bool, error)
+	// EndSessions ends the roles' sessions that came over TCP and began before.
+	EndSessions(ctx context.Context, roles []string, before time.Time) error
 	ReloadCertificate(ctx context.Context) error
 }
 
@@ -65,7 +67,9 @@ type Config struct {
 type Keeper struct {
 	cfg Config
 
-	step sync.Mutex // one look at a time
+	born   time.Time
+	former former
+	step   sync.Mutex // one look at a time
 
 	mu     sync.Mutex // guards what follows
 	vault  *pki.Vault // as last read
@@ -102,7 +106,7 @@ func New(cfg Config) *Keeper {
 	if cfg.StoreTrust == nil {
 		cfg.StoreTrust = func() string { return "" }
 	}
-	return &Keeper{cfg: cfg, heard: time.Now()}
+	return &Keeper{cfg: cfg, born: time.Now(), heard: time.Now()}
 }
 
 // Run takes up what is new, and on the leader's host takes the next steps, until
@@ -120,6 +124,7 @@ func (k *Keeper) Run(ctx context.Context) {
 		if err == nil && leads {
 			err = k.lead(one)
 		}
+		err = errors.Join(err, k.endFormer(one))
 		cancel()
 		if ctx.Err() == nil {
 			k.say(err)

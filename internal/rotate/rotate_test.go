@@ -21,6 +21,13 @@ type fakeDatabase struct {
 	others pki.Secrets // that it may have instead
 	broken error
 	byHand []string // roles whose password would be taken for one that was changed by hand
+	ended  []string // roles
+	before time.Time
+}
+
+func (d *fakeDatabase) EndSessions(_ context.Context, roles []string, before time.Time) error {
+	d.ended, d.before = roles, before
+	return nil
 }
 
 func (d *fakeDatabase) Use(now, others pki.Secrets) error {
@@ -56,30 +63,92 @@ func (d *fakeDatabase) HasPassword(_ context.Context, role string, c ...string) 
 
 func (d *fakeDatabase) ReloadCertificate(context.Context) error { return nil }
 
+// herdOfOne is a herd of one host, db1.
+func herdOfOne(t *testing.T) (*pki.Identity, store.Store) {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "db1")
+	sealed, err := pki.Found(dir, "olivo", "db1", pki.KindData, nil)
+	must(t, err)
+	id, err := pki.Load(dir)
+	must(t, err)
+	st := store.NewMemory().Client("db1", "olivo", time.Second, time.Second)
+	t.Cleanup(func() { st.Close() })
+	must(t, st.CreateSecret(t.Context(), sealed))
+	own, err := pki.CertificateOf(id.Certificate())
+	must(t, err)
+	list, err := st.UpdateRegistry(t.Context(), func(r *cluster.Registry) error { return r.Register(own, time.Now()) })
+	must(t, err)
+	must(t, id.Registry().Set(list))
+	return id, st
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Sessions end when PostgreSQL has the new passwords of a removal, not earlier,
+// not after a rotation that nobody was removed for, and not once more in a
+// process that begins long after; one whose login was slow ends later.
+func TestRemovalEndsSessions(t *testing.T) {
+	id, st := herdOfOne(t)
+	db := &fakeDatabase{has: map[string]string{cluster.RoleSuperuser: "by hand"}}
+	k := New(Config{Identity: id, Store: st, Database: db, Up: func() []string { return []string{"db1"} }})
+	must(t, k.Step(t.Context()))
+	turns := func(k *Keeper, n int) {
+		t.Helper()
+		for range n {
+			must(t, errors.Join(k.Step(t.Context()), k.lead(t.Context()), k.endFormer(t.Context())))
+		}
+	}
+	order := func(removed ...string) {
+		t.Helper()
+		must(t, k.Order(t.Context(), pki.Order{What: []string{pki.RotatePasswords}, Removed: removed, At: time.Now()}))
+	}
+	order()
+	turns(k, 5)
+	if db.ended != nil {
+		t.Error("a rotation for no removal ended sessions")
+	}
+	order("db2")
+	db.broken = errors.New("away")
+	for range 5 {
+		_ = errors.Join(k.Step(t.Context()), k.lead(t.Context()))
+		must(t, k.endFormer(t.Context()))
+	}
+	if db.ended != nil {
+		t.Error("sessions were ended before the new passwords were in force")
+	}
+	db.broken = nil
+	turns(k, 2)
+	want := []string{cluster.RoleMonitor, cluster.RoleProxy, cluster.RoleReplication, cluster.RoleRewind}
+	if !slices.Equal(db.ended, want) { // but the superuser's, which people changed
+		t.Fatalf("sessions of %v were ended, want %v", db.ended, want)
+	}
+	first := db.before
+	db.ended = nil
+	turns(k, 2)
+	if db.ended == nil || !db.before.Equal(first) {
+		t.Errorf("again: %v before %v, want before %v", db.ended, db.before, first)
+	}
+	db.ended = nil
+	later := New(k.cfg)
+	later.born = time.Now().Add(2 * restarted)
+	turns(later, 2)
+	if db.ended != nil {
+		t.Error("a process that begins later ended sessions once more")
+	}
+}
+
 // A rotation that is interrupted between two steps is taken up by whoever leads
 // next, from what the store says; a password that somebody changed stays.
 func TestRotationResumes(t *testing.T) {
-	must := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	dir := filepath.Join(t.TempDir(), "db1")
-	sealed, err := pki.Found(dir, "olivo", "db1", pki.KindData, nil)
-	must(err)
-	id, err := pki.Load(dir)
-	must(err)
-	st := store.NewMemory().Client("db1", "olivo", time.Second, time.Second)
-	t.Cleanup(func() { st.Close() })
-	must(st.CreateSecret(t.Context(), sealed))
-	own, err := pki.CertificateOf(id.Certificate())
-	must(err)
-	list, err := st.UpdateRegistry(t.Context(), func(r *cluster.Registry) error { return r.Register(own, time.Now()) })
-	must(err)
-	must(id.Registry().Set(list))
+	id, st := herdOfOne(t)
+	dir := id.Dir()
 	before, err := pki.ReadHeld(dir)
-	must(err)
+	must(t, err)
 	db := &fakeDatabase{has: maps.Clone(map[string]string(before.Passwords))}
 	db.has[cluster.RoleSuperuser] = "by hand"
 	keeper := func() *Keeper {
@@ -89,8 +158,8 @@ func TestRotationResumes(t *testing.T) {
 		return errors.Join(k.Step(t.Context()), k.lead(t.Context()))
 	}
 	k := keeper()
-	must(k.Step(t.Context()))
-	must(k.Order(t.Context(), pki.Order{What: []string{pki.RotatePasswords}, At: time.Now()}))
+	must(t, k.Step(t.Context()))
+	must(t, k.Order(t.Context(), pki.Order{What: []string{pki.RotatePasswords}, At: time.Now()}))
 	db.broken = errors.New("away")
 	for range 4 {
 		err = turn(k)
@@ -99,7 +168,7 @@ func TestRotationResumes(t *testing.T) {
 		t.Fatalf("with the database away: %v", err)
 	}
 	held, err := pki.ReadHeld(dir)
-	must(err)
+	must(t, err)
 	if held.Next == nil || db.used[cluster.RoleRewind] != before.Passwords[cluster.RoleRewind] {
 		t.Error("the host uses passwords that PostgreSQL does not have")
 	}
@@ -107,10 +176,10 @@ func TestRotationResumes(t *testing.T) {
 	// The process is another one now.
 	db.broken, k = nil, keeper()
 	for range 4 {
-		must(turn(k))
+		must(t, turn(k))
 	}
 	held, err = pki.ReadHeld(dir)
-	must(err)
+	must(t, err)
 	if held.Next != nil || held.Passwords[cluster.RoleRewind] == before.Passwords[cluster.RoleRewind] {
 		t.Error("the rotation was not taken up")
 	}

@@ -11,11 +11,9 @@ import (
 	"os"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgconn"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 
-	"manada/internal/cluster"
 	"manada/internal/config"
 )
 
@@ -177,46 +175,6 @@ func (s *site) deleteStore(p person, host string) error {
 		_, err := c.Delete(ctx, "/intruder")
 		return err
 	})
-}
-
-// logins are all that a copied folder's passwords are good for.
-func logins(p person) []action {
-	var all []action
-	for role, password := range p.secrets {
-		for port, of := range map[string]func(*config.Ports) int{"5432": pgPort, "5431": sqlPort} {
-			host := "master"
-			if port == "5431" {
-				host = "proxy"
-			}
-			for _, mode := range []string{"", " replication=true", " replication=database"} {
-				if (role == cluster.RoleReplication) == (mode == "") {
-					continue
-				}
-				all = append(all, action{port + " log in as " + role + mode, func(s *site, p person) error {
-					c, err := s.login(p, fmt.Sprintf("host=127.0.0.1 port=%d user=%s dbname=postgres password=%s%s", of(&s.cfgs[host].Ports), role, password, mode))
-					if err != nil {
-						return err
-					}
-					return c.Close(s.ctx)
-				}})
-			}
-		}
-	}
-	return all
-}
-
-func (s *site) login(p person, dsn string) (*pgconn.PgConn, error) {
-	ctx, cancel := context.WithTimeout(s.ctx, tryFor)
-	defer cancel()
-	cfg, err := pgconn.ParseConfig(dsn + " sslmode=require connect_timeout=5")
-	if err != nil {
-		return nil, err
-	}
-	for i := range cfg.Fallbacks {
-		cfg.Fallbacks[i].TLSConfig = p.tls()
-	}
-	cfg.TLSConfig = p.tls()
-	return pgconn.ConnectConfig(ctx, cfg)
 }
 
 var errNotCut = errors.New("it goes on")
