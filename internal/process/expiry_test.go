@@ -70,7 +70,7 @@ func (m *member) short(t *testing.T, id *pki.Identity, life time.Duration) *pki.
 // third is left, and nothing that is open is cut; who does not gets in nowhere any
 // more.
 func TestCertificatesEndWhileItRuns(t *testing.T) {
-	const life = 15 * time.Second
+	const life = 21 * time.Second
 	m := newMember(t)
 	join := func(node, kind string) *pki.Identity {
 		t.Helper()
@@ -81,7 +81,12 @@ func TestCertificatesEndWhileItRuns(t *testing.T) {
 	pooler, late := join("pooler", pki.KindProxy), join("late", pki.KindWitness)
 	kept := []*pki.Identity{m.short(t, m.id, life), m.short(t, pooler, life)}
 	m.short(t, late, life)
+	var learned time.Time
 	learn := func() { // as hosts do all the time
+		if time.Since(learned) < registryEvery {
+			return
+		}
+		learned = time.Now()
 		for _, id := range []*pki.Identity{pooler, late} {
 			must(t, id.Registry().Set(m.id.Registry().List()))
 		}
@@ -116,6 +121,9 @@ func TestCertificatesEndWhileItRuns(t *testing.T) {
 			}
 		}
 		learn()
+		if err := m.call(t, pooler, "/v1/facts"); err != nil {
+			t.Fatalf("a new connection, %s after the renewal was due: %v", time.Since(due), err)
+		}
 		if _, err := m.store.Nodes(ctx); err != nil {
 			t.Fatalf("the store: %v", err)
 		}

@@ -13,6 +13,7 @@ import (
 	"manada/internal/cluster"
 	"manada/internal/peer"
 	"manada/internal/pki"
+	"manada/internal/rotate"
 )
 
 // How often a host looks whether its certificate ends soon, at least, and how
@@ -62,8 +63,10 @@ func (h *hostAgent) renew(ctx context.Context, now time.Time) (done bool, err er
 	ca, err := h.openCA(ctx)
 	if err == nil {
 		done, err = h.id.Renew(ca, now, func(c cluster.Certificate) error {
-			_, err := h.register(ctx, c)
-			return err
+			if _, err := h.register(ctx, c); err != nil {
+				return err
+			}
+			return settle(ctx)
 		})
 	}
 	if err != nil {
@@ -80,6 +83,17 @@ func (h *hostAgent) renew(ctx context.Context, now time.Time) (done bool, err er
 	return done, nil
 }
 
+// settle waits until the other hosts have read that a new certificate is good:
+// they refuse one that they do not know.
+func settle(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(rotate.Settle):
+		return nil
+	}
+}
+
 // renewThrough asks members, one after the other, to sign this host's
 // certificate anew when it ends soon: the way of a proxy, which cannot open the
 // authority's key.
@@ -93,6 +107,9 @@ func renewThrough(ctx context.Context, id *pki.Identity, peers map[string]string
 		var r pki.Renewed
 		if err = cl.Call(ctx, peers[node], node, http.MethodGet, "/v1/renew", nil, &r); err != nil {
 			continue
+		}
+		if err = settle(ctx); err != nil {
+			break
 		}
 		if err = id.InstallCertificate([]byte(r.Cert)); err == nil {
 			return true, nil

@@ -15,9 +15,9 @@ import (
 
 const (
 	every = 500 * time.Millisecond // between two looks at the vault
-	// settle is how long a new certificate is in the list before its host uses
+	// Settle is how long a new certificate is in the list before its host uses
 	// it: every listener has read the list by then.
-	settle = 3 * time.Second
+	Settle = 3 * time.Second
 	// alone is how long the store is silent before another host is asked.
 	alone = 3 * time.Second
 )
@@ -263,7 +263,7 @@ func (k *Keeper) certificate(ctx context.Context, v *pki.Vault) error {
 		k.mu.Unlock()
 		return nil
 	}
-	if time.Since(i.at) < settle {
+	if time.Since(i.at) < Settle {
 		return nil
 	}
 	k.mu.Lock()
