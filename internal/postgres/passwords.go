@@ -103,7 +103,7 @@ func (i *Instance) ChangePasswords(ctx context.Context, passwords map[string]str
 
 // EndSessions ends the sessions of these roles that came over TCP and began
 // before. Those under which members replicate, clone and rewind go on where they
-// come from a member's address.
+// come from a member's address, and while none is known.
 func (i *Instance) EndSessions(ctx context.Context, roles []string, before time.Time) error {
 	i.confMu.Lock()
 	var members []string
@@ -117,11 +117,13 @@ func (i *Instance) EndSessions(ctx context.Context, roles []string, before time.
 	for _, r := range roles {
 		names = append(names, literal(r))
 	}
-	among := fmt.Sprintf("usename in (%s, %s)", literal(cluster.RoleReplication), literal(cluster.RoleRewind))
+	spared := fmt.Sprintf("usename in (%s, %s)", literal(cluster.RoleReplication), literal(cluster.RoleRewind))
+	if len(members) > 0 {
+		spared += fmt.Sprintf(" and client_addr <<= any (array[%s]::inet[])", strings.Join(members, ", "))
+	}
 	r, err := i.query(ctx, fmt.Sprintf(`select usename, host(client_addr), pg_terminate_backend(pid) from pg_stat_activity
   where client_addr is not null and usename in (%s) and backend_start < to_timestamp(%f)
-    and not (%s and client_addr <<= any (array[%s]::inet[]))`,
-		strings.Join(names, ", "), float64(before.UnixMicro())/1e6, among, strings.Join(members, ", ")))
+    and not (%s)`, strings.Join(names, ", "), float64(before.UnixMicro())/1e6, spared))
 	if err != nil {
 		return fmt.Errorf("end sessions of %s: %w", strings.Join(roles, ", "), err)
 	}
