@@ -154,9 +154,9 @@ func (e *env) trusted(run int, kind string) {
 	back := e.standbyCutOff(standby(s))
 	time.Sleep(100 * time.Millisecond)
 	i := e.impersonate(s, "e2e_feed", kind, w)
-	e.eventually(5*time.Second, "the record says that the primary is alone", func() string {
+	e.eventually(30*time.Second, "record that says that the primary is alone, and end of the walsender", func() string {
 		if now, err := e.Status(e.ctx); err != nil || now.K != 0 || i.ended() == 0 {
-			return fmt.Sprintf("k=%d %v", now.K, err)
+			return fmt.Sprintf("k=%d %v, %d walsenders in %d attempts, %d ended", now.K, err, i.admitted(), i.tries(), i.ended())
 		}
 		return ""
 	})
