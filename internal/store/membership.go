@@ -29,9 +29,18 @@ func (c *Client) Members(ctx context.Context) ([]Member, error) {
 	return ms, err
 }
 
-// AddLearner adds a member that has no vote and has not started yet.
+// AddLearner adds a member that has no vote and has not started yet. ErrBusy
+// while there is another one: etcd would refuse it only when it applies it, and
+// a voter that starts again takes what its log holds of it for a member.
 func (c *Client) AddLearner(ctx context.Context, peerURLs []string) (added Member, all []Member, err error) {
 	err = c.onMember(ctx, "add a learner to the store", func(ctx context.Context, e *endpoint) error {
+		now, err := e.memberList(ctx, true)
+		if err != nil {
+			return err
+		}
+		if slices.ContainsFunc(now, func(m Member) bool { return m.Learner && !slices.Equal(m.PeerURLs, peerURLs) }) {
+			return rpctypes.ErrTooManyLearners
+		}
 		resp, err := pb.NewClusterClient(e.cli.ActiveConnection()).MemberAdd(ctx,
 			&pb.MemberAddRequest{PeerURLs: peerURLs, IsLearner: true})
 		if err != nil {

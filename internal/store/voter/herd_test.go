@@ -301,6 +301,26 @@ func TestNameClash(t *testing.T) {
 	}
 }
 
+// TestOneLearnerAtATime: a second one is refused before anything of it gets into
+// the log, where a voter that starts again would take it for a member.
+func TestOneLearnerAtATime(t *testing.T) {
+	t.Parallel()
+	h := storetest.NewHerd(t, "one")
+	h.Found(t, "one")
+	c := h.Client(t, "herd", "one")
+	storetest.Eventually(t, "a learner", func() error {
+		_, _, err := c.AddLearner(t.Context(), []string{"https://127.0.0.1:1"})
+		return err
+	})
+	if _, _, err := c.AddLearner(t.Context(), []string{"https://127.0.0.1:2"}); !errors.Is(err, store.ErrBusy) {
+		t.Errorf("a second learner: %v", err)
+	}
+	h.Kill(t, "one")
+	if out := h.AwaitEnd(t, "one"); strings.Contains(out, "too many learner") {
+		t.Errorf("the second learner is in the log:\n%s", out)
+	}
+}
+
 // TestFrozenMember: a member that answers nothing any more, on connections that
 // stand, costs a read no more than the hedge.
 func TestFrozenMember(t *testing.T) {
