@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"fmt"
 	"net/http"
@@ -184,6 +185,31 @@ func (e *env) configure(text string) (restore func()) {
 			u()
 		}
 	}
+}
+
+// reconfigure gives a host another configuration, and starts a process again that
+// takes it up only then.
+func (e *env) reconfigure(host, process string, text []byte) {
+	e.Helper()
+	if err := os.WriteFile(filepath.Join(e.Data, host, "manada.yaml"), text, 0o600); err != nil {
+		e.Fatal(err)
+	}
+	e.kill(e.pid(host, "run"), syscall.SIGHUP)
+	e.eventually(20*time.Second, "word that "+host+" runs with the new configuration", func() string {
+		now, err := os.ReadFile(filepath.Join(e.Data, host, "state", "manada.yaml.accepted"))
+		if err != nil || !bytes.Equal(now, text) {
+			return fmt.Sprintf("%s %v", now, err)
+		}
+		return ""
+	})
+	pid := e.pid(host, process)
+	e.kill(pid, syscall.SIGTERM)
+	e.eventually(20*time.Second, "another "+process+" of "+host, func() string {
+		if p := e.pids(host, process); len(p) != 1 || p[0] == pid {
+			return fmt.Sprint(p)
+		}
+		return ""
+	})
 }
 
 // foreignDirectory: what stands in the place of a standby's data belongs to

@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -82,7 +83,7 @@ func tablespacesRestored(t *testing.T) {
 
 	e.value(dsn, "insert into e2e_t2 values (0)")
 	// The command waits for the standby, which stays away.
-	e.refused(e.manada("restore", "--herd", "--timeout", "30s"), 6, "not done after 30s", "--resume")
+	e.refused(e.manada("restore", "--herd", "--timeout", "5s"), 6, "not done after 5s", "--resume")
 	e.await("restored primary", func(now cluster.Status) bool { return now.Primary == s.Primary && now.Epoch > s.Epoch })
 	if got := e.value(dsn, "select (select count(*) from e2e_t1) || ' ' || (select count(*) from e2e_t2)"); got != "5000 702" {
 		t.Errorf("the restored herd has %s", got)
@@ -222,6 +223,7 @@ func repositoryGone(t *testing.T) {
 func damagedPages(t *testing.T) {
 	e := shared(t, 4*time.Minute)
 	s := e.healthy()
+	defer e.expireAtOnce()()
 	dsn := e.NodeDSN(s.Primary)
 	e.value(dsn, "create table e2e_page as select n from generate_series(1, 5000) n")
 	e.value(dsn, "vacuum freeze e2e_page") // nobody writes its pages again
@@ -279,6 +281,30 @@ func damagedPages(t *testing.T) {
 	flip(t, bundle, 3000)
 	e.ok(e.face("--stanza=herd", "verify"))
 	e.healthy()
+}
+
+// expireAtOnce lets a backup take the place of an older one whatever its age;
+// the returned function puts the default back.
+func (e *env) expireAtOnce() (restore func()) {
+	e.Helper()
+	before, err := os.ReadFile(filepath.Join(e.Data, "backup", "manada.yaml"))
+	if err != nil {
+		e.Fatal(err)
+	}
+	reconfigure := func(text []byte) {
+		e.Helper()
+		e.reconfigure("backup", "backupd", text)
+		e.eventually(20*time.Second, "repository that answers", func() string {
+			c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", e.Port("backup", "backup")))
+			if err != nil {
+				return err.Error()
+			}
+			c.Close()
+			return ""
+		})
+	}
+	reconfigure(append(bytes.Clone(before), "\nbackup:\n  retention_min_age: 0s\n"...))
+	return func() { reconfigure(before) }
 }
 
 // flip inverts a byte of a file.

@@ -236,23 +236,8 @@ func (e *env) splitReads(sql func(uri, q string) string, uri string) {
 		e.T.Fatal(err)
 	}
 	restart := func(text []byte) {
-		if err := os.WriteFile(file, text, 0o600); err != nil {
-			e.T.Fatal(err)
-		}
-		e.kill(e.pid("proxy", "run"), syscall.SIGHUP)
-		e.eventually(20*time.Second, "word that the host runs with the new configuration", func() string {
-			now, err := os.ReadFile(filepath.Join(e.Data, "proxy", "state", "manada.yaml.accepted"))
-			if err != nil || !bytes.Equal(now, text) {
-				return fmt.Sprintf("%s %v", now, err)
-			}
-			return ""
-		})
-		pid := e.pid("proxy", "proxy") // it takes up what is new when it starts
-		e.kill(pid, syscall.SIGTERM)
+		e.reconfigure("proxy", "proxy", text)
 		e.eventually(20*time.Second, "another proxy", func() string {
-			if p := e.pids("proxy", "proxy"); len(p) != 1 || p[0] == pid {
-				return fmt.Sprint(p)
-			}
 			c, err := pgconn.Connect(e.ctx, uri)
 			if err != nil {
 				return err.Error()

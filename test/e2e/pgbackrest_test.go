@@ -205,7 +205,7 @@ func scheduledBackup(t *testing.T) {
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		e.signalAgent("backup", syscall.SIGHUP)
+		e.kill(e.pid("backup", "run"), syscall.SIGHUP)
 	}
 	if strings.Contains(string(was), "\nbackup:") {
 		reload(strings.Replace(string(was), "\nbackup:\n", "\nbackup:\n  schedule:\n    incr: \"* * * * *\"\n", 1))
@@ -223,17 +223,4 @@ func scheduledBackup(t *testing.T) {
 	})
 	reload(string(was))
 	e.await("no schedule in the status", func(s cluster.Status) bool { return s.Backup != nil && s.Backup.Next == nil })
-}
-
-func (e *env) signalAgent(host string, sig syscall.Signal) {
-	e.Helper()
-	sent := false
-	for _, p := range below(filepath.Join(e.Data, host)) {
-		if len(p.args) > 1 && p.args[1] == "agent" {
-			sent = syscall.Kill(p.pid, sig) == nil || sent
-		}
-	}
-	if !sent {
-		e.Fatalf("no agent of %s found", host)
-	}
 }
