@@ -7,8 +7,9 @@
 # make trust   what must hold every time, tried as often as is promised; hours
 # make race    every test that does not measure, with the race detector
 GO      ?= go
-# What many goroutines share, also with the race detector in every run of the tests.
+# What many goroutines share is tested with the race detector, and the rest without.
 RACED   := ./internal/peer/... ./internal/agent/... ./internal/store/... ./internal/blob/... ./internal/proxy/...
+REST     = $(shell $(GO) list ./... | grep -vE '/internal/(peer|agent|store|blob|proxy)(/|$$)')
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS := -s -w -X manada/internal/cli.version=$(VERSION)
 
@@ -30,7 +31,8 @@ test:
 	@[ "$$MANADA_SKIP_DOCKER" = 1 ] || scripts/deps.sh docker
 	$(GO) vet ./...
 	$(GO) test -race -p 1 -timeout 20m $(RACED)
-	$(GO) test -p 1 -timeout 20m ./...
+	$(GO) test -p 1 -run 'DoesNotAllocate|CostNoMemory' ./internal/proxy/classify ./internal/proxy/session
+	$(GO) test -p 1 -timeout 20m $(REST)
 
 check:
 	$(GO) vet ./...
