@@ -110,18 +110,36 @@ func (g *guide) lose(volume string) {
 	g.types("docker volume rm " + filepath.Base(g.Dir) + "_" + volume)
 }
 
-// repositoryLost: the stanza is made again by itself, and a backup succeeds.
+// repositoryLost: a repository that had backups and is empty is told, and nothing
+// is begun anew in it, until somebody says that it was removed on purpose; then
+// the stanza is made again by itself, and a backup succeeds.
 func (g *guide) repositoryLost() {
 	g.types("docker exec pgbackrest bash -c 'rm -rf /var/lib/pgbackrest/*'")
+	g.until("word of what is gone", func() bool {
+		g.switchWAL()
+		out, _ := g.Exec(g.Context(), "master", "manada", "status", "-o", "json")
+		return strings.Contains(out, `"M-B13"`) && strings.Contains(out, "it is not begun anew")
+	})
+	info := filepath.Join(g.Dir, "pgbackrest_repo/archive/demo/archive.info")
+	if _, err := os.Stat(info); err == nil {
+		g.Error("an archive was begun anew in an emptied repository")
+	}
+	g.types("docker exec pgbackrest rm /bitnami/postgresql/state/repository.json")
 	g.until("the stanza to be there again", func() bool {
-		got(dockertest.Query(g.Context(), g.dsn, "insert into mark select 43 where false; create table if not exists noise (i int); insert into noise values (1)"))(g)
-		for _, c := range []string{"master", "slave"} {
-			_, _ = g.Value(g.Context(), c, "select pg_switch_wal() where not pg_is_in_recovery()")
-		}
-		_, err := os.Stat(filepath.Join(g.Dir, "pgbackrest_repo/archive/demo/archive.info"))
+		g.switchWAL()
+		_, err := os.Stat(info)
 		return err == nil
 	})
 	g.types("docker exec -it pgbackrest /scripts/backup_full.sh")
+}
+
+// switchWAL gives the primary a segment to archive.
+func (g *guide) switchWAL() {
+	g.Helper()
+	got(dockertest.Query(g.Context(), g.dsn, "insert into mark select 43 where false; create table if not exists noise (i int); insert into noise values (1)"))(g)
+	for _, c := range []string{"master", "slave"} {
+		_, _ = g.Value(g.Context(), c, "select pg_switch_wal() where not pg_is_in_recovery()")
+	}
 }
 
 // edit: parameters of one node and rules of both take effect, what Manada owns
