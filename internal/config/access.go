@@ -149,13 +149,20 @@ func (a Account) CanKeep(dir string, asRoot bool) error {
 	}
 	// Root makes what is missing, and gives away a folder of its own that nothing
 	// is in, such as a mount point; what somebody has filled it leaves alone.
-	if !ok && !(asRoot && (at != dir || empty(at))) {
+	if !ok && !(asRoot && (at != dir || isNew(at))) {
 		return fmt.Errorf("user %s cannot write in %s", a.Name, at)
 	}
 	return nil
 }
 
-func empty(dir string) bool {
+func isNew(dir string) bool {
+	is, err := NewFolder(dir)
+	return is && err == nil
+}
+
+// NewFolder says whether nobody has put anything into a folder; mkfs has its
+// lost+found in a new mount point.
+func NewFolder(dir string) (bool, error) {
 	entries, err := os.ReadDir(dir)
-	return err == nil && !slices.ContainsFunc(entries, func(e os.DirEntry) bool { return e.Name() != "lost+found" })
+	return !slices.ContainsFunc(entries, func(e os.DirEntry) bool { return e.Name() != "lost+found" }), err
 }

@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
 	"syscall"
 
 	"manada/internal/config"
@@ -73,11 +72,11 @@ func takeNew(dir string, st os.FileInfo, a config.Account) error {
 	if s, ok := st.Sys().(*syscall.Stat_t); !ok || os.Geteuid() != 0 || s.Uid != 0 || a.UID == 0 {
 		return nil
 	}
-	entries, err := os.ReadDir(dir)
+	isNew, err := config.NewFolder(dir)
 	if err != nil {
 		return fmt.Errorf("look into folder: %w", err)
 	}
-	if slices.ContainsFunc(entries, func(e os.DirEntry) bool { return e.Name() != "lost+found" }) {
+	if !isNew {
 		return nil
 	}
 	return own(dir, a)

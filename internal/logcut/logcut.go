@@ -14,9 +14,12 @@ import (
 
 // Shift renames FILE to FILE.1, FILE.1 to FILE.2 and so on; of older ones keep
 // are left. 0 keeps none: FILE goes.
-func Shift(path string, keep int) {
+func Shift(path string, keep int) { shift(path, keep, 0) }
+
+// shift is Shift from the nth older file on.
+func shift(path string, keep, n int) {
 	os.Remove(older(path, keep))
-	for i := keep - 1; i >= 0; i-- {
+	for i := keep - 1; i >= n; i-- {
 		_ = os.Rename(older(path, i), older(path, i+1)) // need not last: a log
 	}
 }
@@ -55,10 +58,7 @@ func Cut(path string, max int64, keep int) (cut bool, err error) {
 
 // save copies the log to FILE.1, the older ones shifted.
 func save(f io.Reader, st fs.FileInfo, path string, keep int) error {
-	os.Remove(older(path, keep))
-	for i := keep - 1; i >= 1; i-- {
-		_ = os.Rename(older(path, i), older(path, i+1)) // need not last: a log
-	}
+	shift(path, keep, 1)
 	to, err := os.OpenFile(older(path, 1), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, st.Mode().Perm())
 	if err != nil {
 		return err
