@@ -1,0 +1,164 @@
+package conv
+
+import (
+	"time"
+
+	"manada/internal/cluster"
+	"manada/internal/proxy/wire"
+)
+
+// Side is one of the connections of a conversation.
+type Side uint8
+
+const (
+	Client Side = iota // the application
+	Main               // the server that takes everything; the primary on 5431
+	Reader             // a standby that answers a unit that certainly only reads
+	sides
+)
+
+// EventKind is what has happened.
+type EventKind uint8
+
+const (
+	// Bytes have come from a side: all that is there and was not consumed.
+	Bytes EventKind = iota
+	// Granted answers Want: Link is the side's server from now on.
+	Granted
+	// Denied answers Want: there is no server, and Err says why.
+	Denied
+	// Gone is a side that ended: Why, and for servers Err when there is more to say.
+	Gone
+	// Written answers AskWritten: the primary has flushed and inserted so far.
+	Written
+	// Replayed answers AskReplayed: the reader has replayed so far. LSN 0: not known.
+	Replayed
+	// Cancel: the client wants what it runs to be cancelled. CancelDone: PostgreSQL
+	// has read the request that SendCancel asked for.
+	Cancel
+	CancelDone
+	// Drain tells the phase of a switchover, see Phase.
+	Drain
+	// Expired is a timer that was armed.
+	Expired
+	// Kill ends the client with Err, as soon as that may be said between two messages.
+	Kill
+	// Shutdown ends the client as soon as nothing is owed to it outside a transaction.
+	Shutdown
+)
+
+// Why a side ended.
+type Why uint8
+
+const (
+	Closed  Why = iota // its stream ended, or broke
+	Deposed            // a newer epoch was won than the server's
+	Silent             // its host does not acknowledge what was sent to it
+)
+
+// Phase of a planned switchover (protocol-2.md, section 5).
+type Phase uint8
+
+const (
+	NoDrain Phase = iota
+	Soft          // all goes on; old transactions are waited for
+	Hold          // nothing new begins on the server's epoch
+	Over          // the hold's time is up: open transactions that have not sent COMMIT end
+)
+
+// Timer is something that may take too long. Each is armed at most once at a time.
+type Timer uint8
+
+const (
+	QueryTimer  Timer = iota // a query under way
+	TxTimer                  // a transaction
+	IdleTxTimer              // a client that is idle in a transaction
+	IdleTimer                // a client that is idle
+	Timers
+)
+
+// Event is one thing that has happened. Which fields count depends on Kind.
+type Event struct {
+	Kind    EventKind
+	Side    Side
+	Why     Why
+	Phase   Phase
+	Timer   Timer
+	Bytes   []byte
+	Link    *Link
+	Err     *wire.Error
+	Flushed cluster.LSN // Written, Replayed
+	Insert  cluster.LSN // Written
+}
+
+// EffectKind is what the driver is to do.
+type EffectKind uint8
+
+const (
+	// Send writes B to the side. B points into the event's bytes or into the
+	// effects' own buffer: it is written or copied before the next Step.
+	Send EffectKind = iota
+	// Stop reading from the side, and Start again: what was not consumed is then
+	// offered again, also when nothing new has come.
+	Stop
+	Start
+	// Want a server for the side. Granted or Denied answers, or the client leaves.
+	Want
+	// Give the side's server back. The link is the driver's again.
+	Give
+	// AskWritten asks the primary for its position in the WAL, AskReplayed the
+	// reader's node; the question is sent after this moment.
+	AskWritten
+	AskReplayed
+	// SendCancel asks PostgreSQL to cancel what the side's server does.
+	SendCancel
+	// Arm a timer; D = 0 disarms it.
+	Arm
+	// Pinned: the client keeps its Main server, and Text says why.
+	Pinned
+	// Warn is for the log.
+	Warn
+	// End: the client's connection is closed once what was sent is with it. No
+	// effect follows, every server was given back before.
+	End
+)
+
+// How a server is given back.
+type How uint8
+
+const (
+	Clean   How = iota // another client may have it as it is
+	Discard            // after DISCARD ALL only
+	Close              // nobody may have it
+)
+
+// Effect is one thing to do, in order.
+type Effect struct {
+	Kind  EffectKind
+	Side  Side
+	How   How
+	Timer Timer
+	D     time.Duration
+	B     []byte
+	Text  string
+}
+
+// Effects belongs to the driver, which clears it before each Step and reuses it.
+type Effects struct {
+	List  []Effect
+	Count Counts
+	own   []byte // what Send's bytes point into when they are not the event's
+}
+
+// Reset makes fx empty. Slices that were handed out before are void.
+func (fx *Effects) Reset() { fx.List, fx.own, fx.Count = fx.List[:0], fx.own[:0], Counts{} }
+
+// Counts is what happened in a Step, for the statistics.
+type Counts struct {
+	Queries      int // answered by Main
+	Reads        int // answered by Reader
+	Transactions int // ended
+	Repeated     int // reads given to Main after Reader declined
+	Unreplicated int // commits that were no success
+	Unknown      int // 08007: the client does not know what became of its command
+}
