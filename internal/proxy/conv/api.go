@@ -21,7 +21,8 @@ const (
 type EventKind uint8
 
 const (
-	// Bytes have come from a side: all that is there and was not consumed.
+	// Bytes have come from a side: all that is there and was not consumed. They come
+	// before the side is Gone.
 	Bytes EventKind = iota
 	// Granted answers Want: Link is the side's server from now on.
 	Granted
@@ -31,7 +32,8 @@ const (
 	Gone
 	// Written answers AskWritten: the primary has flushed and inserted so far.
 	Written
-	// Replayed answers AskReplayed: the reader has replayed so far. LSN 0: not known.
+	// Replayed answers AskReplayed: the reader has replayed so far. 0, also of
+	// Written: not known.
 	Replayed
 	// Cancel: the client wants what it runs to be cancelled. CancelDone: PostgreSQL
 	// has read the request that SendCancel asked for.
@@ -104,10 +106,13 @@ const (
 	Start
 	// Want a server for the side. Granted or Denied answers, or the client leaves.
 	Want
-	// Give the side's server back. The link is the driver's again.
+	// Give the side's server back. The link is the driver's again. A side that was
+	// told Gone is not given back.
 	Give
-	// AskWritten asks the primary for its position in the WAL, AskReplayed the
-	// reader's node; the question is sent after this moment.
+	// AskWritten asks the primary for its position in the WAL; the question is sent
+	// after this moment. AskReplayed asks the reader's node, which may take a moment
+	// to come to At: it is answered then, or with less when the driver's patience
+	// ends (which then denies Want for a while).
 	AskWritten
 	AskReplayed
 	// SendCancel asks PostgreSQL to cancel what the side's server does.
@@ -139,6 +144,7 @@ type Effect struct {
 	How   How
 	Timer Timer
 	D     time.Duration
+	At    cluster.LSN // AskReplayed
 	B     []byte
 	Text  string
 }
@@ -148,15 +154,28 @@ type Effects struct {
 	List  []Effect
 	Count Counts
 	own   []byte // what Send's bytes point into when they are not the event's
+
+	spare, used [][]byte // buffers of conversations, and those that effects may point into yet
 }
 
 // Reset makes fx empty. Slices that were handed out before are void.
-func (fx *Effects) Reset() { fx.List, fx.own, fx.Count = fx.List[:0], fx.own[:0], Counts{} }
+func (fx *Effects) Reset() {
+	fx.List, fx.own, fx.Count = fx.List[:0], fx.own[:0], Counts{}
+	for _, b := range fx.used {
+		if len(fx.spare) < maxSpare {
+			fx.spare = append(fx.spare, b)
+		}
+	}
+	fx.used = fx.used[:0]
+}
+
+// maxSpare is how many buffers are kept for the next conversation that needs one.
+const maxSpare = 64
 
 // Counts is what happened in a Step, for the statistics.
 type Counts struct {
-	Queries      int // answered by Main
-	Reads        int // answered by Reader
+	Queries      int // SELECTs answered by Main
+	Reads        int // SELECTs answered by Reader
 	Transactions int // ended
 	Repeated     int // reads given to Main after Reader declined
 	Unreplicated int // commits that were no success

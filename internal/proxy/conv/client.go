@@ -1,0 +1,258 @@
+package conv
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"manada/internal/proxy/classify"
+	"manada/internal/proxy/wire"
+)
+
+const headerLen = 5
+
+// MaxText bounds a query or Parse that is held back to be looked at, in bytes; what
+// a longer one does is not known. It is the most that the driver has to hold.
+const MaxText = 1 << 20
+
+// The longest messages that PostgreSQL takes, in bytes behind the type.
+const (
+	longest = 1<<30 - 2
+	short   = 10000
+)
+
+// about is what is known of a query.
+type about = classify.Statement
+
+// from says what PostgreSQL takes of a client: the entry that a message leaves, and
+// how long it may be. A type that is not here ends the connection.
+var from = func() (t [256]struct {
+	kind kind
+	most int
+}) {
+	for typ, k := range map[byte]kind{'Q': query, 'P': parse, 'B': bind, 'F': call, 'd': none} {
+		t[typ].kind, t[typ].most = k, longest
+	}
+	for typ, k := range map[byte]kind{'D': describe, 'E': execute, 'C': closing, 'S': syncing, 'H': none, 'X': none, 'c': copyEnd, 'f': copyEnd} {
+		t[typ].kind, t[typ].most = k, short
+	}
+	t['f'].most = longest
+	return t
+}()
+
+// fromClient takes the client's messages, as long as it does not have to wait.
+func (c *Conv) fromClient(b []byte, fx *Effects) int {
+	r := run{fx: fx, to: Main, b: b}
+	c.walk(&r)
+	r.flush()
+	if r.n < len(b) && !c.over && !c.stopped && c.blocked() {
+		c.stopped = true
+		fx.add(Effect{Kind: Stop, Side: Client})
+	}
+	return r.n
+}
+
+// walk takes the messages of r that are there.
+func (c *Conv) walk(r *run) {
+	for r.n < len(r.b) && !c.over {
+		rest := r.rest()
+		if c.skip > 0 {
+			k := min(c.skip, len(rest))
+			c.skip -= k
+			r.n += k
+			continue
+		}
+		if c.blocked() || len(rest) < headerLen {
+			return
+		}
+		typ, total := rest[0], 1+int(binary.BigEndian.Uint32(rest[1:]))
+		if e := illegal(typ, total); e != nil {
+			r.flush()
+			c.end(e, r.fx)
+			return
+		}
+		if !c.message(r, typ, total, rest) {
+			return
+		}
+	}
+}
+
+// illegal refuses what PostgreSQL would end the connection for.
+func illegal(typ byte, total int) *wire.Error {
+	t := from[typ]
+	switch {
+	case t.most == 0:
+		return wire.Fatal("08P01", fmt.Sprintf("invalid frontend message type %d", typ), "")
+	case total < headerLen || total-1 > t.most:
+		return wire.Fatal("08P01", "invalid message length", "")
+	case (typ == 'S' || typ == 'H') && total != headerLen:
+		return wire.Fatal("08P01", "invalid message format", "")
+	}
+	return nil
+}
+
+// message takes the one at the front of r. It returns false when it cannot yet.
+func (c *Conv) message(r *run, typ byte, total int, rest []byte) bool {
+	if typ == 'X' {
+		r.drop(min(total, len(rest)))
+		c.leaves = true
+		return false
+	}
+	if c.cfg.Walsender && typ == wire.TypeQuery && !c.mayAsk(r) {
+		return false
+	}
+	if !c.open {
+		switch c.look(r, typ, rest) {
+		case lookMore:
+			return false
+		case lookTaken:
+			return true
+		}
+	}
+	if need := c.wants(typ, total); len(rest) < need {
+		return false
+	}
+	c.toMain(r, typ, total, rest)
+	return true
+}
+
+// wants is how much of a message has to be there to be passed on.
+func (c *Conv) wants(typ byte, total int) int {
+	switch from[typ].kind {
+	case query, parse:
+		if total <= MaxText {
+			return total
+		}
+		return headerLen + maxName + 1
+	case bind:
+		return min(total, headerLen+2*(maxName+1)) // two names
+	case describe, closing, execute, syncing:
+		return total
+	}
+	return headerLen
+}
+
+// maxName is how long a name may be for us, in bytes. PostgreSQL cuts none of
+// statements and portals.
+const maxName = 4096
+
+// toMain gives the message at the front of r to Main.
+func (c *Conv) toMain(r *run, typ byte, total int, rest []byte) {
+	main := c.links[Main]
+	if main.free() && !c.open {
+		c.begin(r.fx)
+	}
+	have := min(total, len(rest))
+	msg := rest[:have]
+	e := entry{kind: from[typ].kind}
+	var instead []byte
+	switch e.kind {
+	case query, parse:
+		if have < total {
+			c.unknown("a text that is too long to be looked at")
+		} else if e.kind == query {
+			e.note, instead = c.query(msg)
+		} else {
+			e.note, instead = c.parse(msg)
+		}
+	case bind:
+		c.bind(r, msg)
+	case describe:
+		if total > headerLen && msg[headerLen] != 'S' {
+			e.kind = portal
+		}
+		c.described(r, msg)
+	case closing:
+		c.closed(msg)
+	case execute:
+		c.read.wrote = true
+		e.note = c.executes()
+	case call:
+		c.unknown("a function call")
+	}
+	c.keep(msg, total, e.kind, r.fx)
+	main.sent(e)
+	c.open = opens[e.kind] || c.open && (typ == 'H')
+	c.skip = total - have
+	if instead != nil {
+		r.replace(have, instead)
+		return
+	}
+	r.n += have
+}
+
+// opens are the messages that begin a batch, or go on with it.
+var opens = [...]bool{parse: true, bind: true, describe: true, portal: true, execute: true, closing: true, copyEnd: false}
+
+// begin is called before something is given to Main while nothing is owed.
+func (c *Conv) begin(fx *Effects) {
+	o := &c.owed
+	o.unit, o.whole, o.wrote, o.lazy = fx.buffer(o.unit), true, false, false
+}
+
+// keepMost bounds what is kept of a unit under way, in bytes.
+const keepMost = 8 << 10
+
+// keep keeps a message while it is under way, to know what it was and to repeat it.
+func (c *Conv) keep(msg []byte, total int, k kind, fx *Effects) {
+	o := &c.owed
+	switch {
+	case !o.whole:
+		if k == query && !c.eager() {
+			c.judge(msg, total)
+		}
+	case len(msg) < total || len(o.unit)+total > keepMost:
+		c.onlyReads() // looks at what was not looked at
+		o.whole, o.lazy = false, false
+		if k == query && !c.eager() {
+			c.judge(msg, total)
+		}
+		fx.recycle(o.unit)
+		o.unit = nil
+	default:
+		o.unit = append(o.unit, msg...)
+		o.lazy = o.lazy || k == query && !c.eager()
+	}
+}
+
+// judge looks at a query that is not kept.
+func (c *Conv) judge(msg []byte, total int) {
+	if !c.owed.wrote && (len(msg) < total || classify.Text(textOf(msg)).Kind != classify.Read) {
+		c.owed.wrote = true
+	}
+}
+
+// onlyReads says whether what is owed by Main only reads, as far as its texts say.
+func (c *Conv) onlyReads() bool {
+	o := &c.owed
+	if o.lazy {
+		o.lazy = false
+		for b := o.unit; len(b) >= headerLen; {
+			total := 1 + int(binary.BigEndian.Uint32(b[1:]))
+			if b[0] == wire.TypeQuery {
+				c.judge(b[:total], total)
+			}
+			b = b[total:]
+		}
+	}
+	return !o.wrote
+}
+
+// buffer takes a buffer from those that conversations have given back.
+func (fx *Effects) buffer(old []byte) []byte {
+	if old != nil {
+		return old[:0]
+	}
+	if n := len(fx.spare); n > 0 {
+		b := fx.spare[n-1]
+		fx.spare = fx.spare[:n-1]
+		return b[:0]
+	}
+	return make([]byte, 0, 512)
+}
+
+// recycle gives a buffer back.
+func (fx *Effects) recycle(b []byte) {
+	if b != nil && cap(b) <= 64<<10 {
+		fx.used = append(fx.used, b)
+	}
+}

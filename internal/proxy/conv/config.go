@@ -1,0 +1,52 @@
+package conv
+
+import (
+	"time"
+
+	"manada/internal/proxy/wire"
+)
+
+// Mode says for how long a client keeps its Main server.
+type Mode uint8
+
+const (
+	Session     Mode = iota // as long as it is connected
+	Transaction             // to the end of a transaction, whatever that leaves behind
+	Statement               // the same, and transactions of several statements are refused
+	Auto                    // to the end of a transaction, unless it leaves something behind that cannot be carried
+)
+
+// Config is what a conversation is begun with. Clients may share one.
+type Config struct {
+	Mode Mode
+	// Split lets standbys answer what certainly only reads. The caller has made
+	// sure that the client's texts can be classified (classify.Encoding, and
+	// standard_conforming_strings is on).
+	Split bool
+	// Walsender is a replication session. It is always of mode Session.
+	Walsender bool
+	// HidesWarnings says that the client began with client_min_messages above
+	// warning, which its servers do not have (see wire.ForServer).
+	HidesWarnings bool
+	// Startup are the settings of the client's start-up packet that its servers were
+	// not given at log-in.
+	Startup []wire.Param
+	// PoolNodes is what SHOW POOL_NODES answers; nil: PostgreSQL answers.
+	PoolNodes func() Table
+	// Dangerous names may leave something behind in a session; nil: see package classify.
+	Dangerous Names
+
+	// Limits, each 0 for none.
+	QueryTimeout, TxTimeout, IdleTxTimeout, IdleTimeout time.Duration
+}
+
+// Names is a set of names of functions, operators, relations and types.
+type Names interface {
+	Dangerous(name []byte) bool
+}
+
+// Table is what SHOW POOL_NODES shows. Every column is a text.
+type Table struct {
+	Columns []string
+	Rows    [][]string
+}

@@ -1,0 +1,286 @@
+package conv
+
+import "manada/internal/proxy/wire"
+
+// Conv is one client's conversation. Not safe for concurrent use.
+type Conv struct {
+	cfg   *Config
+	links [sides]*Link // [Client] stays nil
+
+	// The client's side.
+	skip    int  // bytes of its message under way, which go to Main
+	open    bool // a batch has begun
+	stopped bool // it is not read from
+	paused  bool // and Main is not, while a standby's message is on its way to it
+	wait    wait // what it waits for before it is read on
+	mid     Side // whose message is on its way to it; Client: nobody's
+
+	// What it has.
+	stmts map[string]*stmt // its named statements
+	kept  int              // bytes of their texts
+	plain *stmt            // its unnamed statement
+	bound *note            // of what is bound to the unnamed portal
+	set   set
+	pin   string // why nobody but Main may answer it; "" anybody
+	told  string // and the driver has been told
+
+	owed owed
+	read reading
+
+	armed  [Timers]bool
+	leaves bool        // it said good-bye
+	killed *wire.Error // it is to end as soon as that may be said
+	shut   bool        // and as soon as it is idle
+	over   bool
+}
+
+// wait is what keeps the client's bytes where they are.
+type wait uint8
+
+const (
+	nothing      wait = iota
+	forReader         // Want
+	forWritten        // AskWritten
+	forReplayed       // AskReplayed
+	forSettings       // the standby takes the client's settings over
+	forAnswer         // the standby answers
+	forWalsender      // what a replication session has asked is answered first
+)
+
+// owed is what was given to Main since nothing was owed.
+type owed struct {
+	unit   []byte // as the client sent it
+	whole  bool   // and it is all there
+	wrote  bool   // not only reads
+	lazy   bool   // unit has queries that were not looked at
+	peeked bool   // the query that comes next was
+	query  about
+}
+
+// New begins a conversation with a client that is logged in. In mode Session Main
+// is granted to it before its first byte.
+func New(cfg *Config) *Conv {
+	c := &Conv{cfg: cfg}
+	c.set.first, c.set.session, c.set.hides = cfg.HidesWarnings, cfg.HidesWarnings, cfg.HidesWarnings
+	c.set.watched = cfg.HidesWarnings
+	c.read.seen = true // what others wrote before it began
+	return c
+}
+
+// eager says whether every text is looked at before it is passed on.
+func (c *Conv) eager() bool { return c.cfg.Split || c.cfg.Mode == Auto }
+
+// pinned keeps the client's work on Main.
+func (c *Conv) pinned(why string) {
+	if c.pin == "" {
+		c.pin = why
+	}
+}
+
+// Pin says why nobody but Main may answer the client; "" when others may.
+func (c *Conv) Pin() string { return c.pin }
+
+// Runs is the side that works for the client at the moment: a request to cancel is
+// for it. Client: none.
+func (c *Conv) Runs() Side {
+	switch {
+	case c.wait == forAnswer:
+		return Reader
+	case c.links[Main] != nil && !c.links[Main].free():
+		return Main
+	}
+	return Client
+}
+
+// InTransaction says whether the client has a transaction open.
+func (c *Conv) InTransaction() bool { return c.status() != 'I' }
+
+// Step takes one event and says what is to be done. Of Bytes it consumes what it
+// returns; the rest is offered again with what comes behind it.
+func (c *Conv) Step(ev Event, fx *Effects) (consumed int) {
+	if c.over {
+		return len(ev.Bytes)
+	}
+	switch ev.Kind {
+	case Bytes:
+		if ev.Side == Client {
+			consumed = c.fromClient(ev.Bytes, fx)
+		} else {
+			consumed = c.fromServer(ev.Side, ev.Bytes, fx)
+		}
+	case Granted:
+		c.granted(ev.Side, ev.Link, fx)
+	case Denied:
+		c.denied(ev.Side, ev.Err, fx)
+	case Gone:
+		c.gone(ev.Side, ev.Why, ev.Err, fx)
+	case Written:
+		c.written(ev.Flushed, ev.Insert, fx)
+	case Replayed:
+		c.replayed(ev.Flushed, fx)
+	case Cancel:
+		if side := c.Runs(); side != Client {
+			c.links[side].cancels++
+			fx.add(Effect{Kind: SendCancel, Side: side})
+		}
+	case CancelDone:
+		if l := c.links[ev.Side]; l != nil && l.cancels > 0 {
+			l.cancels--
+		}
+	case Expired:
+		c.expired(ev.Timer)
+	case Kill:
+		c.killed = c.doubted(ev.Err, fx)
+	case Shutdown:
+		c.shut = true
+	}
+	c.settle(fx)
+	return consumed
+}
+
+// settle does what has become possible.
+func (c *Conv) settle(fx *Effects) {
+	main := c.links[Main]
+	switch {
+	case c.over:
+		return
+	case c.killed != nil && c.mid == Client:
+		c.end(c.killed, fx)
+		return
+	case c.leaves && (main == nil || main.free()):
+		c.end(nil, fx)
+		return
+	case c.shut && c.idle():
+		c.end(shuttingDown(), fx)
+		return
+	}
+	if c.paused && c.mid == Client && main != nil {
+		c.paused = false
+		fx.add(Effect{Kind: Start, Side: Main})
+	}
+	if c.stopped && !c.blocked() {
+		c.stopped = false
+		fx.add(Effect{Kind: Start, Side: Client})
+	}
+	if c.pin != c.told && c.cfg.Mode == Auto {
+		c.told = c.pin
+		fx.add(Effect{Kind: Pinned, Text: c.pin})
+	}
+	c.arm(fx)
+}
+
+// status is the client's, as ReadyForQuery has it.
+func (c *Conv) status() byte {
+	if l := c.links[Main]; l != nil {
+		return l.status
+	}
+	return 'I'
+}
+
+// free says whether nothing is owed to the client and nothing was begun.
+func (c *Conv) free() bool {
+	l := c.links[Main]
+	return c.wait == nothing && c.skip == 0 && !c.open && (l == nil || l.free())
+}
+
+// idle says whether it is in no transaction, too.
+func (c *Conv) idle() bool { return c.free() && c.status() == 'I' }
+
+// maxOwed bounds the answers that a client may wait for at once.
+const maxOwed = 1 << 15
+
+// blocked says whether the client's bytes have to stay where they are.
+func (c *Conv) blocked() bool {
+	if c.wait != nothing || c.leaves || c.killed != nil {
+		return true
+	}
+	most := maxOwed
+	if c.stopped {
+		most /= 2
+	}
+	l := c.links[Main]
+	return l == nil || l.q.n >= most
+}
+
+// end gives back what the client has, tells it why and closes its connection.
+func (c *Conv) end(why *wire.Error, fx *Effects) {
+	if why != nil && c.mid == Client {
+		at := len(fx.own)
+		fx.own = why.Append(fx.own)
+		fx.add(Effect{Kind: Send, Side: Client, B: fx.own[at:]})
+	}
+	for side := Main; side < sides; side++ {
+		if l := c.links[side]; l != nil {
+			c.give(side, l.how(), fx)
+		}
+	}
+	c.over = true
+	fx.add(Effect{Kind: End})
+}
+
+func (c *Conv) give(side Side, how How, fx *Effects) {
+	c.links[side] = nil
+	if c.mid == side {
+		c.mid = Client
+	}
+	fx.add(Effect{Kind: Give, Side: side, How: how})
+}
+
+// granted takes over a server.
+func (c *Conv) granted(side Side, l *Link, fx *Effects) {
+	c.links[side] = l
+	if side == Reader {
+		c.connected(fx)
+	}
+}
+
+// denied: there is no server.
+func (c *Conv) denied(side Side, why *wire.Error, fx *Effects) {
+	if side == Reader {
+		c.decline(fx)
+		return
+	}
+	c.killed = why
+}
+
+// add appends an effect.
+func (fx *Effects) add(e Effect) { fx.List = append(fx.List, e) }
+
+// say sends a message of our own.
+func (fx *Effects) say(side Side, typ byte, body []byte) {
+	at := len(fx.own)
+	fx.own = wire.AppendMessage(fx.own, typ, body)
+	fx.add(Effect{Kind: Send, Side: side, B: fx.own[at:]})
+}
+
+// run is a walk over bytes that came from a side. What of them may be passed on as
+// it is goes to another side in as few pieces as possible.
+type run struct {
+	fx      *Effects
+	to      Side
+	b       []byte
+	from, n int // b[from:n] is to be passed on
+}
+
+func (r *run) rest() []byte { return r.b[r.n:] }
+
+// flush passes on what was found.
+func (r *run) flush() {
+	if r.n > r.from {
+		r.fx.add(Effect{Kind: Send, Side: r.to, B: r.b[r.from:r.n]})
+	}
+	r.from = r.n
+}
+
+// drop leaves out the next k bytes.
+func (r *run) drop(k int) {
+	r.flush()
+	r.n += k
+	r.from = r.n
+}
+
+// replace sends b in the place of the next k bytes.
+func (r *run) replace(k int, b []byte) {
+	r.drop(k)
+	r.fx.add(Effect{Kind: Send, Side: r.to, B: b})
+}

@@ -1,0 +1,57 @@
+package conv
+
+import (
+	"manada/internal/cluster"
+)
+
+// Link is a connection to a server: what was asked of it and not answered, and
+// what it holds of its clients. It is bound to one conversation at a time, which
+// alone touches it from Granted to Give or Gone.
+type Link struct {
+	Node  string // the member's name
+	Epoch uint64 // of its primary; 0: a standby
+
+	q       queue
+	status  byte // of the last ReadyForQuery: I, T or E
+	tail    bool // something of a batch was sent behind the last Sync, Query or FunctionCall
+	failing bool // the server skips everything up to a Sync that was not sent yet
+	failed  bool // an error came since the last ReadyForQuery
+	copying bool // the server reads COPY's data, and the client has not ended them
+	fatal   bool // the server has said its last words
+	cancels int  // requests to cancel under way
+
+	skip  int  // bytes of its message under way still to come
+	drops bool // and they are for nobody
+
+	news []string // settings that it has reported in the unit under way
+
+	has      cluster.LSN       // what a standby has replayed at least
+	reported map[string]string // settings as the server reported them last
+	vars     vars              // said to it by conversations
+	stmts    statements
+}
+
+// NewLink describes a connection that has just logged in: the member's name, the
+// epoch of its primary (0: a standby), the settings that it has reported and the
+// status of its first ReadyForQuery.
+func NewLink(node string, epoch uint64, reported map[string]string, status byte) *Link {
+	return &Link{Node: node, Epoch: epoch, reported: reported, status: status}
+}
+
+// Reported are the settings as the server has reported them last.
+func (l *Link) Reported() map[string]string { return l.reported }
+
+// free says whether nothing is owed and nothing stands open.
+func (l *Link) free() bool { return l.q.n == 0 && !l.tail && l.skip == 0 }
+
+// idle says whether the link is outside of a transaction, too.
+func (l *Link) idle() bool { return l.free() && l.status == 'I' && !l.fatal }
+
+// how it is given back: what anybody has done with it is only undone by DISCARD
+// ALL, and that is possible between two transactions.
+func (l *Link) how() How {
+	if l.idle() && l.cancels == 0 {
+		return Discard
+	}
+	return Close
+}

@@ -1,0 +1,300 @@
+package conv
+
+import (
+	"bytes"
+	"encoding/binary"
+
+	"manada/internal/cluster"
+	"manada/internal/proxy/wire"
+)
+
+// reading is what a client's reads of a standby need. A standby answers only when
+// it has replayed all that the client can have seen or written on Main. So it reads
+// what it has written, and never sees less than it has seen before.
+type reading struct {
+	need  cluster.LSN
+	wrote bool // Main was given something since need was learnt
+	seen  bool // it may have shown more than need
+
+	unit    unit
+	bytes   []byte // as the client sent it: Main can still be asked
+	hold    []byte // the beginning of the answer, which nobody has seen yet
+	passed  bool   // the client has a part of the answer
+	left    int    // Executes that have not begun to answer
+	refused bool   // it has failed
+	no      bool   // the standby's answer is not wanted: Main is asked at its end
+}
+
+// offer begins to let a standby answer the unit at the front of r.
+func (c *Conv) offer(r *run, u unit) {
+	rd := &c.read
+	rd.bytes = append(r.fx.buffer(rd.bytes), r.rest()[:u.n]...)
+	rd.unit = u
+	r.drop(u.n)
+	if c.links[Reader] == nil {
+		c.wait = forReader
+		r.fx.add(Effect{Kind: Want, Side: Reader})
+		return
+	}
+	c.connected(r.fx)
+}
+
+// connected asks where Main is, once there is a standby. Connected first and asked
+// second: a standby that crashes may come back with less, and takes the connection
+// with it.
+func (c *Conv) connected(fx *Effects) {
+	if c.read.wrote || c.read.seen {
+		c.wait = forWritten
+		fx.add(Effect{Kind: AskWritten, Side: Main})
+		return
+	}
+	c.fresh(fx)
+}
+
+// written is where Main is. 0: nobody knows.
+func (c *Conv) written(flushed, insert cluster.LSN, fx *Effects) {
+	if c.wait != forWritten {
+		return
+	}
+	if flushed == 0 || c.links[Reader] == nil {
+		c.decline(fx)
+		return
+	}
+	rd := &c.read
+	rd.need = max(rd.need, flushed)
+	if rd.wrote { // perhaps with synchronous_commit = off
+		rd.need = max(rd.need, insert)
+	}
+	rd.wrote, rd.seen = false, false
+	c.fresh(fx)
+}
+
+// fresh asks what the standby has replayed, unless that is known to be enough.
+func (c *Conv) fresh(fx *Effects) {
+	if c.links[Reader].has < c.read.need {
+		c.wait = forReplayed
+		fx.add(Effect{Kind: AskReplayed, Side: Reader, At: c.read.need})
+		return
+	}
+	c.tell(fx)
+}
+
+func (c *Conv) replayed(lsn cluster.LSN, fx *Effects) {
+	l := c.links[Reader]
+	if c.wait != forReplayed {
+		return
+	}
+	if l == nil || lsn < c.read.need {
+		c.decline(fx)
+		return
+	}
+	l.has = lsn
+	c.tell(fx)
+}
+
+// tell says to the standby what the client has set, and waits for it: a read under
+// other settings is another read.
+func (c *Conv) tell(fx *Effects) {
+	l := c.links[Reader]
+	sql := l.vars.become(c.set.vars)
+	if sql == "" {
+		c.ask(fx)
+		return
+	}
+	c.wait = forSettings
+	l.sent(entry{kind: query, ours: true})
+	fx.say(Reader, wire.TypeQuery, append([]byte(sql), 0))
+}
+
+// taken: the standby has the settings, or has refused them.
+func (c *Conv) taken(failed bool, fx *Effects) {
+	if failed {
+		c.give(Reader, Discard, fx)
+		c.pinned("a setting that a standby refuses")
+		fx.add(Effect{Kind: Warn, Text: "a setting could not be repeated on a standby"})
+		c.decline(fx)
+		return
+	}
+	c.links[Reader].vars = c.set.vars
+	c.ask(fx)
+}
+
+// ask gives the unit to the standby, with the statements that it lacks.
+func (c *Conv) ask(fx *Effects) {
+	rd, l := &c.read, c.links[Reader]
+	c.wait, rd.passed, rd.no, rd.left = forAnswer, false, false, rd.unit.executes
+	rd.hold = fx.buffer(rd.hold)
+	at := len(fx.own)
+	for _, s := range rd.unit.needs {
+		if s == c.plain {
+			fx.own = appendParse(fx.own, "", s.body)
+			l.sent(entry{kind: parse, ours: true, note: &note{}})
+			continue
+		}
+		name, fresh, gone := l.stmts.use(s.body)
+		if gone != "" {
+			fx.own = wire.AppendMessage(fx.own, 'C', []byte("S"+gone+"\x00"))
+			l.sent(entry{kind: closing, ours: true})
+		}
+		if fresh {
+			fx.own = appendParse(fx.own, name, s.body)
+			l.sent(entry{kind: parse, ours: true, note: &note{body: s.body}})
+		}
+	}
+	for b := rd.bytes; len(b) >= headerLen; {
+		total := 1 + int(binary.BigEndian.Uint32(b[1:]))
+		e := entry{kind: from[b[0]].kind}
+		if e.kind == describe && b[headerLen] != 'S' {
+			e.kind = portal
+		}
+		l.sent(e)
+		fx.own = c.renamed(fx.own, l, b[:total])
+		b = b[total:]
+	}
+	fx.add(Effect{Kind: Send, Side: Reader, B: fx.own[at:]})
+}
+
+func appendParse(b []byte, name, body string) []byte {
+	b = append(b, 'P')
+	b = binary.BigEndian.AppendUint32(b, uint32(4+len(name)+1+len(body)))
+	return append(append(append(b, name...), 0), body...)
+}
+
+// renamed appends a message, with the link's name for a named statement.
+func (c *Conv) renamed(out []byte, l *Link, msg []byte) []byte {
+	at := headerLen
+	switch msg[0] {
+	case 'B':
+		portal, _, _ := bytes.Cut(msg[at:], zero)
+		at += len(portal) + 1
+	case 'D', 'C':
+		if len(msg) == headerLen || msg[at] != 'S' {
+			return append(out, msg...)
+		}
+		at++
+	default:
+		return append(out, msg...)
+	}
+	name, rest, ok := bytes.Cut(msg[min(at, len(msg)):], zero)
+	s := c.statement(name)
+	if !ok || len(name) == 0 || s == nil {
+		return append(out, msg...)
+	}
+	other, _, _ := l.stmts.use(s.body)
+	from := len(out)
+	out = append(out, msg[:at]...)
+	out = append(append(append(out, other...), 0), rest...)
+	binary.BigEndian.PutUint32(out[from+1:], uint32(len(out)-from-1))
+	return out
+}
+
+// decline gives the unit to Main.
+func (c *Conv) decline(fx *Effects) {
+	rd := &c.read
+	if c.wait < forReader || c.wait > forAnswer {
+		return
+	}
+	c.wait = nothing
+	wrote := rd.wrote
+	r := run{fx: fx, to: Main, b: rd.bytes}
+	for len(r.rest()) >= headerLen {
+		b := r.rest()
+		c.toMain(&r, b[0], 1+int(binary.BigEndian.Uint32(b[1:])), b)
+	}
+	r.flush()
+	rd.wrote, rd.seen = wrote, true // it only read
+	c.forgetUnit(fx)
+}
+
+// forgetUnit lets go of what was kept to ask Main.
+func (c *Conv) forgetUnit(fx *Effects) {
+	rd := &c.read
+	fx.recycle(rd.bytes)
+	fx.recycle(rd.hold)
+	rd.bytes, rd.hold, rd.unit = nil, nil, unit{}
+}
+
+// fromReader deals with an answer of the standby. Until the first row of the last
+// Execute nothing is passed on, so that Main can still be asked instead: when the
+// standby goes away, and when it cannot do what Main can. A statement that only
+// seemed to read is refused there (25006).
+func (c *Conv) fromReader(r *run, who entry, last bool, typ byte, msg []byte, total int) act {
+	rd := &c.read
+	switch {
+	case who.ours, rd.no:
+		return strip
+	case rd.passed:
+		return pass
+	case typ == 'D' && rd.left <= 1, len(msg) < total, len(rd.hold)+total > MaxBatch:
+		c.commitAnswer(r)
+		return pass
+	}
+	if last && who.kind == execute {
+		rd.left--
+	}
+	rd.hold = append(rd.hold, msg...)
+	return strip
+}
+
+// commitAnswer passes on what was held back.
+func (c *Conv) commitAnswer(r *run) {
+	rd := &c.read
+	rd.passed = true
+	if len(rd.hold) > 0 {
+		r.flush()
+		r.fx.add(Effect{Kind: Send, Side: Client, B: rd.hold})
+	}
+}
+
+// answered: the standby has come to the end of a unit.
+func (c *Conv) answered(fx *Effects) {
+	rd, l := &c.read, c.links[Reader]
+	c.wait = nothing
+	if rd.no {
+		fx.Count.Repeated++
+		c.wait = forAnswer
+		c.decline(fx)
+		return
+	}
+	switch {
+	case rd.unit.own != nil:
+		c.plain = rd.unit.own
+	case rd.unit.simple:
+		c.plain = nil
+	}
+	fx.Count.Reads += rd.unit.executes
+	c.forgetUnit(fx)
+	if l.status != 'I' {
+		c.give(Reader, Close, fx)
+	}
+}
+
+// repeatable says whether Main may answer where a standby fails: because it may
+// write, has no conflicts with replay, or knows of what was not replayed.
+func repeatable(e *wire.Error) bool {
+	switch e.Class() {
+	case "08", "0A", "25", "26", "28", "3D", "3F", "40", "42", "53", "55", "57", "58", "XX":
+		return e.Code != "57014" // cancelled, or out of time
+	}
+	return false
+}
+
+// readerLost deals with a standby that went away before its answer was complete.
+func (c *Conv) readerLost(fx *Effects) {
+	rd := &c.read
+	switch {
+	case c.wait == forAnswer && rd.passed:
+		c.wait = nothing
+		c.forgetUnit(fx)
+		e := &wire.Error{Severity: "ERROR", Code: "40001", Message: "a standby was lost while it answered",
+			Detail: "The statement only read, and part of its rows was already sent.", Hint: "Repeat the statement."}
+		at := len(fx.own)
+		fx.own = wire.AppendMessage(e.Append(fx.own), wire.TypeReady, []byte{'I'})
+		fx.add(Effect{Kind: Send, Side: Client, B: fx.own[at:]})
+	case c.wait == forAnswer:
+		fx.Count.Repeated++
+		c.decline(fx)
+	case c.wait != nothing && c.wait <= forAnswer:
+		c.decline(fx)
+	}
+}

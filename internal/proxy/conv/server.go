@@ -1,0 +1,314 @@
+package conv
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"slices"
+
+	"manada/internal/proxy/wire"
+)
+
+// act is what becomes of a server's message.
+type act uint8
+
+const (
+	pass  act = iota // the client gets it
+	strip            // nobody does
+	over             // nothing is passed on any more from here
+)
+
+// maxLooked bounds the errors, notices and reports that are looked into, in bytes;
+// longer ones pass unseen. PostgreSQL's warning about an unreplicated commit is a
+// few hundred bytes.
+const maxLooked = 8192
+
+// fromServer takes a server's messages.
+func (c *Conv) fromServer(side Side, b []byte, fx *Effects) int {
+	l := c.links[side]
+	if l == nil {
+		return len(b) // of a link that was given back
+	}
+	r := run{fx: fx, to: Client, b: b}
+	for r.n < len(b) && !c.over && c.links[side] == l {
+		rest := r.rest()
+		if l.skip > 0 {
+			c.flow(&r, side, l, min(l.skip, len(rest)))
+			continue
+		}
+		if len(rest) < headerLen {
+			break
+		}
+		typ, total := rest[0], 1+int(binary.BigEndian.Uint32(rest[1:]))
+		if total < headerLen || total-1 > longest {
+			c.desync(&r, side, fmt.Sprintf("message %q with length %d", typ, total-1))
+			break
+		}
+		have := min(total, len(rest))
+		if have < wanted(typ, total) {
+			break
+		}
+		if c.mid != Client && c.mid != side {
+			if !c.paused {
+				c.paused = true
+				fx.add(Effect{Kind: Stop, Side: side})
+			}
+			break // until the other side's message is complete
+		}
+		switch c.hear(&r, side, l, typ, rest[:have], total) {
+		case pass:
+			r.n += have
+			if l.skip = total - have; l.skip > 0 {
+				l.drops, c.mid = false, side
+			}
+		case strip:
+			r.drop(have)
+			l.skip, l.drops = total-have, true
+		}
+		if typ == wire.TypeReady && !c.over {
+			c.readyFrom(&r, side, l)
+		}
+	}
+	r.flush()
+	if c.links[side] != l {
+		return len(b)
+	}
+	return r.n
+}
+
+// flow passes on, or drops, k bytes of a message under way.
+func (c *Conv) flow(r *run, side Side, l *Link, k int) {
+	l.skip -= k
+	if l.drops {
+		r.drop(k)
+		return
+	}
+	r.n += k
+	if l.skip == 0 {
+		c.mid = Client
+	}
+}
+
+// wanted is how much of a message has to be there to be looked at.
+func wanted(typ byte, total int) int {
+	switch typ {
+	case wire.TypeError, wire.TypeNotice, wire.TypeParameterStatus, wire.TypeComplete:
+		if total <= maxLooked {
+			return total
+		}
+		return headerLen + 64
+	case wire.TypeReady:
+		return headerLen + 1
+	}
+	return headerLen
+}
+
+// hear deals with one message, as much of it as is there.
+func (c *Conv) hear(r *run, side Side, l *Link, typ byte, msg []byte, total int) act {
+	body := msg[headerLen:]
+	switch typ {
+	case wire.TypeNotice:
+		return c.notice(r, side, body, total)
+	case wire.TypeParameterStatus:
+		return c.reported(side, l, body)
+	case 'A': // a notification
+		if side == Reader {
+			return strip
+		}
+		return pass
+	case wire.TypeError:
+		return c.failed(r, side, l, msg, total)
+	}
+	who, last, ok := l.answer(typ)
+	if !ok || typ == wire.TypeReady && (total != headerLen+1 || !statuses[body[0]]) {
+		c.desync(r, side, fmt.Sprintf("message %q that nothing asked for", typ))
+		return over
+	}
+	if typ == wire.TypeReady {
+		return c.unitEnds(r, side, l, who, msg)
+	}
+	switch {
+	case side == Reader:
+		return c.fromReader(r, who, last, typ, msg, total)
+	case who.ours:
+		return strip
+	case typ == wire.TypeComplete:
+		c.commandEnds(r.fx, who, body)
+	}
+	return pass
+}
+
+var statuses = [256]bool{'I': true, 'T': true, 'E': true}
+
+// commandEnds notes the tag of a command on Main.
+func (c *Conv) commandEnds(fx *Effects, who entry, tag []byte) {
+	if bytes.HasPrefix(tag, tagSelect) {
+		fx.Count.Queries++
+	}
+	if c.eager() || c.set.watched {
+		c.set.completed(tag)
+		if who.kind == execute {
+			c.done(who.note)
+		}
+	}
+}
+
+var tagSelect = []byte("SELECT ")
+
+// unitEnds notes a ReadyForQuery, before the client has it.
+func (c *Conv) unitEnds(r *run, side Side, l *Link, who entry, msg []byte) act {
+	status := msg[headerLen]
+	failed := l.ready(status)
+	if side == Reader {
+		c.read.refused = failed
+		if who.ours || c.read.no {
+			return strip
+		}
+		c.commitAnswer(r)
+		return pass
+	}
+	if who.ours {
+		return strip
+	}
+	if !failed && who.kind == query {
+		c.done(who.note)
+	}
+	if c.set.ready(status, failed) {
+		c.pinned("a rollback to a savepoint, behind a setting")
+	}
+	if status == 'I' {
+		r.fx.Count.Transactions++
+		c.news(l)
+	}
+	return pass
+}
+
+// readyFrom goes on behind a ReadyForQuery.
+func (c *Conv) readyFrom(r *run, side Side, l *Link) {
+	r.flush()
+	switch {
+	case side == Reader && c.wait == forSettings:
+		c.taken(c.read.refused, r.fx)
+	case side == Reader && c.wait == forAnswer:
+		c.answered(r.fx)
+	case side == Main && l.free():
+		r.fx.recycle(c.owed.unit)
+		c.owed = owed{}
+		if c.wait == forWalsender {
+			c.wait = nothing
+		}
+	}
+}
+
+// notice is a warning, or something else that nobody asked for.
+func (c *Conv) notice(r *run, side Side, body []byte, total int) act {
+	if total > maxLooked {
+		return pass
+	}
+	switch {
+	case side == Main && warnsUnreplicated(body):
+		r.flush()
+		r.fx.Count.Unreplicated++
+		r.fx.add(Effect{Kind: Warn, Text: "commit not replicated, not passed on as success"})
+		c.give(Main, Close, r.fx)
+		c.end(unreplicated(), r.fx)
+		return over
+	case side == Reader && c.wait != forAnswer, c.set.hides && severityIs(body, "WARNING"):
+		return strip
+	}
+	if side == Reader && !c.read.passed {
+		c.read.hold = wire.AppendMessage(c.read.hold, wire.TypeNotice, body)
+		if len(c.read.hold) > MaxBatch {
+			c.commitAnswer(r)
+		}
+		return strip
+	}
+	return pass
+}
+
+// reported is a setting of the server's. The client knows Main's.
+func (c *Conv) reported(side Side, l *Link, body []byte) act {
+	name, value, ok := wire.ParseParameterStatus(body)
+	if side == Reader {
+		return strip
+	}
+	if ok && (c.cfg.Walsender || c.eager()) {
+		if l.reported == nil {
+			l.reported = map[string]string{}
+		}
+		l.reported[name] = value
+		if !slices.Contains(l.news, name) {
+			l.news = append(l.news, name)
+		}
+	}
+	return pass
+}
+
+// failed is an ErrorResponse.
+func (c *Conv) failed(r *run, side Side, l *Link, msg []byte, total int) act {
+	body := msg[headerLen:]
+	if severityIs(body, "FATAL") || severityIs(body, "PANIC") {
+		l.fatal = true
+		if side == Reader {
+			r.flush()
+			c.give(Reader, Close, r.fx)
+			c.readerLost(r.fx)
+			return over
+		}
+		return pass
+	}
+	who, ok := l.error(func(e entry) { c.lost(l, e) })
+	switch {
+	case !ok:
+		c.desync(r, side, "an error that nothing asked for")
+		return over
+	case side == Main:
+		c.bound = nil
+		return pass
+	case c.wait == forSettings, c.read.no:
+		return strip
+	case c.read.passed:
+		return pass
+	}
+	if len(msg) == total && repeatable(wire.ParseError(body)) {
+		c.read.no = true
+		return strip
+	}
+	c.read.left = 1
+	return c.fromReader(r, entry{kind: who.kind}, true, wire.TypeError, msg, total)
+}
+
+// desync ends the conversation: what the server says fits to nothing that it was
+// asked, and nobody may have it.
+func (c *Conv) desync(r *run, side Side, what string) {
+	r.flush()
+	l := c.links[side]
+	r.fx.add(Effect{Kind: Warn, Text: fmt.Sprintf("%s does not speak the protocol: %s", l.Node, what)})
+	e := c.doubted(wire.Fatal("08P01", fmt.Sprintf("PostgreSQL on %s sent %s", l.Node, what), "This is an error of the proxy, or of what is between it and PostgreSQL."), r.fx)
+	for s := Main; s < sides; s++ {
+		if c.links[s] != nil {
+			c.give(s, Close, r.fx)
+		}
+	}
+	c.end(e, r.fx)
+}
+
+// severityIs looks at the second field, V, which is not translated.
+func severityIs(body []byte, severity string) bool {
+	_, rest, ok := bytes.Cut(body, zero)
+	return ok && len(rest) > len(severity)+1 && rest[0] == 'V' && string(rest[1:1+len(severity)]) == severity && rest[1+len(severity)] == 0
+}
+
+var (
+	syncRoutine = []byte("SyncRepWaitForLSN")
+	syncText    = []byte("canceling wait for synchronous replication")
+)
+
+// warnsUnreplicated looks for the words before it parses: a flood of notices must
+// not cost allocations.
+func warnsUnreplicated(notice []byte) bool {
+	if !bytes.Contains(notice, syncRoutine) && !bytes.Contains(notice, syncText) {
+		return false
+	}
+	return wire.ParseError(notice).Unreplicated()
+}

@@ -1,0 +1,77 @@
+package conv
+
+import (
+	"strconv"
+
+	"manada/internal/proxy/classify"
+)
+
+// stmt is a prepared statement of a client.
+type stmt struct {
+	about classify.Statement
+	sql   string // of a setting
+	// body is the Parse message behind the name; "" when it is not kept.
+	body string
+	away bool // the unnamed statement: Main does not have it
+}
+
+// maxKept bounds the texts of prepared statements that are kept for a client, in
+// bytes, and maxStatements their number. What is beyond is not known.
+const (
+	maxKept       = 4 << 20
+	maxStatements = 10000
+)
+
+// statements are those that a link holds for conversations, under names of our own.
+type statements struct {
+	names map[string]*held // by body
+	seq   int              // of the next name
+	clock int
+}
+
+type held struct {
+	name string
+	used int
+}
+
+// maxHeld is how many a link holds; the one that was not used for longest makes room.
+const maxHeld = 200
+
+// use finds a statement, or names it: fresh ones have to be prepared. gone is the
+// name of one that has to be closed first.
+func (s *statements) use(body string) (name string, fresh bool, gone string) {
+	s.clock++
+	if h := s.names[body]; h != nil {
+		h.used = s.clock
+		return h.name, false, ""
+	}
+	if s.names == nil {
+		s.names = map[string]*held{}
+	}
+	if len(s.names) >= maxHeld {
+		gone = s.oldest()
+	}
+	s.seq++
+	h := &held{name: "manada:" + strconv.Itoa(s.seq), used: s.clock}
+	s.names[body] = h
+	return h.name, true, gone
+}
+
+// oldest makes room.
+func (s *statements) oldest() (name string) {
+	least, key := s.clock+1, ""
+	for body, h := range s.names {
+		if h.used < least {
+			least, key = h.used, body
+		}
+	}
+	name = s.names[key].name
+	delete(s.names, key)
+	return name
+}
+
+// lost forgets a statement that was not prepared after all.
+func (s *statements) lost(body string) { delete(s.names, body) }
+
+// clear forgets all, as DISCARD ALL and DEALLOCATE ALL do.
+func (s *statements) clear() { clear(s.names) }
