@@ -10,6 +10,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"flag"
 	"fmt"
 	"math/big"
 	"net"
@@ -56,6 +57,7 @@ var (
 )
 
 func TestMain(m *testing.M) {
+	flag.Parse()
 	code := m.Run()
 	if shared != nil {
 		shared.stop()

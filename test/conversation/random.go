@@ -1,0 +1,123 @@
+package conversation
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+)
+
+// Random makes a conversation from r: batches of whatever a client may send, in
+// any order. A batch ends with an empty query, which PostgreSQL answers whatever
+// came before it, and that is waited for.
+func Random(name string, r *rand.Rand) *Conversation {
+	g := &generator{r: r}
+	for range 2 + r.IntN(5) {
+		if r.IntN(3) == 0 {
+			g.simple()
+		} else {
+			g.batch()
+		}
+		g.say("Q ; -- that was all")
+		g.steps = append(g.steps, Step{Kind: Wait, Text: "I", N: 1}, Step{Kind: Wait, Text: "Z", N: 1})
+	}
+	return &Conversation{Name: name, File: "random", Params: map[string]string{}, Steps: g.steps}
+}
+
+type generator struct {
+	r     *rand.Rand
+	steps []Step
+}
+
+func (g *generator) say(lines ...string) {
+	for _, l := range lines {
+		g.steps = append(g.steps, Step{Kind: Message, Text: l})
+	}
+}
+
+func pick[T any](r *rand.Rand, of ...T) T { return of[r.IntN(len(of))] }
+
+// sql is one statement that gives the same answer whenever it is played.
+func (g *generator) sql() string {
+	n := 1 + g.r.IntN(6)
+	return pick(g.r,
+		fmt.Sprintf("select %d", n), "select i, s from t order by i", fmt.Sprintf("select g from generate_series(1, %d) g", n*7),
+		fmt.Sprintf("select 10 / (%d - g) from generate_series(1, 5) g", n), fmt.Sprintf("insert into u values (%d, 'x')", n),
+		fmt.Sprintf("insert into t values (%d, 'y')", n+3), fmt.Sprintf("update t set s = s || 'z' where i = %d returning s", n),
+		fmt.Sprintf("delete from u where i = %d", n), "select count(*), sum(i) from u", fmt.Sprintf("set application_name = 'n%d'", n),
+		fmt.Sprintf("set datestyle to %s", pick(g.r, "dmy", "mdy", "iso", "german", "sql, ymd")), "select '01/02/2003'::date",
+		fmt.Sprintf("set work_mem = '%dMB'", n), "show work_mem", "reset work_mem", "show application_name", "reset all", "discard all",
+		fmt.Sprintf("set local work_mem = '1%dMB'", n), fmt.Sprintf("set app.tenant = '%d'", n), "select current_setting('app.tenant', true)",
+		fmt.Sprintf("select set_config('app.tenant', 'c%d', %s)", n, pick(g.r, "true", "false")),
+		"begin", "begin", "commit", "commit", "rollback", "savepoint a", "rollback to a", "release a", "begin read only",
+		fmt.Sprintf("prepare q%d as select %d as q", n%3, n), fmt.Sprintf("execute q%d", n%3), "deallocate all", fmt.Sprintf("deallocate s%d", n%3),
+		fmt.Sprintf("create temp table tt%d(i int)", n%2), fmt.Sprintf("insert into tt%d values (%d)", n%2, n), fmt.Sprintf("select * from tt%d", n%2),
+		fmt.Sprintf("declare k%d cursor%s for select i from t order by i", n%2, pick(g.r, "", " with hold")), fmt.Sprintf("fetch %d from k%d", n, n%2),
+		fmt.Sprintf("close k%d", n%2), "close all", "do $$ begin raise notice 'said'; end $$", "selec", "select nothing from nowhere",
+		fmt.Sprintf("alter table t add column c%d int", n%2), fmt.Sprintf("alter table t drop column if exists c%d", n%2), "select * from t where i < 3",
+		"listen $schema_ch", "notify $schema_ch, 'own'", "unlisten *", "select pg_try_advisory_xact_lock(hashtext('$schema'))",
+		"copy t to stdout", "values (1), (2)", "set session characteristics as transaction read only", "set default_transaction_read_only = off",
+		"vacuum u", "set time zone 'Asia/Tokyo'", "select '2024-01-01 12:00Z'::timestamptz", "truncate u", "select null, '', repeat('w', 3000)")
+}
+
+// copyIn is the rest of a COPY FROM STDIN: what PostgreSQL ignores where the
+// statement failed or was skipped.
+func (g *generator) copyIn() {
+	for range g.r.IntN(3) {
+		g.say(pick(g.r, `d 1\tone\n`, `d 2\ttwo\n3\tthree\n`, `d x\tno number\n`, `d 4\tno`))
+		if g.r.IntN(4) == 0 {
+			g.say(pick(g.r, "H", "S"))
+		}
+	}
+	g.say(pick(g.r, "c", "c", "f enough"))
+}
+
+func (g *generator) simple() {
+	for range 1 + g.r.IntN(3) {
+		if g.r.IntN(8) == 0 {
+			g.say("Q copy u from stdin")
+			g.copyIn()
+			continue
+		}
+		var texts []string
+		for range 1 + g.r.IntN(3)*g.r.IntN(2) {
+			texts = append(texts, g.sql())
+		}
+		g.say("Q " + strings.Join(texts, "; "))
+	}
+}
+
+// batch is a pipeline of the extended protocol, closed by Sync.
+func (g *generator) batch() {
+	for range 1 + g.r.IntN(6) {
+		statement := pick(g.r, "-", "-", "s0", "s1", "s2")
+		portal := pick(g.r, "-", "-", "-", "p0", "p1")
+		switch g.r.IntN(12) {
+		case 0:
+			g.say("P - copy u from stdin", "B - -", "E -")
+			g.copyIn()
+		case 1:
+			g.say("P "+statement+"(int4) select $1 + 1", "B "+portal+" "+statement+" "+pick(g.r, "1", "abc", "x:00000005", "NULL"), "E "+portal)
+		case 2:
+			g.say("D " + pick(g.r, "S "+statement, "P "+portal))
+		case 3:
+			g.say("C " + pick(g.r, "S "+statement, "P "+portal))
+		case 4:
+			g.say(pick(g.r, "H", "S", "S"))
+		case 5:
+			g.say("Q " + g.sql())
+		case 6:
+			g.say("F 870 'ABC' > " + pick(g.r, "t", "b"))
+		case 7:
+			g.say("E "+portal+" "+pick(g.r, "1", "2"), "E "+portal)
+		case 8:
+			g.say("B "+portal+" "+statement, "E "+portal)
+		default:
+			g.say("P "+statement+" "+g.sql(), "B "+portal+" "+statement)
+			if g.r.IntN(3) == 0 {
+				g.say("D P " + portal)
+			}
+			g.say("E " + portal + pick(g.r, "", "", " 1", " 3"))
+		}
+	}
+	g.say("S")
+}
