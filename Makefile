@@ -5,6 +5,7 @@
 # make guide   the operating guide of deploy/compose on a Docker engine; about 6 minutes
 # make up      a herd on this machine          make down    its end
 # make trust   what must hold every time, tried as often as is promised; hours
+# make regress PostgreSQL's regression suite, isolation tester and pipelines through the proxy
 # make race    every test that does not measure, with the race detector
 GO      ?= go
 # What many goroutines share is tested with the race detector, and the rest without.
@@ -13,7 +14,7 @@ REST     = $(shell $(GO) list ./... | grep -vE '/internal/(peer|agent|store|blob
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS := -s -w -X manada/internal/cli.version=$(VERSION)
 
-.PHONY: all build test check chaos trust race notices image guide demo up down deps clean
+.PHONY: all build test check chaos trust race regress notices image guide demo up down deps clean
 
 all: build
 
@@ -30,7 +31,7 @@ test:
 	@scripts/deps.sh test
 	@[ "$$MANADA_SKIP_DOCKER" = 1 ] || scripts/deps.sh docker
 	$(GO) vet ./...
-	$(GO) test -race -p 1 -timeout 20m $(RACED)
+	MANADA_POSTGRES_TESTS=1 $(GO) test -race -p 1 -timeout 20m $(RACED)
 	$(GO) test -p 1 -run 'DoesNotAllocate|CostNoMemory' ./internal/proxy/classify ./internal/proxy/session
 	$(GO) test -p 1 -timeout 20m $(REST)
 
@@ -56,6 +57,11 @@ trust:
 race:
 	@scripts/deps.sh test
 	MANADA_SKIP_DOCKER=1 $(GO) test -race -p 1 -timeout 60m ./...
+
+# PostgreSQL's own tests through 5431. All but the isolation tester's are in `make test`, too.
+regress:
+	@scripts/deps.sh test
+	MANADA_POSTGRES_TESTS=1 MANADA_REGRESS=1 $(GO) test ./internal/proxy -run Postgres -count=1 -timeout 30m -v
 
 # The images of deploy/compose, of the program as it is here.
 image: build

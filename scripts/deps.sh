@@ -4,14 +4,16 @@
 # exists is left alone.
 #
 #   scripts/deps.sh run     what a herd needs: PostgreSQL 15
-#   scripts/deps.sh test    and what the tests compare with: pgbackrest, iproute2 ...
+#   scripts/deps.sh test    and what the tests compare with: pgbackrest, iproute2 ...,
+#                           and PostgreSQL's own tests (postgres-tests.sh)
 #   scripts/deps.sh docker  what the images and the guide need; nothing is started
 set -eu
 
 run_packages="postgresql-15"
 test_packages="pgbackrest repmgr postgresql-15-repmgr iproute2 procps nftables zstd gcc libc6-dev"  # gcc: the race detector
 
-case "${1:-run}" in
+mode=${1:-run}
+case "$mode" in
 run) want="$run_packages" ;;
 test) want="$run_packages $test_packages" ;;
 docker)
@@ -37,7 +39,11 @@ missing=""
 for p in $want; do
 	[ "$(dpkg-query -W -f '${db:Status-Status}' "$p" 2>/dev/null)" = installed ] || missing="$missing $p"
 done
-[ -n "$missing" ] || exit 0
+finish() {
+	[ "$mode" != test ] || exec "$(dirname "$0")/postgres-tests.sh"
+	exit 0
+}
+[ -n "$missing" ] || finish
 
 as_root=""
 if [ "$(id -u)" != 0 ]; then
@@ -78,3 +84,4 @@ install || {
 	exit 1
 }
 rm -f "$log"
+finish

