@@ -11,14 +11,15 @@ import (
 // mayImport says which of our packages a package may import; one that is not
 // named may import all that forbidden does not rule out.
 var mayImport = map[string][]string{
-	"internal/cluster": {},
-	"internal/decide":  {"internal/cluster"},
-	"internal/health":  {"internal/cluster"},
-	"internal/durable": {},
-	"internal/repo":    {"internal/cluster", "internal/blob"},
-	"internal/blob":    {"internal/durable"},
-	"internal/pki":     {"internal/cluster", "internal/durable"},
-	"cmd/manada":       {"internal/cli", "internal/compat"},
+	"internal/cluster":    {},
+	"internal/decide":     {"internal/cluster"},
+	"internal/health":     {"internal/cluster"},
+	"internal/durable":    {},
+	"internal/repo":       {"internal/cluster", "internal/blob"},
+	"internal/blob":       {"internal/durable"},
+	"internal/pki":        {"internal/cluster", "internal/durable"},
+	"internal/proxy/conv": {"internal/cluster", "internal/proxy/wire", "internal/proxy/classify"},
+	"cmd/manada":          {"internal/cli", "internal/compat"},
 }
 
 // onlyFor names the packages that alone may import a package.

@@ -211,7 +211,11 @@ func (c *Conv) end(why *wire.Error, fx *Effects) {
 	}
 	for side := Main; side < sides; side++ {
 		if l := c.links[side]; l != nil {
-			c.give(side, l.how(), fx)
+			how := l.how()
+			if side == Main && (c.skip > 0 || c.cfg.Walsender) { // it has half a message, or is of no use to others
+				how = Close
+			}
+			c.give(side, how, fx)
 		}
 	}
 	c.over = true

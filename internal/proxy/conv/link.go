@@ -41,6 +41,13 @@ func NewLink(node string, epoch uint64, reported map[string]string, status byte)
 // Reported are the settings as the server has reported them last.
 func (l *Link) Reported() map[string]string { return l.reported }
 
+// Discarded tells that DISCARD ALL was answered with success while the link was
+// nobody's.
+func (l *Link) Discarded() {
+	l.vars = nil
+	l.stmts.clear()
+}
+
 // free says whether nothing is owed and nothing stands open.
 func (l *Link) free() bool { return l.q.n == 0 && !l.tail && l.skip == 0 }
 

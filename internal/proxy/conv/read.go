@@ -236,6 +236,14 @@ func (c *Conv) fromReader(r *run, who entry, last bool, typ byte, msg []byte, to
 	return strip
 }
 
+// wanted is how much of a message has to be there to be held back.
+func (rd *reading) wanted(typ byte, total int) int {
+	if rd.passed || typ == wire.TypeDataRow && rd.left <= 1 || len(rd.hold)+total > MaxBatch {
+		return headerLen
+	}
+	return total
+}
+
 // commitAnswer passes on what was held back.
 func (c *Conv) commitAnswer(r *run) {
 	rd := &c.read
@@ -243,6 +251,7 @@ func (c *Conv) commitAnswer(r *run) {
 	if len(rd.hold) > 0 {
 		r.flush()
 		r.fx.add(Effect{Kind: Send, Side: Client, B: rd.hold})
+		rd.hold = rd.hold[:0]
 	}
 }
 

@@ -24,19 +24,20 @@ func TestScenarios(t *testing.T) {
 	}
 	for _, f := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(f), ".txt"), func(t *testing.T) {
-			var s *story
+			var told []*story
 			var w *world
 			datadriven.RunTest(t, f, func(t *testing.T, d *datadriven.TestData) string {
 				switch {
 				case d.Cmd == "begin":
-					s.retell(t)
-					s = &story{pos: d.Pos, cfg: config(t, d.CmdArgs)}
+					s := &story{pos: d.Pos, cfg: config(t, d.CmdArgs)}
+					told = append(told, s)
 					w = newWorld(t, s.cfg)
 					w.begin(s.cfg)
-				case d.Cmd != "then" || s == nil:
+				case d.Cmd != "then" || told == nil:
 					d.Fatalf(t, "want `begin`, then `then`; got %q", d.Cmd)
 				}
 				lines := strings.Split(strings.TrimSpace(d.Input), "\n")
+				s := told[len(told)-1]
 				s.blocks = append(s.blocks, lines)
 				for _, line := range lines {
 					if line == "" {
@@ -50,7 +51,9 @@ func TestScenarios(t *testing.T) {
 				}
 				return w.report()
 			})
-			s.retell(t)
+			for _, s := range told {
+				s.retell(t)
+			}
 		})
 	}
 }
@@ -105,9 +108,6 @@ type story struct {
 
 // retell tells it again with other cuts.
 func (s *story) retell(t *testing.T) {
-	if s == nil {
-		return
-	}
 	want, size := s.tell(t, nil, false), s.longest(t)
 	try := func(what string, cuts func(int) []int, joined bool) {
 		if got := s.tell(t, cuts, joined); got != want && !t.Failed() {

@@ -30,7 +30,7 @@ func (c *Conv) fromServer(side Side, b []byte, fx *Effects) int {
 		return len(b) // of a link that was given back
 	}
 	r := run{fx: fx, to: Client, b: b}
-	for r.n < len(b) && !c.over && c.links[side] == l {
+	for r.n < len(b) && c.links[side] == l && !(c.over || c.killed != nil && c.mid == Client) {
 		rest := r.rest()
 		if l.skip > 0 {
 			c.flow(&r, side, l, min(l.skip, len(rest)))
@@ -45,7 +45,7 @@ func (c *Conv) fromServer(side Side, b []byte, fx *Effects) int {
 			break
 		}
 		have := min(total, len(rest))
-		if have < wanted(typ, total) {
+		if have < wanted(typ, total) || side == Reader && have < c.read.wanted(typ, total) {
 			break
 		}
 		if c.mid != Client && c.mid != side {

@@ -50,8 +50,10 @@ func message(word string, client bool) ([]byte, error) {
 	case typ == 'E' || typ == 'N':
 		f := strings.SplitN(arg, " ", 3)
 		sev := "ERROR"
-		if len(f) > 1 {
+		if f[0][0] >= 'A' {
 			sev, f = f[0], f[1:]
+		} else if f = f[:1]; len(arg) > 6 {
+			f = append(f, arg[6:])
 		}
 		text := "text"
 		if len(f) > 1 {
