@@ -1,0 +1,238 @@
+package loop
+
+import (
+	"manada/internal/proxy/conv"
+	"manada/internal/proxy/wire"
+)
+
+// Conversation is what a loop drives for a client; *conv.Conv is the real one.
+type Conversation interface {
+	Step(ev conv.Event, fx *conv.Effects) (consumed int)
+}
+
+// Owner is what a client needs of the world around the loops. Its methods are
+// called on the loop's thread and must not block.
+type Owner interface {
+	// Want finds a server for the side. Client.Grant or Client.Deny answers.
+	Want(c *Client, side conv.Side)
+	// Back takes a server that is none of the client's any more. Its socket is closed.
+	Back(side conv.Side, s *Server, how conv.How)
+	// Ask asks where the server's node is in the WAL, as AskWritten or AskReplayed
+	// says. Client.Tell answers.
+	Ask(c *Client, fx *conv.Effect, s *Server)
+	// Cancel sends a cancel request to the server; Client.Tell(CancelDone) answers.
+	Cancel(c *Client, side conv.Side, s *Server)
+	// Note is for the log: kind is Pinned or Warn.
+	Note(kind conv.EffectKind, text string)
+	// Count is called after every step in which something was counted.
+	Count(c *Client, n *conv.Counts)
+	// Ended: the conversation is over. No other call follows.
+	Ended()
+}
+
+// Server is a logged-in connection to PostgreSQL.
+type Server struct {
+	*Socket
+	Link *conv.Link
+	// Backend is what the owner knows of it.
+	Backend any
+}
+
+// Client is a client in a loop. Its methods may be called by anybody at any
+// time; for a client that has gone they do nothing.
+type Client struct {
+	loop *Loop
+	slot uint32 // the loop's, as is gen
+	gen  uint32
+}
+
+// Tell lets an event happen.
+func (h *Client) Tell(ev conv.Event) {
+	h.loop.post(func(l *Loop) {
+		if c := l.find(h); c != nil {
+			l.step(c, ev)
+		}
+	})
+}
+
+// Grant gives the client the server that it wants for the side. One that is not
+// wanted any more is closed and given back.
+func (h *Client) Grant(side conv.Side, s *Server, owner Owner) {
+	refuse := func() {
+		s.Close()
+		owner.Back(side, s, conv.Close)
+	}
+	sent := h.loop.post(func(l *Loop) {
+		c := l.find(h)
+		if c == nil || c.wants&(1<<side) == 0 {
+			refuse()
+			return
+		}
+		l.grant(c, side, s)
+	})
+	if !sent {
+		refuse()
+	}
+}
+
+// Deny says why there is no server.
+func (h *Client) Deny(side conv.Side, e *wire.Error) {
+	h.loop.post(func(l *Loop) {
+		if c := l.find(h); c != nil && c.wants&(1<<side) != 0 {
+			c.wants &^= 1 << side
+			l.step(c, conv.Event{Kind: conv.Denied, Side: side, Err: e})
+		}
+	})
+}
+
+// Kill ends the client with e, within the time for last words.
+func (h *Client) Kill(e *wire.Error) {
+	h.loop.post(func(l *Loop) {
+		if c := l.find(h); c != nil {
+			l.kill(c, e)
+		}
+	})
+}
+
+const sides = 3
+
+// client is a client in a loop, a slot.
+type client struct {
+	gen    uint32
+	port   uint8
+	wants  uint8 // bits by side: a server was wanted and has not come
+	conv   Conversation
+	owner  Owner
+	handle *Client
+
+	socks   [sides]uint32 // 0: none
+	servers [sides]*Server
+
+	due  [timers]int64 // 0: not armed
+	wake int64         // when the wheel looks at it; 0: not
+}
+
+// boundTimer ends a client that cannot be told its last words.
+const (
+	boundTimer = conv.Timers
+	timers     = conv.Timers + 1
+)
+
+func (l *Loop) find(h *Client) *client {
+	if h.slot == 0 {
+		return nil
+	}
+	if c := l.clients.at(h.slot); c.gen == h.gen && c.conv != nil {
+		return c
+	}
+	return nil
+}
+
+// Arrival is a client that is handed over.
+type Arrival struct {
+	Socket *Socket
+	Port   int // counts its bytes, see Traffic
+	Conv   Conversation
+	Owner  Owner
+	Main   *Server // nil: Conv will want one
+}
+
+// adopt makes a slot for a client.
+func (l *Loop) adopt(h *Client, a Arrival) {
+	slot, c := l.clients.get()
+	h.slot, h.gen = slot, c.gen
+	c.conv, c.owner, c.handle, c.port = a.Conv, a.Owner, h, uint8(a.Port)
+	l.attach(slot, c, conv.Client, a.Socket)
+	if a.Main != nil {
+		l.grant(c, conv.Main, a.Main)
+	}
+	if c.conv != nil && l.draining {
+		l.step(c, conv.Event{Kind: conv.Shutdown})
+	}
+	if c.conv != nil && l.ending != nil {
+		l.kill(c, l.ending)
+	}
+}
+
+// grant gives a client a server.
+func (l *Loop) grant(c *client, side conv.Side, s *Server) {
+	c.wants &^= 1 << side
+	c.servers[side] = s
+	l.attach(c.handle.slot, c, side, s.Socket)
+	l.step(c, conv.Event{Kind: conv.Granted, Side: side, Link: s.Link})
+	if s.stale(l.epoch) && c.servers[side] == s {
+		l.gone(l.socks.at(c.socks[side]), conv.Deposed)
+	}
+}
+
+// stale says whether a newer epoch was won: from then on the old primary can
+// acknowledge nothing.
+func (s *Server) stale(epoch uint64) bool { return s.Link.Epoch > 0 && s.Link.Epoch < epoch }
+
+// attach makes a slot for a socket. What was read before is offered soon.
+func (l *Loop) attach(slot uint32, c *client, side conv.Side, from *Socket) {
+	i, s := l.socks.get()
+	s.fd, s.client, s.side, s.tls, s.tcp = from.fd, slot, uint8(side), from.tls, from.tcp
+	c.socks[side] = i
+	if len(from.rest) > 0 {
+		s.rest = append(l.bufs.get(len(from.rest)), from.rest...)
+		from.rest = nil
+	}
+	s.over = s.tls != nil && !l.unseal(s, nil)
+	l.resume = append(l.resume, i)
+	l.touch(i, s)
+}
+
+// kill ends a client with e, or without it when it does not read.
+func (l *Loop) kill(c *client, e *wire.Error) {
+	l.arm(c, boundTimer, linger)
+	l.step(c, conv.Event{Kind: conv.Kill, Err: e})
+}
+
+// abandon ends a client whose time for last words is up.
+func (l *Loop) abandon(c *client) {
+	i := c.socks[conv.Client]
+	l.flush()
+	l.broke(i, l.socks.at(i))
+	l.end(c, false)
+}
+
+// end is the end of a client. What was sent to it has some time to arrive.
+func (l *Loop) end(c *client, said bool) {
+	for side := conv.Main; side < sides; side++ {
+		l.drop(c, side, conv.Close)
+	}
+	i := c.socks[conv.Client]
+	s := l.socks.at(i)
+	s.client = 0
+	l.bufs.put(s.rest)
+	s.rest = nil
+	owner := c.owner
+	slot := c.handle.slot
+	*c = client{gen: c.gen + 1}
+	l.clients.put(slot)
+	l.count.Add(-1)
+	owner.Ended()
+	if !said && !s.short && l.outTo != i {
+		l.closeSock(i, s)
+		return
+	}
+	l.farewell(i, s)
+}
+
+// drop closes the server of a side, if it has one.
+func (l *Loop) drop(c *client, side conv.Side, how conv.How) {
+	c.wants &^= 1 << side
+	server := c.servers[side]
+	if server == nil {
+		return
+	}
+	i := c.socks[side]
+	c.servers[side], c.socks[side] = nil, 0
+	l.flush()
+	if feeder := c.socks[conv.Client]; feeder != 0 {
+		l.touch(feeder, l.socks.at(feeder)) // it may have waited for this one
+	}
+	l.closeSock(i, l.socks.at(i))
+	c.owner.Back(side, server, how)
+}

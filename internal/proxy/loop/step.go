@@ -1,0 +1,205 @@
+package loop
+
+import (
+	"time"
+
+	"manada/internal/proxy/conv"
+)
+
+// step lets an event happen to a client and does what conv says, in order. What
+// follows from that is done after it (settle): a step never calls another.
+func (l *Loop) step(c *client, ev conv.Event) (consumed int) {
+	l.fx.Reset()
+	consumed = c.conv.Step(ev, &l.fx)
+	if l.fx.Count != (conv.Counts{}) {
+		c.owner.Count(c.handle, &l.fx.Count)
+	}
+	said := false
+	for i := range l.fx.List {
+		fx := &l.fx.List[i]
+		said = said || fx.Kind == conv.Send && fx.Side == conv.Client
+		if fx.Kind == conv.End {
+			l.end(c, said)
+			break
+		}
+		l.apply(c, fx)
+	}
+	return consumed
+}
+
+func (l *Loop) apply(c *client, fx *conv.Effect) {
+	switch fx.Kind {
+	case conv.Send:
+		l.write(c, fx.Side, fx.B)
+	case conv.Stop, conv.Start:
+		l.reading(c, fx.Side, fx.Kind == conv.Start)
+	case conv.Want:
+		c.wants |= 1 << fx.Side
+		c.owner.Want(c.handle, fx.Side)
+		l.touch(c.socks[conv.Client], l.socks.at(c.socks[conv.Client])) // if it has hung up it need not wait
+	case conv.Give:
+		l.drop(c, fx.Side, fx.How)
+	case conv.AskWritten, conv.AskReplayed:
+		side := conv.Main
+		if fx.Kind == conv.AskReplayed {
+			side = conv.Reader
+		}
+		if s := c.servers[side]; s != nil {
+			c.owner.Ask(c.handle, fx, s)
+		}
+	case conv.SendCancel:
+		if s := c.servers[fx.Side]; s != nil {
+			c.owner.Cancel(c.handle, fx.Side, s)
+		}
+	case conv.Arm:
+		l.arm(c, fx.Timer, fx.D)
+	case conv.Pinned, conv.Warn:
+		c.owner.Note(fx.Kind, fx.Text)
+	}
+}
+
+// reading starts or stops reading from a side. After a start what is held is
+// offered again.
+func (l *Loop) reading(c *client, side conv.Side, on bool) {
+	i := c.socks[side]
+	if i == 0 {
+		return
+	}
+	s := l.socks.at(i)
+	s.stop = !on
+	if on {
+		s.again = true
+		l.resume = append(l.resume, i)
+	}
+	l.touch(i, s)
+}
+
+// settle does what has followed from the steps so far: held bytes that are
+// wanted now are offered, what was put together is sent, epoll is told.
+func (l *Loop) settle() {
+	for {
+		if n := len(l.resume); n > 0 {
+			i := l.resume[0]
+			l.resume = append(l.resume[:0], l.resume[1:]...)
+			s := l.socks.at(i)
+			l.offerHeld(i, s)
+			continue
+		}
+		l.flush()
+		if len(l.dirty) == 0 {
+			return
+		}
+		i := l.dirty[len(l.dirty)-1]
+		l.dirty = l.dirty[:len(l.dirty)-1]
+		s := l.socks.at(i)
+		if s.dirty {
+			s.dirty = false
+			l.rearm(i, s)
+		}
+	}
+}
+
+// offerHeld offers what is held of a socket.
+func (l *Loop) offerHeld(i uint32, s *sock) {
+	c, gen := l.clientOf(s), s.gen
+	if c == nil || s.stop {
+		return
+	}
+	if len(s.rest) > 0 {
+		l.keep(s, l.offer(c, i, s.rest), true)
+	}
+	if s.gen == gen && s.client != 0 && s.over && !s.stop && !s.eof {
+		l.gone(s, conv.Closed)
+	}
+}
+
+func (l *Loop) clientOf(s *sock) *client {
+	if s.client == 0 {
+		return nil
+	}
+	return l.clients.at(s.client)
+}
+
+// offer gives conv what has come from a side. It returns what conv left.
+func (l *Loop) offer(c *client, i uint32, b []byte) []byte {
+	s := l.socks.at(i)
+	gen := s.gen
+	for {
+		s.again = false
+		b = b[l.step(c, conv.Event{Kind: conv.Bytes, Side: conv.Side(s.side), Bytes: b}):]
+		if s.gen != gen || s.client == 0 {
+			return nil
+		}
+		if !s.again || s.stop || len(b) == 0 {
+			return b
+		}
+	}
+}
+
+// gone tells conv that a side has ended.
+func (l *Loop) gone(s *sock, why conv.Why) {
+	c := l.clientOf(s)
+	if c == nil {
+		return
+	}
+	s.eof = true
+	side, gen := conv.Side(s.side), c.gen
+	l.step(c, conv.Event{Kind: conv.Gone, Side: side, Why: why})
+	if side != conv.Client && c.gen == gen && c.socks[side] != 0 && l.socks.at(c.socks[side]) == s {
+		l.drop(c, side, conv.Close)
+	}
+}
+
+// arm sets a timer; 0 disarms it.
+func (l *Loop) arm(c *client, t conv.Timer, d time.Duration) {
+	if d <= 0 {
+		c.due[t] = 0
+		return
+	}
+	c.due[t] = l.clock() + int64(d)
+	l.wakeClient(c)
+}
+
+// wakeClient has the wheel look at a client in time for its next timer.
+func (l *Loop) wakeClient(c *client) {
+	next := int64(0)
+	for _, due := range c.due {
+		if due != 0 && (next == 0 || due < next) {
+			next = due
+		}
+	}
+	if next != 0 && (c.wake == 0 || next < c.wake) {
+		c.wake = next
+		l.wheel.add(entry{slot: c.handle.slot, gen: c.gen, due: next})
+	}
+}
+
+// expired lets the timers happen for which the wheel woke a client or a socket.
+func (l *Loop) expired(e entry) {
+	if e.socket {
+		if s := l.socks.at(e.slot); s.gen == e.gen && s.client == 0 && s.due != 0 {
+			l.lingered(e.slot, s)
+		}
+		return
+	}
+	c := l.clients.at(e.slot)
+	if c.gen != e.gen || c.wake != e.due {
+		return
+	}
+	c.wake = 0
+	for t := range c.due {
+		if c.due[t] == 0 || c.due[t] > l.now {
+			continue
+		}
+		c.due[t] = 0
+		if conv.Timer(t) == boundTimer {
+			l.abandon(c)
+		} else {
+			l.step(c, conv.Event{Kind: conv.Expired, Timer: conv.Timer(t)})
+		}
+		if c.gen != e.gen {
+			return
+		}
+	}
+	l.wakeClient(c)
+}
