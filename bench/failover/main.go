@@ -47,7 +47,11 @@ func main() {
 }
 
 func run(ctx context.Context, what string, n int, dir, out string) error {
-	h, err := herdtest.Start(ctx, "bin/manada", dir)
+	ports, err := herdtest.OwnPorts()
+	if err != nil {
+		return err
+	}
+	h, err := herdtest.Start(ctx, "bin/manada", dir, ports...)
 	if err != nil {
 		return err
 	}

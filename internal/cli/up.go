@@ -25,8 +25,7 @@ func (a *app) herdOptions() (herd.Options, error) {
 }
 
 func (a *app) upCmd() *cobra.Command {
-	var name string
-	var patience time.Duration
+	var o herd.Options
 	c := &cobra.Command{
 		Use:   "up",
 		Short: "Make and start a herd on this machine",
@@ -46,20 +45,24 @@ that folder, the data goes to /var/lib/manada/NAME. Root is not needed.` + exits
 			if a.where.File != "" {
 				return usage("manada run -c FILE  runs one host", "up makes a whole herd and takes no -c")
 			}
-			return a.up(c.Context(), name, patience)
+			if o.Ports < 0 || o.Ports > 65535 {
+				return usage("manada up --ports 20000", "there is no port %d", o.Ports)
+			}
+			return a.up(c.Context(), o)
 		},
 	}
-	c.Flags().StringVar(&name, "name", "herd", "`NAME` of a new herd")
-	c.Flags().DurationVar(&patience, "timeout", 2*time.Minute, "how long to wait until it is ready")
+	c.Flags().StringVar(&o.Name, "name", "herd", "`NAME` of a new herd")
+	c.Flags().IntVar(&o.Ports, "ports", 0, "a new herd's ports are `FIRST` and those after it, not the usual ones")
+	c.Flags().DurationVar(&o.Patience, "timeout", 2*time.Minute, "how long to wait until it is ready")
 	return c
 }
 
-func (a *app) up(ctx context.Context, name string, patience time.Duration) error {
+func (a *app) up(ctx context.Context, chosen herd.Options) error {
 	o, err := a.herdOptions()
 	if err != nil {
 		return err
 	}
-	o.Name, o.Patience = name, patience
+	o.Name, o.Ports, o.Patience = chosen.Name, chosen.Ports, chosen.Patience
 	h, outcome, err := herd.Up(ctx, o)
 	if err != nil {
 		if ctx.Err() != nil && h != nil {

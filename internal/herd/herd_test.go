@@ -62,9 +62,42 @@ func TestPortsMoveAsideAndAreSaid(t *testing.T) {
 	}
 }
 
+// Told from where, the whole herd stands there, in order.
+func TestPortsFromThereOn(t *testing.T) {
+	p := pickerAlone(t)
+	p.from, p.free = 21000, func(port int) bool { return port != 21000 && port != 21003 }
+	seen := 0
+	for _, pl := range plans() {
+		got, err := p.pickAll(pl.name, pl.roles, pl.ports)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pl.ports = got
+		for _, u := range portLines(pl) {
+			if u.Port <= 21000 || u.Port > 21000+40 || u.Port == 21003 {
+				t.Errorf("%s of %s: %d", u.Key, pl.name, u.Port)
+			}
+			seen++
+		}
+	}
+	if seen != len(p.used) {
+		t.Errorf("%d ports are used, %d were picked", seen, len(p.used))
+	}
+	if !slices.Equal(p.said, []string{"port 21000 is taken: master's PostgreSQL listens on 21001", "port 21003 is taken: " + strings.TrimPrefix(p.said[1], "port 21003 is taken: ")}) {
+		t.Errorf("said %q", p.said)
+	}
+	p.from = 65535
+	if _, err := p.pick("the last", 1); err != nil {
+		t.Error(err)
+	}
+	if got, err := p.pick("one more", 1); err == nil {
+		t.Errorf("port %d was found", got)
+	}
+}
+
 // pickerAlone does not mind what runs on this machine.
 func pickerAlone(t *testing.T) *portPicker {
-	p := newPortPicker()
+	p := newPortPicker(0)
 	p.mark = func(int) (net.Listener, bool) {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		return l, err == nil
@@ -74,7 +107,7 @@ func pickerAlone(t *testing.T) *portPicker {
 }
 
 func TestTwoPickersNeverChooseTheSamePort(t *testing.T) {
-	a, b := newPortPicker(), newPortPicker()
+	a, b := newPortPicker(0), newPortPicker(0)
 	defer a.release()
 	defer b.release()
 	x, err := a.pick("a", 23456)
@@ -85,7 +118,7 @@ func TestTwoPickersNeverChooseTheSamePort(t *testing.T) {
 		t.Errorf("both chose %d, %v", y, err)
 	}
 	a.release()
-	c := newPortPicker()
+	c := newPortPicker(0)
 	defer c.release()
 	if z, err := c.pick("c", x); err != nil || z != x {
 		t.Errorf("%d was let go, yet %d was chosen, %v", x, z, err)
@@ -322,7 +355,7 @@ func TestPortsOfARunningHostAreLeftAlone(t *testing.T) {
 	go func() { KeepPorts(ctx, c); close(ended) }()
 	defer func() { cancel(); <-ended }()
 	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
-		p := newPortPicker()
+		p := newPortPicker(0)
 		got, err := p.pick("x", 24562) // nobody listens there
 		p.release()
 		if err != nil {

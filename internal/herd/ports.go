@@ -11,8 +11,10 @@ import (
 )
 
 // portPicker hands out ports of this machine: the default where it is free,
-// else the default with 1, 2, ... in front (15432), else the next free one.
+// else the default with 1, 2, ... in front (15432), else the next free one. Told
+// from where, it hands out one after the other from there.
 type portPicker struct {
+	from int // 0: the defaults
 	used map[int]bool
 	free func(port int) bool
 	mark func(port int) (net.Listener, bool) // see reserve
@@ -20,8 +22,8 @@ type portPicker struct {
 	held []net.Listener
 }
 
-func newPortPicker() *portPicker {
-	return &portPicker{used: map[int]bool{}, free: portFree, mark: reserve}
+func newPortPicker(from int) *portPicker {
+	return &portPicker{from: from, used: map[int]bool{}, free: portFree, mark: reserve}
 }
 
 // portFree says whether nobody listens there.
@@ -96,6 +98,9 @@ func (p *portPicker) release() {
 
 // pick returns a free port for what, preferably want.
 func (p *portPicker) pick(what string, want int) (int, error) {
+	if p.from > 0 {
+		return p.pickNext(what)
+	}
 	if p.take(want) {
 		return want, nil
 	}
@@ -110,6 +115,20 @@ func (p *portPicker) pick(what string, want int) (int, error) {
 		}
 	}
 	return 0, fmt.Errorf("no free port for %s near %d", what, want)
+}
+
+// pickNext returns the next free port for what.
+func (p *portPicker) pickNext(what string) (int, error) {
+	want := p.from
+	for port := want; port < want+2000 && port <= 65535; port++ {
+		if p.take(port) {
+			if p.from = port + 1; port != want {
+				p.say(what, want, port)
+			}
+			return port, nil
+		}
+	}
+	return 0, fmt.Errorf("no free port for %s from %d on", what, want)
 }
 
 func (p *portPicker) say(what string, want, got int) int {

@@ -17,6 +17,7 @@ import (
 type Options struct {
 	Dir     string // folder of the herd, "./herd"
 	Name    string // of a new herd
+	Ports   int    // the first of a new herd's ports; 0: the usual ones
 	Program string // path of this program, which the hosts run
 	Environ []string
 	Version string
@@ -44,7 +45,7 @@ func Up(ctx context.Context, o Options) (*Herd, Outcome, error) {
 		return nil, 0, err
 	}
 	defer unlock()
-	picker := newPortPicker()
+	picker := newPortPicker(o.Ports)
 	defer picker.release()
 	h, err := Open(o.Dir)
 	outcome := Started

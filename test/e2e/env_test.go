@@ -98,7 +98,11 @@ func newHerd(t *testing.T, ctx context.Context) {
 	t.Helper()
 	dir := herds.folder()
 	e := &env{t, &herdtest.Herd{Dir: dir, Data: dir}, ctx}
-	r := e.bare("up", "--dir", dir, "--timeout", "90s")
+	ports, err := herdtest.OwnPorts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := e.bare(append([]string{"up", "--dir", dir, "--timeout", "90s"}, ports...)...)
 	if r.code == 0 {
 		if err := herds.adopt(ctx, dir); err != nil {
 			t.Fatal(err)

@@ -37,22 +37,28 @@ func firstRunInterrupted(t *testing.T) {
 			defer l.Close()
 		}
 	}
-	said := ""
+	usual := herds.folder()
+	said, _ := e.upUntil(interruption{"founding", syscall.SIGKILL}, "--dir", usual)
+	for _, want := range []string{"port 5431 is taken: the proxy listens on ", "port 8432 is taken: backup's repository listens on "} {
+		if !strings.Contains(said, want) && !strings.Contains(said, "of the usual ports are taken here") { // other herds run here
+			t.Errorf("up does not say %q:\n%s", want, said)
+		}
+	}
+	e.ok(e.bare("down", "--wipe", "--yes", "--dir", usual))
+	ports, err := herdtest.OwnPorts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	options := append([]string{"--dir", dir}, ports...)
 	for _, x := range []interruption{
 		{"founding", syscall.SIGKILL},
 		{"host master started", syscall.SIGINT},
 		{"host slave started", syscall.SIGKILL},
 		{"waiting:", syscall.SIGINT},
 	} {
-		out, code := e.upUntil(x)
-		said += out
+		out, code := e.upUntil(x, options...)
 		if x.signal == syscall.SIGINT && (code != 130 || !strings.Contains(out, "hint: manada up")) {
 			t.Errorf("SIGINT at %q: exit %d\n%s", x.at, code, out)
-		}
-	}
-	for _, want := range []string{"port 5431 is taken: the proxy listens on ", "port 8432 is taken: backup's repository listens on "} {
-		if !strings.Contains(said, want) && !strings.Contains(said, "of the usual ports are taken here") { // other herds run here
-			t.Errorf("up does not say %q:\n%s", want, said)
 		}
 	}
 	// Nothing is well yet, and everything dies once.
@@ -79,9 +85,9 @@ func firstRunInterrupted(t *testing.T) {
 }
 
 // upUntil runs `up` and interrupts it at a line.
-func (e *env) upUntil(x interruption) (out string, code int) {
+func (e *env) upUntil(x interruption, options ...string) (out string, code int) {
 	e.Helper()
-	cmd := exec.CommandContext(e.ctx, bin, "up", "--dir", e.Dir)
+	cmd := exec.CommandContext(e.ctx, bin, append([]string{"up"}, options...)...)
 	cmd.Env = cleanEnv(nil)
 	r, err := cmd.StderrPipe()
 	if err == nil {

@@ -19,6 +19,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"manada/internal/cluster"
+	"manada/internal/porttest"
 	"manada/internal/supervisor"
 )
 
@@ -31,9 +32,17 @@ type Herd struct {
 	pass string
 }
 
-// Start makes a herd in dir, or in a temporary folder when dir is empty. PostgreSQL
+// OwnPorts are options of `manada up`: the herd's ports are out of a range that no
+// other test's herd gets while this process lives, whatever of the herd is down.
+func OwnPorts() ([]string, error) {
+	from, err := porttest.Range()
+	return []string{"--ports", strconv.Itoa(from)}, err
+}
+
+// Start makes a herd in dir, or in a temporary folder when dir is empty, with the
+// given options of `manada up`; or it takes the one that runs there. PostgreSQL
 // refuses root and root's temporary folders are 0700, so the folder is 0755.
-func Start(ctx context.Context, bin, dir string) (*Herd, error) {
+func Start(ctx context.Context, bin, dir string, options ...string) (*Herd, error) {
 	bin, err := filepath.Abs(bin)
 	if err != nil {
 		return nil, err
@@ -48,7 +57,7 @@ func Start(ctx context.Context, bin, dir string) (*Herd, error) {
 		}
 		h.Dir = filepath.Join(h.own, "herd")
 	}
-	if out, err := h.Manada(ctx, "up"); err != nil {
+	if out, err := h.Manada(ctx, append([]string{"up"}, options...)...); err != nil {
 		h.Remove()
 		return nil, fmt.Errorf("manada up: %w\n%s", err, out)
 	}

@@ -69,7 +69,9 @@ func victims(t *testing.T) *site {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	t.Cleanup(cancel)
-	h, err := herdtest.Start(ctx, bin, "")
+	ports, err := herdtest.OwnPorts()
+	must(t, err)
+	h, err := herdtest.Start(ctx, bin, "", ports...)
 	must(t, err)
 	t.Cleanup(h.Remove)
 	s := &site{t, h, ctx, map[string]*config.Config{}}
