@@ -50,13 +50,13 @@ func (l line) ask() error {
 	return nil
 }
 
-// short gives a host a registered certificate that ends soon.
-func (m *member) short(t *testing.T, id *pki.Identity, life time.Duration) *pki.Identity {
+// short gives a host a registered certificate that has lived for age already.
+func (m *member) short(t *testing.T, id *pki.Identity, life, age time.Duration) *pki.Identity {
 	t.Helper()
 	ca, err := m.openCA(t.Context())
 	must(t, err)
 	ca.Lifetime = life
-	cert, err := ca.Resign(id.Certificate(), time.Now())
+	cert, err := ca.Resign(id.Certificate(), time.Now().Add(-age))
 	must(t, err)
 	c, err := pki.Registered(cert)
 	must(t, err)
@@ -70,7 +70,7 @@ func (m *member) short(t *testing.T, id *pki.Identity, life time.Duration) *pki.
 // third is left, and nothing that is open is cut; who does not gets in nowhere any
 // more.
 func TestCertificatesEndWhileItRuns(t *testing.T) {
-	const life = 21 * time.Second
+	const life, age = 21 * time.Second, 11 * time.Second
 	m := newMember(t)
 	join := func(node, kind string) *pki.Identity {
 		t.Helper()
@@ -79,8 +79,8 @@ func TestCertificatesEndWhileItRuns(t *testing.T) {
 		return id
 	}
 	pooler, late := join("pooler", pki.KindProxy), join("late", pki.KindWitness)
-	kept := []*pki.Identity{m.short(t, m.id, life), m.short(t, pooler, life)}
-	m.short(t, late, life)
+	kept := []*pki.Identity{m.short(t, m.id, life, age), m.short(t, pooler, life, age)}
+	m.short(t, late, life, age)
 	var learned time.Time
 	learn := func() { // as hosts do all the time
 		if time.Since(learned) < registryEvery {
@@ -94,7 +94,7 @@ func TestCertificatesEndWhileItRuns(t *testing.T) {
 	learn()
 	end, due := late.NotAfter(), pooler.RenewalDue()
 	first := pooler.Certificate().SerialNumber
-	if left := time.Until(due); left <= 0 || left > life*2/3 {
+	if left := time.Until(due); left <= 0 || left > life*2/3-age {
 		t.Fatalf("renewal is due in %s of %s", left, life)
 	}
 	token, once := m.token(t, end), m.token(t, end)

@@ -57,14 +57,15 @@ func Store(ctx context.Context, c *config.Config, log *slog.Logger) error {
 	}
 }
 
-// turn is how long a voter has to start again before the next one does.
+// turn is how long a voter has to start again before the next one does, when
+// nobody can say whether it has.
 const turn = 5 * time.Second
 
 // awaitOtherTrust returns when the voter is to start again because ca.crt has
 // changed: etcd reads it only then. One host of the herd after the other, so that
 // most of the votes are always there.
 func awaitOtherTrust(ctx context.Context, c *config.Config, id *pki.Identity, trust string) {
-	tick := time.NewTicker(time.Second)
+	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
 	var due time.Time
 	last := trust
@@ -81,10 +82,36 @@ func awaitOtherTrust(ctx context.Context, c *config.Config, id *pki.Identity, tr
 		if now := pki.TrustOf(b); now != last {
 			last, due = now, time.Now().Add(turn*time.Duration(2+place(c)))
 		}
-		if last != trust && time.Now().After(due) {
+		if last != trust && (time.Now().After(due) || askTurn(ctx, c, id, last)) {
 			return
 		}
 	}
+}
+
+// askTurn asks the store whether this host's voter is the next to start again.
+func askTurn(ctx context.Context, c *config.Config, id *pki.Identity, trust string) bool {
+	st, err := store.Open(ctx, store.Config{Cluster: c.Cluster, Endpoints: []string{c.Addresses().Store}, TLS: id.ClientTLSAny()})
+	if err != nil {
+		return false
+	}
+	defer st.Close()
+	b, err := st.Secret(ctx)
+	if err != nil {
+		return false
+	}
+	v, err := pki.ReadVault(b)
+	if err != nil {
+		return false
+	}
+	s, err := st.Status(ctx)
+	return err == nil && inTurn(v, s, c.Node, trust)
+}
+
+// inTurn says whether all voters before this one, by name, have started again and
+// every voter is up: the herd can do without this one for a moment.
+func inTurn(v *pki.Vault, s store.Status, node, trust string) bool {
+	late := v.Voters()
+	return v.Trust() == trust && len(late) > 0 && late[0] == node && s.Up == s.Voters
 }
 
 // place is this host's among the herd's members, by name.
