@@ -80,6 +80,7 @@ func TestStartOnATakenPort(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	must(t, l.Close())
+	until(t, "the guardian sees that nothing is left of it", func() bool { return n.observe().TreeEmpty })
 	must(t, n.StartFounding(deadline(t, 20*time.Second)))
 }
 
