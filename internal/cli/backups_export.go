@@ -46,25 +46,21 @@ func (a *app) exportBackup(ctx context.Context, label, dir string) error {
 	if err != nil {
 		return err
 	}
-	c, err := a.open()
+	_, r, err := a.openRepository()
 	if err != nil {
 		return err
 	}
-	r, err := c.openRepository()
-	if err != nil {
+	var res *backup.ExportResult
+	err = a.follow(ctx, "export", func(p *progress) (err error) {
+		res, err = backup.Export(ctx, backup.ExportOptions{
+			Storage: r.storage, Stanza: r.cfg.Backup.Stanza, Set: label, Dir: dir, Workers: r.cfg.Backup.Processes, Progress: p.bytes,
+		})
 		return err
-	}
-	p := a.newProgress("export")
-	res, err := backup.Export(ctx, backup.ExportOptions{
-		Storage: r.storage, Stanza: r.cfg.Backup.Stanza, Set: label, Dir: dir, Workers: r.cfg.Backup.Processes,
-		Progress: func(x backup.Progress) { p.show(string(x.Phase), x.BytesDone, x.BytesTotal) },
+	}, func() error {
+		return fail(exitInterrupted, "manada backups export  begins anew", "interrupted; nothing was exported")
 	})
-	p.end()
 	if err != nil {
-		if ctx.Err() != nil {
-			return fail(exitInterrupted, "manada backups export  begins anew", "interrupted; nothing was exported")
-		}
-		return backupFailure(err)
+		return err
 	}
 	if a.output == "json" {
 		return json.NewEncoder(a.out).Encode(map[string]any{"schema": 1, "label": res.Label, "path": res.Path,

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -10,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/term"
+
+	"manada/internal/backup"
 )
 
 // progress tells of long work on standard error: a bar on a terminal, else a
@@ -24,6 +27,21 @@ type progress struct {
 	began time.Time
 	last  time.Time
 	drawn bool
+}
+
+// follow does something long with the repository and shows how far it is; whoever
+// interrupts it is told what that means.
+func (a *app) follow(ctx context.Context, what string, do func(*progress) error, interrupted func() error) error {
+	p := a.newProgress(what)
+	err := do(p)
+	p.end()
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return interrupted()
+	}
+	return backupFailure(err)
 }
 
 func (a *app) newProgress(what string) *progress {
@@ -45,6 +63,9 @@ func (p *progress) show(phase string, done, total int64) {
 	p.mu.Unlock()
 	p.draw(fmt.Sprintf("%s %3d %%  %s of %s%s", phase, 100*done/total, bytesText(done), bytesText(total), rate), int(100*done/total))
 }
+
+// bytes shows a backup's or a restore's own word.
+func (p *progress) bytes(x backup.Progress) { p.show(string(x.Phase), x.BytesDone, x.BytesTotal) }
 
 // said shows what somebody else says of the work: how far it is, in per cent,
 // stands at the end of the text if it is known.

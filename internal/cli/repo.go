@@ -17,6 +17,16 @@ type repository struct {
 	where   string         // for people
 }
 
+// openRepository opens the hosts of this command and their repository.
+func (a *app) openRepository() (*caller, *repository, error) {
+	c, err := a.open()
+	if err != nil {
+		return nil, nil, err
+	}
+	r, err := c.openRepository()
+	return c, r, err
+}
+
 // openRepository takes the folder where the repository host is here, else asks
 // that host over mutual TLS.
 func (c *caller) openRepository() (*repository, error) {

@@ -98,11 +98,7 @@ func (a *app) restore(ctx context.Context, f restoreFlags) error {
 	if err != nil {
 		return err
 	}
-	c, err := a.open()
-	if err != nil {
-		return err
-	}
-	r, err := c.openRepository()
+	c, r, err := a.openRepository()
 	if err != nil {
 		return err
 	}
@@ -242,12 +238,10 @@ func (a *app) doRestore(ctx context.Context, r *repository, dir, command string,
 	if err != nil {
 		return err
 	}
-	p := a.newProgress("restore")
 	o := backup.RestoreOptions{
 		Storage: r.storage, Stanza: r.cfg.Backup.Stanza, Dir: dir, Set: f.set, Type: backup.RestoreType(kind), Target: target, TargetExclusive: f.at.exclusive,
 		Delta: f.delta, TablespaceMap: spaces, TablespaceMapAll: f.allSpaces, Others: others, DryRun: f.on.dryRun,
 		RestoreCommand: command, ArchiveOff: true, Workers: r.cfg.Backup.Processes,
-		Progress: func(x backup.Progress) { p.show(string(x.Phase), x.BytesDone, x.BytesTotal) },
 	}
 	if target != "" || kind == string(backup.RestoreImmediate) {
 		o.TargetAction = f.action
@@ -255,13 +249,16 @@ func (a *app) doRestore(ctx context.Context, r *repository, dir, command string,
 	if f.on.timeline != 0 {
 		o.TargetTimeline = strconv.FormatUint(uint64(f.on.timeline), 10)
 	}
-	res, err := backup.Restore(ctx, o)
-	p.end()
+	var res *backup.RestoreResult
+	err = a.follow(ctx, "restore", func(p *progress) (err error) {
+		o.Progress = p.bytes
+		res, err = backup.Restore(ctx, o)
+		return err
+	}, func() error {
+		return fail(exitInterrupted, "manada restore --delta  goes on from there", "interrupted; %s cannot be started before it is complete", dir)
+	})
 	if err != nil {
-		if ctx.Err() != nil {
-			return fail(exitInterrupted, "manada restore --delta  goes on from there", "interrupted; %s cannot be started before it is complete", dir)
-		}
-		return backupFailure(err)
+		return err
 	}
 	if !f.on.dryRun {
 		if err := standalone(dir, res.Label, r.cfg.PostgreSQL.Parameters); err != nil {

@@ -36,25 +36,20 @@ written. Nothing is changed, and the database is not touched.` + exits(exitFaile
 }
 
 func (a *app) verify(ctx context.Context, label string) error {
-	c, err := a.open()
+	_, r, err := a.openRepository()
 	if err != nil {
 		return err
 	}
-	r, err := c.openRepository()
+	var res *backup.VerifyResult
+	err = a.follow(ctx, "verify", func(p *progress) (err error) {
+		res, err = backup.Verify(ctx, backup.VerifyOptions{
+			Storage: r.storage, Stanza: r.cfg.Backup.Stanza, Set: label, Workers: r.cfg.Backup.Processes,
+			Progress: func(x backup.Progress) { p.draw(fmt.Sprintf("%s, %s", bytesText(x.BytesDone), x.File), 0) },
+		})
+		return err
+	}, func() error { return fail(exitInterrupted, "", "interrupted") })
 	if err != nil {
 		return err
-	}
-	p := a.newProgress("verify")
-	res, err := backup.Verify(ctx, backup.VerifyOptions{
-		Storage: r.storage, Stanza: r.cfg.Backup.Stanza, Set: label, Workers: r.cfg.Backup.Processes,
-		Progress: func(x backup.Progress) { p.draw(fmt.Sprintf("%s, %s", bytesText(x.BytesDone), x.File), 0) },
-	})
-	p.end()
-	if err != nil {
-		if ctx.Err() != nil {
-			return fail(exitInterrupted, "", "interrupted")
-		}
-		return backupFailure(err)
 	}
 	bad := error(nil)
 	if n := len(res.Problems); n > 0 {

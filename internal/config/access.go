@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"syscall"
+
+	"manada/internal/datadir"
 )
 
 // Account is a system user and the groups it is in.
@@ -156,13 +158,6 @@ func (a Account) CanKeep(dir string, asRoot bool) error {
 }
 
 func isNew(dir string) bool {
-	is, err := NewFolder(dir)
-	return is && err == nil
-}
-
-// NewFolder says whether nobody has put anything into a folder; mkfs has its
-// lost+found in a new mount point.
-func NewFolder(dir string) (bool, error) {
-	entries, err := os.ReadDir(dir)
-	return !slices.ContainsFunc(entries, func(e os.DirEntry) bool { return e.Name() != "lost+found" }), err
+	holds, err := datadir.Holds(dir)
+	return holds == "" && err == nil
 }

@@ -67,3 +67,15 @@ func Resolve(path string) string {
 func Overlap(a, b string) bool {
 	return a == b || strings.HasPrefix(a+"/", strings.TrimSuffix(b, "/")+"/") || strings.HasPrefix(b+"/", strings.TrimSuffix(a, "/")+"/")
 }
+
+// Holds is the first thing that somebody has put into a folder, "" where nobody
+// has put anything; mkfs has its lost+found in a new mount point.
+func Holds(dir string) (string, error) {
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		if e.Name() != "lost+found" {
+			return e.Name(), nil
+		}
+	}
+	return "", err
+}

@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"manada/internal/config"
+	"manada/internal/datadir"
 	"manada/internal/durable"
 	"manada/internal/peer"
 	"manada/internal/pki"
@@ -72,11 +73,11 @@ func takeNew(dir string, st os.FileInfo, a config.Account) error {
 	if s, ok := st.Sys().(*syscall.Stat_t); !ok || os.Geteuid() != 0 || s.Uid != 0 || a.UID == 0 {
 		return nil
 	}
-	isNew, err := config.NewFolder(dir)
+	holds, err := datadir.Holds(dir)
 	if err != nil {
 		return fmt.Errorf("look into folder: %w", err)
 	}
-	if !isNew {
+	if holds != "" {
 		return nil
 	}
 	return own(dir, a)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 
+	"manada/internal/datadir"
 	"manada/internal/durable"
 )
 
@@ -33,8 +34,8 @@ var (
 // is the identifier that the cluster must have.
 func (i *Instance) CheckDataDir(systemID string) (DirState, error) {
 	dir := i.cfg.DataDir
-	e, err := os.ReadDir(dir)
-	if errors.Is(err, os.ErrNotExist) || err == nil && emptyDir(e) {
+	holds, err := datadir.Holds(dir)
+	if errors.Is(err, os.ErrNotExist) || err == nil && holds == "" {
 		return DirAbsent, nil
 	}
 	if err != nil {
@@ -42,7 +43,7 @@ func (i *Instance) CheckDataDir(systemID string) (DirState, error) {
 	}
 	b, err := os.ReadFile(filepath.Join(dir, "PG_VERSION"))
 	if err != nil {
-		return "", fmt.Errorf("%s is %w and not empty (it holds %q): choose another postgres.data_dir, or empty it", dir, ErrForeignDir, e[0].Name())
+		return "", fmt.Errorf("%s is %w and not empty (it holds %q): choose another postgres.data_dir, or empty it", dir, ErrForeignDir, holds)
 	}
 	major, err := Major(i.cfg.BinDir)
 	if err != nil {
@@ -62,11 +63,6 @@ func (i *Instance) CheckDataDir(systemID string) (DirState, error) {
 		return "", fmt.Errorf("%s belongs to another database system (%s, the herd's is %s): choose another postgres.data_dir, or move it away", dir, c.SystemID, systemID)
 	}
 	return DirCluster, nil
-}
-
-// emptyDir: a fresh file system has its lost+found.
-func emptyDir(e []os.DirEntry) bool {
-	return len(e) == 0 || len(e) == 1 && e[0].Name() == "lost+found"
 }
 
 func checkOwner(dir string) error {

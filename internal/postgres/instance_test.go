@@ -87,6 +87,7 @@ func TestStartOnATakenPort(t *testing.T) {
 func TestFoundRefusesForeignDirectory(t *testing.T) {
 	n := newNode(t, "alpha")
 	must(t, os.MkdirAll(n.cfg.DataDir, 0o700))
+	must(t, os.Mkdir(filepath.Join(n.cfg.DataDir, "lost+found"), 0o700)) // comes first
 	must(t, os.WriteFile(filepath.Join(n.cfg.DataDir, "photo.jpg"), nil, 0o600))
 	err := n.Found(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "photo.jpg") {

@@ -176,7 +176,7 @@ func (r *reading) blameSlow(winner *endpoint) {
 		if e == winner {
 			return
 		}
-		e.bad.Store(true)
+		e.blame()
 	}
 }
 
@@ -222,11 +222,11 @@ func (e *endpoint) attempt(ctx context.Context, sent *atomic.Bool, t txn) (txnRe
 	if err != nil {
 		// A reader that got its answer elsewhere cancels this; that is no fault.
 		if !errors.Is(ctx.Err(), context.Canceled) {
-			e.bad.Store(true)
+			e.blame()
 		}
 		return txnResult{}, fmt.Errorf("%s: %w: %w", e.url, err, classify(err, sent.Load()))
 	}
-	e.bad.Store(false)
+	e.praise(at)
 	res := txnResult{ok: resp.Succeeded, rev: resp.Header.Revision, storeID: resp.Header.ClusterId, sent: at, got: time.Now()}
 	for _, r := range resp.Responses {
 		var ps []pair

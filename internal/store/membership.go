@@ -171,7 +171,7 @@ func (c *Client) onMember(ctx context.Context, what string, f func(context.Conte
 	if err == nil {
 		return nil
 	}
-	ready[0].bad.Store(true) // until a probe: the next try goes elsewhere
+	ready[0].blame() // until a probe: the next try goes elsewhere
 	return fmt.Errorf("%s: %w: %w", what, err, membershipError(err, sent.Load()))
 }
 

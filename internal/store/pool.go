@@ -44,10 +44,25 @@ type pool struct {
 type endpoint struct {
 	url string
 	cli *clientv3.Client
-	// bad: the last call failed or was too slow. It is asked after the others,
-	// and probed.
-	bad    atomic.Bool
+	// blamed is when a call failed or was too slow, in nanoseconds since the
+	// process began to count; 0: it does well. It is asked after the others, and
+	// probed.
+	blamed atomic.Int64
 	probed atomic.Int64 // unix nanoseconds of the last probe
+}
+
+var counted = time.Now()
+
+func (e *endpoint) bad() bool { return e.blamed.Load() != 0 }
+
+func (e *endpoint) blame() { e.blamed.Store(int64(time.Since(counted))) }
+
+// praise is for an answer to what was asked at a time: it says nothing of a fault
+// that was found later.
+func (e *endpoint) praise(asked time.Time) {
+	if b := e.blamed.Load(); b < int64(asked.Sub(counted)) {
+		e.blamed.CompareAndSwap(b, 0)
+	}
 }
 
 func newPool(ctx context.Context, cfg Config) *pool {
@@ -151,7 +166,7 @@ func (p *pool) order() []*endpoint {
 	p.mu.Unlock()
 	rank := make(map[*endpoint]int, len(out))
 	for _, e := range out {
-		if e.bad.Load() {
+		if e.bad() {
 			rank[e] += 2
 		}
 		if !e.ready() {
@@ -197,7 +212,7 @@ func (p *pool) probe(t txn, order []*endpoint) {
 	now := time.Now().UnixNano()
 	for i, e := range order {
 		due := e.probed.Load()
-		if i == 0 || !e.bad.Load() || now-due < int64(probeEvery) || !e.probed.CompareAndSwap(due, now) {
+		if i == 0 || !e.bad() || now-due < int64(probeEvery) || !e.probed.CompareAndSwap(due, now) {
 			continue
 		}
 		p.wg.Go(func() {
@@ -206,7 +221,7 @@ func (p *pool) probe(t txn, order []*endpoint) {
 			ctx, sent := tellSent(ctx)
 			at := time.Now()
 			if _, err := e.attempt(ctx, sent, t); err == nil && time.Since(at) > p.cfg.Hedge {
-				e.bad.Store(true)
+				e.blame()
 			}
 		})
 	}
