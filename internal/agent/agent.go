@@ -33,6 +33,7 @@ type Config struct {
 	StopTimeout             time.Duration // of a fast stop, before it becomes immediate
 	Addrs                   cluster.Addresses
 	StateDir, IdentityDir   string
+	RepoPath                string            // of the repository on this host; empty: none
 	Peers                   map[string]string // known addresses, node to host:port
 	MembersFrom             []string          // networks from which members may stream as well
 	ID                      int               // 0: the first free one

@@ -13,10 +13,10 @@ import (
 // bytes.
 const diskFree = 48 << 20
 
-// disks are the file systems on which this node writes: its state, PGDATA,
-// pg_wal and every tablespace, each once.
+// disks are the file systems on which this node writes: its state, the
+// repository, PGDATA, pg_wal and every tablespace, each once.
 func (a *Agent) disks() []cluster.Condition {
-	paths := []string{a.cfg.StateDir}
+	paths := []string{a.cfg.StateDir, a.cfg.RepoPath}
 	if a.db != nil {
 		pgdata := a.db.Config().DataDir
 		paths = append(paths, pgdata, a.wal)

@@ -24,6 +24,9 @@ var ErrLocked = errors.New("locked by another process")
 // ErrForbidden is what an operation wraps that its caller may not do.
 var ErrForbidden = errors.New("not allowed")
 
+// ErrNoSpace is what Put wraps that a storage has no room for.
+var ErrNoSpace = errors.New("no room")
+
 // ErrBadName is what every operation wraps for a name that is not clean,
 // relative and inside the repository.
 var ErrBadName = errors.New("invalid name")

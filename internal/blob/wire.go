@@ -58,6 +58,7 @@ var errorCodes = []struct {
 	{"exist", http.StatusPreconditionFailed, ErrExist},
 	{"locked", http.StatusLocked, ErrLocked},
 	{"forbidden", http.StatusForbidden, ErrForbidden},
+	{"no_space", http.StatusInsufficientStorage, ErrNoSpace},
 	{"bad_name", http.StatusBadRequest, ErrBadName},
 }
 

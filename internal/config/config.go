@@ -116,8 +116,11 @@ type Backup struct {
 	// RetentionMinAge is how old a backup is before it takes the place of an
 	// older one.
 	RetentionMinAge time.Duration `key:"retention_min_age" min:"0s" max:"8760h"`
-	Compress        string        `key:"compress" enum:"zst,lz4,gz,none"`
-	Processes       int           `key:"processes" min:"1" max:"64"`
+	// RepoReserve is how much of the repository's volume new WAL and backups
+	// leave free, of the repository host; 0: nothing.
+	RepoReserve Size   `key:"repo_reserve" min:"0B" max:"1024TB"`
+	Compress    string `key:"compress" enum:"zst,lz4,gz,none"`
+	Processes   int    `key:"processes" min:"1" max:"64"`
 
 	CompressLevel    int  `key:"compress_level" min:"-7" max:"22"`     // 0: the compression's default
 	RetentionArchive int  `key:"retention_archive" min:"0" max:"9999"` // full backups whose WAL is kept whole; 0: all that are kept

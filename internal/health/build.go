@@ -41,6 +41,7 @@ type Backup struct {
 	Damaged     string // the last backup, if pages in it are damaged, and the newest clean one
 	TestErr     string // why the last restore test failed; empty: it did not
 	Lost        string // what the repository had and has not any more; empty: nothing
+	Full        string // why the repository takes no new files; empty: it does
 	Missed      string // the scheduled backup that was not made, and why; empty: none
 }
 

@@ -17,6 +17,7 @@ const (
 	NoRepository      Code = "M-B11"
 	BackupsOff        Code = "M-B12"
 	BackupsLost       Code = "M-B13"
+	RepoFull          Code = "M-B14"
 )
 
 var backupEntries = []Entry{
@@ -111,5 +112,13 @@ var backupEntries = []Entry{
 		Doc: "The repository host remembers, outside of the repository, which backups and which WAL it held. No host of the herd " +
 			"may delete there, and what the retention expires is forgotten, so that somebody with access to the folder, or a disk, " +
 			"has removed this. A repository that is gone is not begun anew by itself.",
+	},
+	{
+		Code: RepoFull, Severity: cluster.Warning, Title: "The repository has no room",
+		Text: "the repository on {node} takes no new files: {why}",
+		Hint: "make room on that volume, or expire more:  a smaller backup.retention_full on {node}, then restart manada there ; archiving goes on by itself once there is room",
+		Args: []string{"why"},
+		Doc: "backup.repo_reserve of the repository's volume stays free, so that whatever a host stores there, backups can still be read and " +
+			"expired, and the host itself goes on. Until there is room WAL waits on the primary and fills its disk; backups fail and leave nothing behind.",
 	},
 }

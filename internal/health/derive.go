@@ -250,6 +250,9 @@ func (b *builder) backup(st cluster.Status) []cluster.Condition {
 	if k.Lost != "" {
 		cs = append(cs, Say(BackupsLost, k.Host, "what", k.Lost))
 	}
+	if k.Full != "" {
+		cs = append(cs, Say(RepoFull, k.Host, "why", k.Full))
+	}
 	if k.Missed != "" {
 		cs = append(cs, Say(BackupMissed, "", "what", k.Missed))
 	}

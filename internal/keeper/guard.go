@@ -40,7 +40,7 @@ func callerOf(ctx context.Context) string {
 // read, create WAL of the stanza's cluster, and create files of the one backup
 // for which they hold the stanza's lock. Requests without WithCaller are refused.
 type Guard struct {
-	blob.Storage
+	*Bounded
 	stanza string
 	now    func() time.Time
 
@@ -60,8 +60,8 @@ type session struct {
 }
 
 // NewGuard guards one stanza of a repository; nothing else in it can be written.
-func NewGuard(s blob.Storage, stanza string) *Guard {
-	return &Guard{Storage: s, stanza: stanza, now: time.Now, puts: map[string]int{}, being: map[string]struct{}{}}
+func NewGuard(s *Bounded, stanza string) *Guard {
+	return &Guard{Bounded: s, stanza: stanza, now: time.Now, puts: map[string]int{}, being: map[string]struct{}{}}
 }
 
 func refused(format string, args ...any) error {
@@ -108,7 +108,7 @@ func (g *Guard) Put(ctx context.Context, name string, r io.Reader, _ blob.PutOpt
 	default:
 		return refused("%s is neither WAL nor part of a backup of stanza %s", name, g.stanza)
 	}
-	return g.Storage.Put(ctx, name, r, blob.PutOptions{NoOverwrite: true})
+	return g.Bounded.Put(ctx, name, r, blob.PutOptions{NoOverwrite: true})
 }
 
 // enter counts a host's writes.

@@ -29,6 +29,7 @@ type house struct {
 	inner blob.Storage
 	guard *Guard
 	keep  *Keeper
+	free  volume // of the repository's file system
 	now   time.Time
 	url   string
 }
@@ -37,9 +38,11 @@ func newHouse(t *testing.T) *house {
 	t.Helper()
 	inner, err := blob.NewPosix(t.TempDir(), blob.PosixOptions{})
 	must(t, err)
-	h := &house{T: t, inner: inner, guard: NewGuard(inner, stanza), now: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)}
+	room := Bound(inner, Reserve{Path: "/repo", Bytes: 100 << 20})
+	h := &house{T: t, inner: inner, guard: NewGuard(room, stanza), free: volume{free: 1 << 40}, now: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)}
 	clock := func() time.Time { return h.now }
 	h.guard.now = clock
+	room.look = func(string) (volume, error) { return h.free, nil }
 	h.keep = New(Config{Storage: inner, Stanza: stanza, Memory: t.TempDir() + "/m.json", MinAge: 24 * time.Hour,
 		Retention: backup.Retention{Full: 2}, Now: clock})
 	must(t, h.keep.Create(t.Context(), stanza, backup.Cluster{Version: "15", SystemID: 7}))

@@ -27,6 +27,13 @@ type Memory struct {
 	Lost []string          `json:"lost,omitempty"` // what was there and is gone
 }
 
+// State is what the repository host tells of a stanza.
+type State struct {
+	Memory
+	// Full says why new WAL and backups are refused; "": they are not.
+	Full string `json:"full,omitempty"`
+}
+
 // Known is what is remembered of a finished backup.
 type Known struct {
 	Since time.Time  `json:"since"`          // when it was first seen

@@ -48,7 +48,7 @@ func Handler(k *Keeper, g *Guard) http.Handler {
 			return
 		}
 		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(m)
+		_ = json.NewEncoder(w).Encode(State{Memory: m, Full: g.Full()})
 	})
 	for verb, do := range verbs {
 		mux.HandleFunc("POST "+path+verb, func(w http.ResponseWriter, r *http.Request) {
@@ -198,8 +198,8 @@ func (c *Client) ExpireBackups(ctx context.Context, stanza string, r backup.Rete
 }
 
 // State asks what the repository host remembers.
-func (c *Client) State(ctx context.Context) (Memory, error) {
-	var m Memory
+func (c *Client) State(ctx context.Context) (State, error) {
+	var m State
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base+path+"state", nil)
 	if err != nil {
 		return m, err
@@ -220,6 +220,3 @@ type Local struct {
 	blob.Storage
 	*Keeper
 }
-
-// State is what this host remembers.
-func (l Local) State(context.Context) (Memory, error) { return l.Keeper.State() }

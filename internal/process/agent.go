@@ -102,12 +102,16 @@ func endpoints(c *config.Config, f Facts) []string {
 
 func agentConfig(c *config.Config, f Facts, version string) agent.Config {
 	t := c.Timing
+	repo := ""
+	if c.Has(config.Repository) {
+		repo = c.Backup.RepoPath
+	}
 	return agent.Config{
 		Cluster: c.Cluster, Node: c.Node, Location: c.Location, Version: version, Kind: c.Kind(), Founder: f.Founder,
 		ID: c.NodeID, Failover: c.Failover, Priority: c.Priority,
 		Manual: c.Failover == config.FailoverManual || c.Priority == 0,
 		Beat:   t.Beat, RenewEvery: max(t.SuspectAfter/4, 100*time.Millisecond), StopTimeout: 20 * time.Second,
-		Addrs: c.Addresses(), StateDir: c.StateDir(), IdentityDir: c.IdentityDir(), Peers: f.Peers,
+		Addrs: c.Addresses(), StateDir: c.StateDir(), IdentityDir: c.IdentityDir(), RepoPath: repo, Peers: f.Peers,
 		MembersFrom: c.PostgreSQL.MembersFrom,
 		Spec: decide.Spec{
 			Durability: c.Durability, WantK: c.WantK,

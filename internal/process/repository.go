@@ -34,6 +34,7 @@ type repository struct {
 	had        bool // some host has had the role repository
 	asked      bool // the herd's members were read: without an address there is none
 	storage    blob.Storage
+	own        *keeper.Client // of the service of this host
 }
 
 var errNoRepository = errors.New("no repository host is known yet: one host of the herd needs the role repository")
@@ -89,16 +90,26 @@ func openStorage(c *config.Config, id *pki.Identity, addr, node string) (blob.St
 		if err != nil {
 			return nil, err
 		}
-		return keeper.Local{Storage: s, Keeper: NewKeeper(c, s, nil)}, nil
+		return keeper.Local{Storage: keeper.Bound(s, Reserve(c)), Keeper: NewKeeper(c, s, nil)}, nil
 	}
 	if addr == "" {
 		return nil, errNoRepository
 	}
+	return askBackupd(id, addr, node)
+}
+
+// askBackupd is backupd of a host as the others have it.
+func askBackupd(id *pki.Identity, addr, node string) (*keeper.Client, error) {
 	client := &http.Client{Transport: &http.Transport{
 		TLSClientConfig: id.ClientTLS(node), MaxIdleConnsPerHost: 8, IdleConnTimeout: time.Minute,
 		TLSHandshakeTimeout: 5 * time.Second, ResponseHeaderTimeout: 5 * time.Minute,
 	}}
 	return keeper.NewClient("https://"+addr+"/repo", client)
+}
+
+// Reserve is what stays free on the volume of the repository on this host.
+func Reserve(c *config.Config) keeper.Reserve {
+	return keeper.Reserve{Path: c.Backup.RepoPath, Bytes: int64(c.Backup.RepoReserve)}
 }
 
 // NewKeeper is the keeper of the repository on this host.
@@ -111,15 +122,8 @@ func NewKeeper(c *config.Config, s blob.Storage, log *slog.Logger) *keeper.Keepe
 }
 
 // lost says what the repository had and has not any more.
-func lost(ctx context.Context, s blob.Storage) string {
-	r, ok := s.(interface {
-		State(context.Context) (keeper.Memory, error)
-	})
-	if !ok {
-		return ""
-	}
-	m, err := r.State(ctx)
-	if err != nil || len(m.Lost) == 0 {
+func lost(m keeper.State) string {
+	if len(m.Lost) == 0 {
 		return ""
 	}
 	text := m.Lost[0]
@@ -205,18 +209,35 @@ func (r *repository) damaged(st *backup.StanzaInfo, last *backup.BackupInfo) str
 	return last.Label + " has damaged pages, and there is no backup without"
 }
 
-// serves asks the backup service of this very host whether it answers.
-func (r *repository) serves(ctx context.Context) error {
-	client := &http.Client{Transport: &http.Transport{TLSClientConfig: r.id.ClientTLS(r.cfg.Node), DisableKeepAlives: true}}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+r.cfg.Addresses().Repo+"/liveness", nil)
-	if err != nil {
-		return err
+// tells is what backupd says of the repository. On its own host that it answers
+// is told by nothing else: the folder is here, the others need the service.
+func (r *repository) tells(ctx context.Context, s blob.Storage) (keeper.State, error) {
+	if c, ok := s.(*keeper.Client); ok {
+		st, err := c.State(ctx)
+		if err != nil {
+			r.log.Debug("the repository host does not say what it remembers", "error", err.Error()) // of an older release
+		}
+		return st, nil
 	}
-	res, err := client.Do(req)
+	c, err := r.served()
 	if err != nil {
-		return err
+		return keeper.State{}, err
 	}
-	return res.Body.Close()
+	return c.State(ctx)
+}
+
+// served is the backup service of this very host.
+func (r *repository) served() (*keeper.Client, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.own == nil {
+		c, err := askBackupd(r.id, r.cfg.Addresses().Repo, r.cfg.Node)
+		if err != nil {
+			return nil, err
+		}
+		r.own = c
+	}
+	return r.own, nil
 }
 
 // status is what can be restored, nil when no repository is known.
@@ -239,8 +260,9 @@ func (r *repository) status(ctx context.Context) *health.Backup {
 	if err == nil {
 		err = info.Unread()
 	}
-	if err == nil && r.cfg.Has(config.Repository) {
-		err = r.serves(ctx) // the folder is here; the others need the service
+	var told keeper.State
+	if err == nil {
+		told, err = r.tells(ctx, s)
 	}
 	if err != nil {
 		b.Unreachable = err.Error()
@@ -256,7 +278,7 @@ func (r *repository) status(ctx context.Context) *health.Backup {
 			b.Damaged = r.damaged(st, last)
 		}
 	}
-	b.Lost = lost(ctx, s)
+	b.Lost, b.Full = lost(told), told.Full
 	r.addSchedule(ctx, s, info, b)
 	return b
 }

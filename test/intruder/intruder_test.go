@@ -34,6 +34,7 @@ func TestTrustIntruder(t *testing.T) {
 			t.Errorf("process %d of the herd has died; of %v there are %v", pid, before, after)
 		}
 	}
+	t.Run("Floods", func(t *testing.T) { s.with(t).floods() })
 	for i := range trust.Runs(1, 10) {
 		t.Run(fmt.Sprintf("Removed %d", i+1), func(t *testing.T) { s.with(t).removed(fmt.Sprintf("x%d", i+1)) })
 	}
