@@ -133,6 +133,7 @@ type Agent struct {
 	putBack      string
 	putBackAt    time.Time
 	archiveErr   string
+	archiveOther string // a file of which the archive has another content
 	restoreErr   string // why the last step of a restore failed
 	backupStatus *health.Backup
 	waiting      *cluster.Waiting // WAL to be archived

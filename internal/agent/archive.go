@@ -32,6 +32,9 @@ type Repository interface {
 	Nowhere() string
 }
 
+// ErrOther is what Push wraps when the archive has another content under the name.
+var ErrOther = errors.New("the archive has another file of this name")
+
 // ArchiveCall is what archive_command and restore_command ask of the agent on
 // this host, over its unix socket.
 type ArchiveCall struct {
@@ -80,7 +83,7 @@ func (a *Agent) servePush(w http.ResponseWriter, r *http.Request) {
 		defer cancel()
 		err = a.repo.Push(ctx, c.Path)
 	}
-	a.archived(err)
+	a.archived(filepath.Base(c.Path), err)
 	if err != nil {
 		peer.WriteError(w, fmt.Errorf("archive %s on %s: %w", filepath.Base(c.Path), a.cfg.Node, err))
 	}
@@ -110,10 +113,11 @@ func (a *Agent) historyOK(path string) error {
 	return nil
 }
 
-// archived remembers how archiving goes, for `status`.
-func (a *Agent) archived(err error) {
+// archived remembers how archiving of a file goes, for `status`.
+func (a *Agent) archived(name string, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.noteOther(name, err)
 	if err == nil {
 		a.archiveErr = ""
 		return
@@ -122,6 +126,17 @@ func (a *Agent) archived(err error) {
 		a.log.Warn("archiving fails", "error", err.Error())
 	}
 	a.archiveErr = err.Error()
+}
+
+// noteOther remembers of which file the archive has another content: it is asked
+// for again until that is mended. Called with mu held.
+func (a *Agent) noteOther(name string, err error) {
+	switch {
+	case errors.Is(err, ErrOther):
+		a.archiveOther = name
+	case a.archiveOther == name:
+		a.archiveOther = ""
+	}
 }
 
 func (a *Agent) serveGet(w http.ResponseWriter, r *http.Request) {
@@ -204,6 +219,9 @@ func (a *Agent) backfill(ctx context.Context, t *cluster.Term) (missing string, 
 		one, cancel := context.WithTimeout(ctx, time.Minute)
 		err := a.repo.Push(one, path)
 		cancel()
+		a.mu.Lock()
+		a.noteOther(filepath.Base(path), err)
+		a.mu.Unlock()
 		if err != nil && !errors.Is(err, os.ErrNotExist) { // recycled meanwhile: PostgreSQL had it archived
 			return filepath.Base(path), err
 		}

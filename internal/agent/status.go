@@ -97,7 +97,14 @@ func (a *Agent) conditions(v *decide.View) []cluster.Condition {
 	if a.parts.Conditions != nil {
 		cs = append(cs, a.parts.Conditions()...)
 	}
-	if a.archiveErr != "" {
+	switch k := a.backupStatus; {
+	case a.archiveOther != "" && a.mem.leads != 0:
+		host := "the repository host"
+		if k != nil && k.Host != "" {
+			host = k.Host
+		}
+		cs = append(cs, health.Say(health.ArchiveOther, a.cfg.Node, "file", a.archiveOther, "host", host))
+	case a.archiveErr != "":
 		cs = append(cs, health.Say(health.ArchiveFailing, a.cfg.Node, "why", a.archiveErr))
 	}
 	return cs

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha1"
-	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -26,9 +25,6 @@ type ArchiveOptions struct {
 	NoHeaderCheck bool             // do not compare the segment's system identifier with the stanza's
 	Log           *slog.Logger
 }
-
-// walMagic maps the magic number of a WAL page to the major version that writes it.
-var walMagic = map[uint16]string{0xD106: "13", 0xD10D: "14", 0xD110: "15", 0xD113: "16", 0xD116: "17", 0xD118: "18"}
 
 // ArchivePush stores one file that PostgreSQL wants archived; walPath is what %p
 // gives, made absolute or relative to the current directory. When it returns nil
@@ -64,35 +60,15 @@ func archivePush(ctx context.Context, o ArchiveOptions, walPath, name string) er
 		return pushText(ctx, o, repo.ArchivePath(o.Stanza, db.ArchiveID(), repo.WALDir(name), name), data)
 	}
 	if !o.NoHeaderCheck {
-		if err := checkWALHeader(data, db); err != nil {
+		size, err := CheckSegment(name, data, db)
+		if err == nil && size != int64(len(data)) {
+			err = fail(CodeFormat, "", "the segment has %d bytes instead of %d", len(data), size)
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return pushSegment(ctx, o, db, name, data)
-}
-
-// checkWALHeader makes sure that a segment is of the stanza's cluster.
-func checkWALHeader(b []byte, db repo.DB) error {
-	const sysID, segSize = 24, 32 // in XLogLongPageHeaderData
-	if len(b) < 40 {
-		return fail(CodeFormat, "", "the segment has only %d bytes", len(b))
-	}
-	le := binary.LittleEndian
-	magic := le.Uint16(b)
-	version, ok := walMagic[magic]
-	if !ok || le.Uint16(b[2:])&2 == 0 { // XLP_LONG_HEADER
-		return fail(CodeVersion, "PostgreSQL 13 to 18 are supported.", "the segment begins with the unknown WAL page magic %04X", magic)
-	}
-	id := le.Uint64(b[sysID:])
-	if version != db.Version || id != db.SystemID {
-		return fail(CodeArchiveMismatch, "Is archive_command of this cluster set to another cluster's stanza?",
-			"the segment is of version %s, system identifier %d; the stanza is for version %s, system identifier %d",
-			version, id, db.Version, db.SystemID)
-	}
-	if n := le.Uint32(b[segSize:]); int64(n) != int64(len(b)) {
-		return fail(CodeFormat, "", "the segment has %d bytes instead of %d", len(b), n)
-	}
-	return nil
 }
 
 // pushText stores a file that goes in as it is.

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"manada/internal/blob"
+	"manada/internal/cluster"
 	"manada/internal/repo"
 )
 
@@ -20,6 +21,10 @@ func walFile(t *testing.T, name string, sysid uint64, fill byte) string {
 	le := binary.LittleEndian
 	le.PutUint16(b, 0xD110)
 	le.PutUint16(b[2:], 2)
+	if tl, number, ok := cluster.ParseSegment(name[:min(24, len(name))], 1<<20); ok {
+		le.PutUint32(b[4:], uint32(tl))
+		le.PutUint64(b[8:], number<<20)
+	}
 	le.PutUint64(b[24:], sysid)
 	le.PutUint32(b[32:], 1<<20)
 	path := filepath.Join(t.TempDir(), name)
@@ -68,6 +73,21 @@ func TestArchive(t *testing.T) {
 	}
 	if err := ArchivePush(ctx, o, walFile(t, "000000010000000000000006", 8, 1)); Code(err) != CodeArchiveMismatch {
 		t.Errorf("WAL of another cluster: %v", err)
+	}
+	for _, c := range []struct {
+		what string
+		at   int
+		to   uint64
+	}{
+		{"another address", 8, 6 << 20}, {"a later timeline", 4, 2 | 5<<52}, {"another size", 32, 3 << 20}, {"no WAL", 0, 0},
+	} {
+		b, _ := os.ReadFile(seg)
+		binary.LittleEndian.PutUint64(b[c.at:], c.to)
+		other := filepath.Join(t.TempDir(), "000000010000000000000007")
+		os.WriteFile(other, b, 0o600)
+		if err := ArchivePush(ctx, o, other); err == nil || errors.Is(err, ErrNotFound) {
+			t.Errorf("%s than the name says: %v", c.what, err)
+		}
 	}
 	part := walFile(t, name+".partial", 7, 3)
 	if err := ArchivePush(ctx, o, part); err != nil {
@@ -146,7 +166,7 @@ func TestArchiveNotFound(t *testing.T) {
 	stored := "archive/demo/15-1/" + es[0].Name
 	b, _ := blob.Get(ctx, m, stored)
 	b = bytes.Clone(b)
-	b[len(b)/2] ^= 1
+	b[20] ^= 0xff // farther on a repetition may mean the same
 	m.Put(ctx, stored, bytes.NewReader(b), blob.PutOptions{})
 	if err := ArchiveGet(ctx, o, name, dest); err == nil || errors.Is(err, ErrNotFound) {
 		t.Errorf("a damaged segment: %v", err)
@@ -164,6 +184,8 @@ func BenchmarkArchivePush(b *testing.B) {
 	le := binary.LittleEndian
 	le.PutUint16(data, 0xD110)
 	le.PutUint16(data[2:], 2)
+	le.PutUint32(data[4:], 1)
+	le.PutUint64(data[8:], 5*16<<20)
 	le.PutUint64(data[24:], 7)
 	le.PutUint32(data[32:], 16<<20)
 	path := filepath.Join(b.TempDir(), "000000010000000000000005")

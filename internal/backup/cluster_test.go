@@ -85,13 +85,13 @@ func (b *bench) walCommandText(args string) string {
 }
 
 // cluster is a PostgreSQL that listens on a socket in its folder only.
-type cluster struct {
+type pgCluster struct {
 	*bench
 	data string
 	sock string
 }
 
-func (b *bench) initdb(name, archiveCommand string) *cluster {
+func (b *bench) initdb(name, archiveCommand string) *pgCluster {
 	b.t.Helper()
 	c := b.at(name)
 	b.run(pgBin+"initdb", "-D", c.data, "-k", "-N", "-A", "trust", "-U", "postgres", "--locale=C.UTF-8")
@@ -107,11 +107,11 @@ func (b *bench) initdb(name, archiveCommand string) *cluster {
 }
 
 // at is a cluster that is, or will be, in a folder of that name.
-func (b *bench) at(name string) *cluster {
-	return &cluster{bench: b, data: filepath.Join(b.dir, name), sock: filepath.Join(b.dir, "s-"+name)}
+func (b *bench) at(name string) *pgCluster {
+	return &pgCluster{bench: b, data: filepath.Join(b.dir, name), sock: filepath.Join(b.dir, "s-"+name)}
 }
 
-func (c *cluster) start() *cluster {
+func (c *pgCluster) start() *pgCluster {
 	c.t.Helper()
 	if err := os.MkdirAll(c.sock, 0o700); err != nil {
 		c.t.Fatal(err)
@@ -126,13 +126,13 @@ func (c *cluster) start() *cluster {
 	return c
 }
 
-func (c *cluster) stop() {
+func (c *pgCluster) stop() {
 	c.t.Helper()
 	c.run(pgBin+"pg_ctl", "-D", c.data, "-w", "-m", "fast", "stop")
 }
 
 // kill ends what is left at the end of a test.
-func (c *cluster) kill() {
+func (c *pgCluster) kill() {
 	b, err := os.ReadFile(filepath.Join(c.data, "postmaster.pid"))
 	if err != nil {
 		return
@@ -150,12 +150,12 @@ func (c *cluster) kill() {
 	}
 }
 
-func (c *cluster) connect(ctx context.Context) (*pgconn.PgConn, error) {
+func (c *pgCluster) connect(ctx context.Context) (*pgconn.PgConn, error) {
 	return pgconn.Connect(ctx, "host="+c.sock+" user=postgres dbname=postgres sslmode=disable")
 }
 
 // sql runs statements and gives the last one's first cell.
-func (c *cluster) sql(text string) string {
+func (c *pgCluster) sql(text string) string {
 	c.t.Helper()
 	conn, err := c.connect(c.ctx)
 	if err != nil {
@@ -173,7 +173,7 @@ func (c *cluster) sql(text string) string {
 }
 
 // flush gets all WAL so far into the archive.
-func (c *cluster) flush() {
+func (c *pgCluster) flush() {
 	c.t.Helper()
 	seg := c.sql("select pg_walfile_name(pg_switch_wal())")
 	c.until("the archive has "+seg, func() bool {
@@ -193,7 +193,7 @@ func (b *bench) until(what string, ok func() bool) {
 }
 
 // content hashes the rows of the tables.
-func (c *cluster) content(tables ...string) string {
+func (c *pgCluster) content(tables ...string) string {
 	c.t.Helper()
 	var out []string
 	for _, t := range tables {
@@ -202,11 +202,11 @@ func (c *cluster) content(tables ...string) string {
 	return strings.Join(out, " ")
 }
 
-func (c *cluster) options(t repo.BackupType) Options {
+func (c *pgCluster) options(t repo.BackupType) Options {
 	return Options{Storage: c.store, Stanza: c.stanza, PGData: c.data, Type: t, Connect: c.connect, ArchiveTimeout: 30 * time.Second}
 }
 
-func (c *cluster) backup(t repo.BackupType) *Result {
+func (c *pgCluster) backup(t repo.BackupType) *Result {
 	c.t.Helper()
 	res, err := Backup(c.ctx, c.options(t))
 	if err != nil {
@@ -215,7 +215,7 @@ func (c *cluster) backup(t repo.BackupType) *Result {
 	return res
 }
 
-func (c *cluster) stanzaCreate() {
+func (c *pgCluster) stanzaCreate() {
 	c.t.Helper()
 	id, err := ReadCluster(c.ctx, c.data)
 	if err != nil {
@@ -226,11 +226,11 @@ func (c *cluster) stanzaCreate() {
 	}
 }
 
-func (b *bench) restoreOptions(c *cluster) RestoreOptions {
+func (b *bench) restoreOptions(c *pgCluster) RestoreOptions {
 	return RestoreOptions{Storage: b.store, Stanza: b.stanza, Dir: c.data, RestoreCommand: b.walCommandText(`get %f "%p"`), TargetAction: "promote"}
 }
 
-func (b *bench) restore(c *cluster, change func(*RestoreOptions)) *RestoreResult {
+func (b *bench) restore(c *pgCluster, change func(*RestoreOptions)) *RestoreResult {
 	b.t.Helper()
 	o := b.restoreOptions(c)
 	if change != nil {
@@ -244,7 +244,7 @@ func (b *bench) restore(c *cluster, change func(*RestoreOptions)) *RestoreResult
 }
 
 // primary waits until recovery has ended.
-func (c *cluster) primary() *cluster {
+func (c *pgCluster) primary() *pgCluster {
 	c.t.Helper()
 	c.until("recovery ends", func() bool { return c.sql("select pg_is_in_recovery()") == "f" })
 	return c

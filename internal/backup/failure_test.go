@@ -41,7 +41,7 @@ func TestFailures(t *testing.T) {
 	t.Run("corruption", func(t *testing.T) { corruption(t, b, full.Label) })
 }
 
-func lockedOut(t *testing.T, c *cluster) {
+func lockedOut(t *testing.T, c *pgCluster) {
 	l, err := c.store.Lock(c.ctx, c.stanza+"-backup")
 	if err != nil {
 		t.Fatal(err)
@@ -57,7 +57,7 @@ func lockedOut(t *testing.T, c *cluster) {
 
 // cancelledBackup: one that is cancelled while it copies leaves nothing, and one
 // that was killed leaves nothing valid, which the next backup removes.
-func cancelledBackup(t *testing.T, c *cluster) {
+func cancelledBackup(t *testing.T, c *pgCluster) {
 	before := labels(t, c.bench)
 	ctx, cancel := context.WithCancel(c.ctx)
 	o := c.options(repo.Full)
@@ -102,7 +102,7 @@ func labels(t *testing.T, b *bench) []string {
 	return ls
 }
 
-func wrongCluster(t *testing.T, c *cluster) {
+func wrongCluster(t *testing.T, c *pgCluster) {
 	id, _ := ReadCluster(c.ctx, c.data)
 	id.SystemID++
 	err := StanzaCreate(c.ctx, c.store, c.stanza, id, nil)
@@ -134,7 +134,7 @@ func wrongCluster(t *testing.T, c *cluster) {
 	}
 }
 
-func archiveTimeout(t *testing.T, c *cluster) {
+func archiveTimeout(t *testing.T, c *pgCluster) {
 	old := c.sql("show archive_command")
 	c.setArchive("false")
 	defer c.setArchive(old)
@@ -150,7 +150,7 @@ func archiveTimeout(t *testing.T, c *cluster) {
 	}
 }
 
-func (c *cluster) setArchive(cmd string) {
+func (c *pgCluster) setArchive(cmd string) {
 	c.t.Helper()
 	c.sql("alter system set archive_command = '" + strings.ReplaceAll(cmd, "'", "''") + "'")
 	c.sql("select pg_reload_conf()")
@@ -159,7 +159,7 @@ func (c *cluster) setArchive(cmd string) {
 
 // pageErrors: a page that is damaged on disk is reported and recorded, and
 // pg_checksums agrees that it is the only one.
-func pageErrors(t *testing.T, c *cluster) {
+func pageErrors(t *testing.T, c *pgCluster) {
 	c.sql("create table damaged as select g from generate_series(1, 5000) g; checkpoint")
 	rel := c.sql("select pg_relation_filepath('damaged')")
 	f, err := os.OpenFile(filepath.Join(c.data, rel), os.O_RDWR, 0)
@@ -184,7 +184,7 @@ func pageErrors(t *testing.T, c *cluster) {
 
 // impossibleNames: a file whose name cannot be written is found before anything
 // is copied, and a database with such a name stops nobody's backups.
-func impossibleNames(t *testing.T, c *cluster) {
+func impossibleNames(t *testing.T, c *pgCluster) {
 	c.sql("create database \"two\nlines\"")
 	defer c.sql("drop database \"two\nlines\"")
 	if res := c.backup(repo.Incr); !strings.Contains(strings.Join(res.Notices, "\n"), `database "two\nlines"`) {
@@ -241,7 +241,7 @@ func forced(t *testing.T, b *bench, label string) {
 	}
 }
 
-func restoreRefuses(t *testing.T, b *bench, c *cluster) {
+func restoreRefuses(t *testing.T, b *bench, c *pgCluster) {
 	if _, err := Restore(b.ctx, b.restoreOptions(c)); Code(err) != CodePathNotEmpty {
 		t.Errorf("over a data directory without delta: %v", err)
 	}

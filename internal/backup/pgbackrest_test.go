@@ -14,7 +14,7 @@ type judge struct {
 	conf string
 }
 
-func (b *bench) judge(c *cluster, extra string) *judge {
+func (b *bench) judge(c *pgCluster, extra string) *judge {
 	b.t.Helper()
 	if _, err := os.Stat(pgbackrest); err != nil {
 		b.t.Skip("pgbackrest is not installed")

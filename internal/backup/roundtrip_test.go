@@ -16,7 +16,7 @@ import (
 var benchTables = []string{"pgbench_accounts", "pgbench_tellers", "pgbench_branches", "words", "inspace"}
 
 // fill makes a database with a large table, a tablespace, an unlogged table.
-func (c *cluster) fill() {
+func (c *pgCluster) fill() {
 	c.t.Helper()
 	ts := filepath.Join(c.dir, "ts-"+filepath.Base(c.data))
 	if err := os.Mkdir(ts, 0o700); err != nil {
@@ -30,7 +30,7 @@ func (c *cluster) fill() {
 		create table empty_t(a int)`)
 }
 
-func (c *cluster) write(n int) {
+func (c *pgCluster) write(n int) {
 	c.t.Helper()
 	c.sql(strings.ReplaceAll(`update pgbench_accounts set abalance = abalance + N where aid % 1000 = N;
 		insert into inspace select g from generate_series(1, 100 * N) g; update pgbench_tellers set tbalance = N`, "N", string(rune('0'+n))))
@@ -103,7 +103,7 @@ func TestRoundTrip(t *testing.T) {
 
 // timelineSwitch: after a promotion sizes and times do not decide, but what has
 // not changed is still not copied.
-func timelineSwitch(t *testing.T, b *bench, c *cluster) {
+func timelineSwitch(t *testing.T, b *bench, c *pgCluster) {
 	c.write(4)
 	want := c.content(benchTables...)
 	res := c.backup(repo.Incr)

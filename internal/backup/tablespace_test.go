@@ -100,7 +100,7 @@ func TestTablespaces(t *testing.T) {
 
 // spacesRefused: nothing is restored into a directory that is in use, or has
 // something in it, whatever is asked for, and no hint proposes to.
-func spacesRefused(t *testing.T, b *bench, live *cluster, untouched func(string)) {
+func spacesRefused(t *testing.T, b *bench, live *pgCluster, untouched func(string)) {
 	full := filepath.Join(b.dir, "full")
 	mkdirs(t, full)
 	random(t, filepath.Join(full, "letters.txt"), 10)
@@ -200,7 +200,7 @@ func spacesCopied(t *testing.T, b *bench, full, want string, untouched func(stri
 
 // spaceCreatedLater: replay would make the tablespace where it is, which is in
 // the files of the running cluster.
-func spaceCreatedLater(t *testing.T, b *bench, live *cluster) {
+func spaceCreatedLater(t *testing.T, b *bench, live *pgCluster) {
 	three := filepath.Join(b.dir, "three")
 	mkdirs(t, three)
 	live.sql("create tablespace sp3 location '" + three + "'")

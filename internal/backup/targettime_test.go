@@ -69,7 +69,7 @@ func TestTargetsAreCertain(t *testing.T) {
 
 // targetTimes: PostgreSQL understands the same moment, also around the days on
 // which clocks are put forward and back.
-func targetTimes(t *testing.T, c *cluster) {
+func targetTimes(t *testing.T, c *pgCluster) {
 	conn, err := c.connect(c.ctx)
 	if err != nil {
 		t.Fatal(err)
@@ -100,7 +100,7 @@ func targetTimes(t *testing.T, c *cluster) {
 }
 
 // understood asks PostgreSQL for the times, in microseconds since 1970.
-func understood(t *testing.T, c *cluster, conn *pgconn.PgConn, zone string, texts []string) []int64 {
+func understood(t *testing.T, c *pgCluster, conn *pgconn.PgConn, zone string, texts []string) []int64 {
 	t.Helper()
 	quoted := make([]string, len(texts))
 	for i, s := range texts {

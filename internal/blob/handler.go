@@ -42,6 +42,9 @@ func Handler(s Storage) http.Handler {
 
 const stallTimeout = time.Minute
 
+// drainMost is how much is read of a file that was refused, in bytes.
+const drainMost = 64 << 20
+
 type handler struct {
 	s    Storage
 	mu   sync.Mutex
@@ -147,6 +150,8 @@ func (h *handler) put(w http.ResponseWriter, r *http.Request) {
 	// the storage then keeps nothing.
 	body := &patientReader{r.Body, http.NewResponseController(w)}
 	if err := h.s.Put(r.Context(), name, body, o); err != nil {
+		// A client that is still sending hears the answer only afterwards.
+		_, _ = io.CopyN(io.Discard, body, drainMost)
 		writeError(w, err)
 		return
 	}

@@ -114,7 +114,7 @@ database and in the repository, and the WAL archive.` + exits(exitFailed, exitUs
 		RunE:    func(c *cobra.Command, _ []string) error { return a.backups(c.Context()) },
 	}
 	a.outputFlag(c)
-	c.AddCommand(a.backupsExportCmd())
+	c.AddCommand(a.backupsExportCmd(), a.backupsSetAsideCmd())
 	return c
 }
 

@@ -39,7 +39,7 @@ func runBackupd(ctx context.Context, c *config.Config, log *slog.Logger) error {
 	if err := durable.Sweep(c.Backup.RepoPath); err != nil {
 		log.Warn("what crashes left unfinished in the repository stays", "repo_path", c.Backup.RepoPath, "error", err.Error())
 	}
-	keep, guard := process.NewKeeper(c, storage, log), keeper.NewGuard(keeper.Bound(storage, process.Reserve(c)), c.Backup.Stanza)
+	keep, guard := process.NewKeeper(c, storage, log), keeper.NewGuard(keeper.Bound(storage, process.Reserve(c)), c.Backup.Stanza, process.Writer(c, id, log))
 	mux := http.NewServeMux()
 	mux.Handle("/repo/", membersOnly(id, http.StripPrefix("/repo", keeper.Handler(keep, guard))))
 	caller := func(r *http.Request) error { _, err := id.Caller(r.TLS); return err }

@@ -71,6 +71,21 @@ func (t Timeline) Segment(l LSN, segSize uint64) string {
 	return fmt.Sprintf("%08X%08X%08X", uint32(t), uint32(n/per), uint32(n%per))
 }
 
+// ParseSegment reads the name of a WAL segment file of segSize bytes: its timeline
+// and its number, counted from the beginning of WAL.
+func ParseSegment(name string, segSize uint64) (t Timeline, number uint64, ok bool) {
+	if len(name) != 24 {
+		return 0, 0, false
+	}
+	tl, err1 := strconv.ParseUint(name[:8], 16, 32)
+	hi, err2 := strconv.ParseUint(name[8:16], 16, 32)
+	lo, err3 := strconv.ParseUint(name[16:], 16, 32)
+	if err1 != nil || err2 != nil || err3 != nil {
+		return 0, 0, false
+	}
+	return Timeline(tl), hi*(0x100000000/segSize) + lo, true
+}
+
 // HistoryFile names the timeline's history file, "00000002.history".
 func (t Timeline) HistoryFile() string { return fmt.Sprintf("%08X.history", uint32(t)) }
 

@@ -18,6 +18,7 @@ const (
 	BackupsOff        Code = "M-B12"
 	BackupsLost       Code = "M-B13"
 	RepoFull          Code = "M-B14"
+	ArchiveOther      Code = "M-B15"
 )
 
 var backupEntries = []Entry{
@@ -120,5 +121,16 @@ var backupEntries = []Entry{
 		Args: []string{"why"},
 		Doc: "backup.repo_reserve of the repository's volume stays free, so that whatever a host stores there, backups can still be read and " +
 			"expired, and the host itself goes on. Until there is room WAL waits on the primary and fills its disk; backups fail and leave nothing behind.",
+	},
+	{
+		Code: ArchiveOther, Severity: cluster.Warning, Title: "The archive has another file under the name of WAL",
+		Text: "{node} cannot archive {file}: the archive has another file of that name",
+		Hint: "if {node} has the true one, on {host}:  manada backups set-aside {file}  ; archiving then goes on by itself",
+		Args: []string{"file", "host"},
+		Doc: "The repository takes WAL only from the host that leads, of this cluster, with the place in WAL that its name says, and none that is " +
+			"still to come. Somebody with that host's identity, or a second cluster with the same system identifier, has stored a file all the same " +
+			"before the primary did; or its disk has altered the primary's WAL since. Nothing is replaced by itself, as nobody can tell the true one " +
+			"by its content: an operator decides. The file that is set aside is kept in manada/set-aside of the repository, and the command says " +
+			"when it was stored; manada history says who led then. Until then WAL waits on the primary, and restores end before this file.",
 	},
 }

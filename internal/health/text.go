@@ -188,7 +188,7 @@ func (p *printer) protectFacts() []string {
 func (p *printer) archiveFact(b *cluster.BackupStatus) string {
 	word := "ok"
 	switch {
-	case has(p.s, ArchiveFailing):
+	case has(p.s, ArchiveFailing), has(p.s, ArchiveOther):
 		word = "FAILING"
 	case has(p.s, ArchiveGap):
 		word = "has a gap"

@@ -43,6 +43,10 @@ type Guard struct {
 	*Bounded
 	stanza string
 	now    func() time.Time
+	// writer is who writes WAL now; ok is false where that is not known, and then
+	// the content of WAL alone is looked at. nil: it is never known.
+	writer   func(context.Context) (w Writer, ok bool)
+	patience time.Duration
 
 	mu    sync.Mutex
 	held  *session            // of the stanza's lock
@@ -60,8 +64,9 @@ type session struct {
 }
 
 // NewGuard guards one stanza of a repository; nothing else in it can be written.
-func NewGuard(s *Bounded, stanza string) *Guard {
-	return &Guard{Bounded: s, stanza: stanza, now: time.Now, puts: map[string]int{}, being: map[string]struct{}{}}
+// writer is who writes WAL, see Guard.
+func NewGuard(s *Bounded, stanza string, writer func(context.Context) (w Writer, ok bool)) *Guard {
+	return &Guard{Bounded: s, writer: writer, patience: writerPatience, stanza: stanza, now: time.Now, puts: map[string]int{}, being: map[string]struct{}{}}
 }
 
 func refused(format string, args ...any) error {
@@ -96,11 +101,12 @@ func (g *Guard) Put(ctx context.Context, name string, r io.Reader, _ blob.PutOpt
 	part := strings.Split(name, "/")
 	switch {
 	case len(part) >= 4 && part[0] == "archive" && part[1] == g.stanza:
-		release, err := g.mayArchive(ctx, part)
+		wal, done, err := g.mayArchive(ctx, part, r)
 		if err != nil {
 			return err
 		}
-		defer release()
+		defer done()
+		r = wal
 	case len(part) >= 4 && part[0] == "backup" && part[1] == g.stanza:
 		if err := g.mayBackUp(ctx, part[2]); err != nil {
 			return err
@@ -130,68 +136,6 @@ func (g *Guard) enter(ctx context.Context) (done func(), err error) {
 			delete(g.puts, node)
 		}
 	}, nil
-}
-
-// mayArchive lets in WAL of the stanza's present cluster. Of a segment there is
-// one file: a second one with another content would keep everybody from
-// restoring it.
-func (g *Guard) mayArchive(ctx context.Context, part []string) (release func(), err error) {
-	info, err := repo.LoadArchiveInfo(ctx, g.Storage, g.stanza)
-	if err != nil {
-		return nil, err
-	}
-	db, err := info.DB()
-	if err != nil {
-		return nil, err
-	}
-	none := func() {}
-	file := part[len(part)-1]
-	if part[2] != db.ArchiveID() {
-		return nil, refused("WAL goes to %s, not to %s", db.ArchiveID(), part[2])
-	}
-	if len(part) == 4 && repo.KindOfWAL(file) == repo.WALHistory {
-		return none, nil
-	}
-	if len(part) != 5 || !repo.IsWALDir(part[3]) || !strings.HasPrefix(file, part[3]) {
-		return nil, refused("%s is not the place of WAL", strings.Join(part, "/"))
-	}
-	if repo.KindOfWAL(file) == repo.WALBackup {
-		return none, nil
-	}
-	w, ok := repo.ParseStoredWAL(file)
-	if !ok {
-		return nil, refused("%s is not the name of stored WAL", file)
-	}
-	return g.onlyOne(ctx, strings.Join(part[:4], "/"), w.Name)
-}
-
-func (g *Guard) onlyOne(ctx context.Context, dir, segment string) (release func(), err error) {
-	key := dir + "/" + segment
-	g.mu.Lock()
-	_, busy := g.being[key]
-	if !busy {
-		g.being[key] = struct{}{}
-	}
-	g.mu.Unlock()
-	if busy {
-		return nil, fmt.Errorf("WAL segment %s is being stored: %w", segment, blob.ErrExist)
-	}
-	release = func() {
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		delete(g.being, key)
-	}
-	es, err := g.Storage.List(ctx, dir, false)
-	for _, e := range es {
-		if w, ok := repo.ParseStoredWAL(e.Name); ok && w.Name == segment {
-			err = fmt.Errorf("WAL segment %s is stored already: %w", segment, blob.ErrExist)
-		}
-	}
-	if err != nil {
-		release()
-		return nil, err
-	}
-	return release, nil
 }
 
 // mayBackUp lets in files of the one backup of the lock's holder, until its

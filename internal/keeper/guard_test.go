@@ -1,7 +1,11 @@
 package keeper
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha1"
+	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"net/http"
 	"net/http/httptest"
@@ -11,6 +15,7 @@ import (
 
 	"manada/internal/backup"
 	"manada/internal/blob"
+	"manada/internal/cluster"
 	"manada/internal/repo"
 )
 
@@ -39,11 +44,11 @@ func newHouse(t *testing.T) *house {
 	inner, err := blob.NewPosix(t.TempDir(), blob.PosixOptions{})
 	must(t, err)
 	room := Bound(inner, Reserve{Path: "/repo", Bytes: 100 << 20})
-	h := &house{T: t, inner: inner, guard: NewGuard(room, stanza), free: volume{free: 1 << 40}, now: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)}
+	h := &house{T: t, inner: inner, guard: NewGuard(room, stanza, nil), free: volume{free: 1 << 40}, now: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)}
 	clock := func() time.Time { return h.now }
 	h.guard.now = clock
 	room.look = func(string) (volume, error) { return h.free, nil }
-	h.keep = New(Config{Storage: inner, Stanza: stanza, Memory: t.TempDir() + "/m.json", MinAge: 24 * time.Hour,
+	h.keep = New(Config{Node: "repo", Storage: inner, Stanza: stanza, Memory: t.TempDir() + "/m.json", MinAge: 24 * time.Hour,
 		Retention: backup.Retention{Full: 2}, Now: clock})
 	must(t, h.keep.Create(t.Context(), stanza, backup.Cluster{Version: "15", SystemID: 7}))
 	handler := Handler(h.keep, h.guard)
@@ -76,9 +81,39 @@ func put(ctx context.Context, s blob.Storage, name, text string) error {
 
 func (h *house) label(kind string) string { return h.now.Format("20060102-150405") + kind }
 
-func segment(sum string) string {
-	return "archive/demo/15-1/0000000100000000/000000010000000000000001-" + strings.Repeat(sum, 40) + ".zst"
+// segment is a WAL segment of the stanza's cluster as it is stored: its name in
+// the repository and its bytes.
+func segment(t testing.TB, name string, fill byte) (path, text string) {
+	t.Helper()
+	tl, number, ok := cluster.ParseSegment(name[:24], 1<<20)
+	if !ok {
+		t.Fatal(name)
+	}
+	b := bytes.Repeat([]byte{fill}, 1<<20)
+	le := binary.LittleEndian
+	le.PutUint32(b, 0xD110|2<<16)
+	le.PutUint32(b[4:], uint32(tl))
+	le.PutUint64(b[8:], number<<20)
+	le.PutUint64(b[24:], 7)
+	le.PutUint32(b[32:], 1<<20)
+	return storedAs(t, name, b)
 }
+
+func storedAs(t testing.TB, name string, b []byte) (path, text string) {
+	t.Helper()
+	sum := sha1.Sum(b)
+	var out bytes.Buffer
+	z, err := repo.NewCompressor(repo.Zstd, 1, false)
+	must(t, err)
+	z.Reset(&out)
+	_, err = z.Write(b)
+	must(t, err)
+	must(t, z.Close())
+	w := repo.StoredWAL{Name: name, SHA1: hex.EncodeToString(sum[:]), Compress: repo.Zstd}
+	return "archive/demo/15-1/" + name[:16] + "/" + w.String(), out.String()
+}
+
+const first = "000000010000000000000001"
 
 // TestOthersOnlyAdd: whatever a host asks for, nothing that is there changes.
 func TestOthersOnlyAdd(t *testing.T) {
@@ -90,6 +125,8 @@ func TestOthersOnlyAdd(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
+	segA, walA := segment(t, first, 'a')
+	segB, walB := segment(t, first, 'b')
 	label := h.label("F")
 	file := "backup/demo/" + label + "/pg_data/x"
 	forbidden("a backup without the lock", put(ctx, a, file, "x"))
@@ -103,19 +140,19 @@ func TestOthersOnlyAdd(t *testing.T) {
 	forbidden("overwriting", put(ctx, a, file, "y"))
 	forbidden("another host's backup", put(ctx, b, file+"2", "x"))
 	forbidden("a second backup", put(ctx, a, "backup/demo/20260501-110000F/x", "x"))
-	must(t, put(ctx, a, segment("a"), "w"))
-	forbidden("the segment again", put(ctx, a, segment("a"), "w"))
-	forbidden("the segment with another content", put(ctx, b, segment("b"), "w"))
+	must(t, put(ctx, a, segA, walA))
+	forbidden("the segment again", put(ctx, a, segA, walA))
+	forbidden("the segment with another content", put(ctx, b, segB, walB))
 	for _, name := range []string{
 		"x", "backup/demo/backup.info", "backup/demo/backup.info.copy", "archive/demo/archive.info", "backup/demo/latest/x",
 		"backup/demo/backup.history/2026/x", "backup/other/" + label + "/x", "archive/other/15-1/0000000100000000/x",
-		"archive/demo/15-2/0000000100000000/" + segment("a")[len("archive/demo/15-1/0000000100000000/"):],
+		"archive/demo/15-2/0000000100000000/" + segA[len("archive/demo/15-1/0000000100000000/"):],
 		"archive/demo/15-1/x", "archive/demo/15-1/0000000100000000/x", "lock/x", "manada/schedule.json",
 		strings.Repeat("d/", 1500) + "x",
 	} {
 		forbidden("writing "+name, put(ctx, a, name, "x"))
 	}
-	for _, name := range []string{file, "backup/demo/backup.info", segment("a")} {
+	for _, name := range []string{file, "backup/demo/backup.info", segA} {
 		forbidden("deleting "+name, a.Delete(ctx, name))
 	}
 	for _, dir := range []string{"backup", "archive", "lock", "backup/demo/" + label} {
@@ -131,7 +168,7 @@ func TestOthersOnlyAdd(t *testing.T) {
 		t.Error("discarded another host's backup")
 	}
 	// What was made so far is still there, and its maker may give it up.
-	for _, name := range []string{file, segment("a"), "backup/demo/backup.info"} {
+	for _, name := range []string{file, segA, "backup/demo/backup.info"} {
 		if _, err := h.inner.Stat(ctx, name); err != nil {
 			t.Error(err)
 		}

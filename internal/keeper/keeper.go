@@ -20,6 +20,7 @@ const readWithin = time.Minute
 
 // Config says what is kept.
 type Config struct {
+	Node      string // of this host
 	Storage   blob.Storage
 	Stanza    string
 	Memory    string // file

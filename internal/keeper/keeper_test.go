@@ -40,13 +40,14 @@ func TestNothingIsFoundedAnew(t *testing.T) {
 func TestWhatIsGoneIsTold(t *testing.T) {
 	h := newHouse(t)
 	ctx := t.Context()
-	must(t, put(ctx, h.as("db1"), segment("a"), "w"))
+	seg, text := segment(t, first, 1)
+	must(t, put(ctx, h.as("db1"), seg, text))
 	label := h.backups("F")[0]
 	must(t, h.keep.Look(ctx))
 	if m, _ := h.keep.State(); len(m.Lost) != 0 || len(m.Backups) != 1 {
 		t.Fatalf("%+v", m)
 	}
-	must(t, h.inner.Delete(ctx, segment("a")))
+	must(t, h.inner.Delete(ctx, seg))
 	must(t, h.inner.DeleteAll(ctx, "backup/demo/"+label))
 	must(t, h.keep.Look(ctx))
 	want := []string{"WAL segment 000000010000000000000001", "backup " + label}

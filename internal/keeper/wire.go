@@ -26,11 +26,13 @@ type request struct {
 	Full      int              `json:"full,omitempty"`
 	Diff      int              `json:"diff,omitempty"`
 	Archive   int              `json:"archive,omitempty"`
+	Name      string           `json:"name,omitempty"`
 }
 
 type answer struct {
 	Notes   []string        `json:"notes,omitempty"`
 	Expired *backup.Expired `json:"expired,omitempty"`
+	Aside   []Aside         `json:"aside,omitempty"`
 	Error   string          `json:"error,omitempty"`
 	Hint    string          `json:"hint,omitempty"`
 	Code    int             `json:"code,omitempty"` // pgBackRest's
@@ -100,6 +102,13 @@ var verbs = map[string]func(context.Context, *Keeper, *Guard, request, *answer) 
 	},
 	"expire": func(ctx context.Context, k *Keeper, g *Guard, q request, a *answer) (err error) {
 		a.Expired, err = k.ExpireBackups(ctx, q.Stanza, q.Retention, g.Holds(callerOf(ctx)))
+		return err
+	},
+	"set-aside": func(ctx context.Context, k *Keeper, _ *Guard, q request, a *answer) (err error) {
+		if node := callerOf(ctx); node == "" || node != k.cfg.Node {
+			return refused("only %s itself, the repository host, sets files of the archive aside", k.cfg.Node)
+		}
+		a.Aside, err = k.SetAside(ctx, q.Stanza, q.Name)
 		return err
 	},
 }
@@ -195,6 +204,12 @@ func (c *Client) ExpireBackups(ctx context.Context, stanza string, r backup.Rete
 		a.Expired = &backup.Expired{}
 	}
 	return a.Expired, err
+}
+
+// SetAside has the repository host, which asks itself, do what Keeper.SetAside does.
+func (c *Client) SetAside(ctx context.Context, stanza, name string) ([]Aside, error) {
+	a, err := c.call(ctx, "set-aside", request{Stanza: stanza, Name: name})
+	return a.Aside, err
 }
 
 // State asks what the repository host remembers.

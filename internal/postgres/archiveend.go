@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+
+	"manada/internal/cluster"
 )
 
 // ArchiveEnd archives all WAL that the stopped primary has and the archive has
@@ -70,7 +72,7 @@ func (i *Instance) unarchived(w WALTail) ([]string, error) {
 	last := uint64(w.Complete-1) / c.SegmentSize
 	var out []string
 	for _, f := range e {
-		tl, seg, segment := parseSegment(f.Name(), c.SegmentSize)
+		tl, seg, segment := cluster.ParseSegment(f.Name(), c.SegmentSize)
 		switch {
 		case f.IsDir() || has(f.Name(), ".done") || segment && tl == w.Timeline && seg > last:
 		case has(f.Name(), ".ready"), segment && tl == w.Timeline,

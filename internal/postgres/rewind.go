@@ -209,7 +209,7 @@ func (i *Instance) saveTail(ctx context.Context, t *cluster.Term) (string, error
 	}
 	first, last := uint64(fork)/control.SegmentSize, uint64(end-1)/control.SegmentSize
 	for _, f := range e {
-		_, seg, ok := parseSegment(f.Name(), control.SegmentSize)
+		_, seg, ok := cluster.ParseSegment(f.Name(), control.SegmentSize)
 		if history := strings.HasSuffix(f.Name(), ".history"); !history && (!ok || seg < first || seg > last) {
 			continue
 		}

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 
 	"manada/internal/cluster"
 )
@@ -57,7 +56,7 @@ func newWALReader(dataDir string, c *Control) (*walReader, error) {
 		return nil, fmt.Errorf("read WAL: %w", err)
 	}
 	for _, f := range e {
-		if t, seg, ok := parseSegment(f.Name(), r.segSize); ok {
+		if t, seg, ok := cluster.ParseSegment(f.Name(), r.segSize); ok {
 			r.files[seg] = append(r.files[seg], t)
 		}
 	}
@@ -66,20 +65,6 @@ func newWALReader(dataDir string, c *Control) (*walReader, error) {
 		slices.Reverse(t)
 	}
 	return r, nil
-}
-
-// parseSegment reads a segment's file name.
-func parseSegment(name string, segSize uint64) (cluster.Timeline, uint64, bool) {
-	if len(name) != 24 {
-		return 0, 0, false
-	}
-	t, err1 := strconv.ParseUint(name[:8], 16, 32)
-	hi, err2 := strconv.ParseUint(name[8:16], 16, 32)
-	lo, err3 := strconv.ParseUint(name[16:], 16, 32)
-	if err1 != nil || err2 != nil || err3 != nil {
-		return 0, 0, false
-	}
-	return cluster.Timeline(t), hi*(0x100000000/segSize) + lo, true
 }
 
 func (r *walReader) close() {

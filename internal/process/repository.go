@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"manada/internal/agent"
 	"manada/internal/backup"
 	"manada/internal/blob"
 	"manada/internal/cluster"
@@ -107,6 +108,11 @@ func askBackupd(id *pki.Identity, addr, node string) (*keeper.Client, error) {
 	return keeper.NewClient("https://"+addr+"/repo", client)
 }
 
+// OwnBackupd is the backup service of the repository host, as itself asks it.
+func OwnBackupd(c *config.Config, id *pki.Identity) (*keeper.Client, error) {
+	return askBackupd(id, c.Addresses().Repo, c.Node)
+}
+
 // Reserve is what stays free on the volume of the repository on this host.
 func Reserve(c *config.Config) keeper.Reserve {
 	return keeper.Reserve{Path: c.Backup.RepoPath, Bytes: int64(c.Backup.RepoReserve)}
@@ -116,7 +122,7 @@ func Reserve(c *config.Config) keeper.Reserve {
 func NewKeeper(c *config.Config, s blob.Storage, log *slog.Logger) *keeper.Keeper {
 	b := c.Backup
 	return keeper.New(keeper.Config{
-		Storage: s, Stanza: b.Stanza, Memory: filepath.Join(c.StateDir(), "repository.json"), MinAge: b.RetentionMinAge,
+		Node: c.Node, Storage: s, Stanza: b.Stanza, Memory: filepath.Join(c.StateDir(), "repository.json"), MinAge: b.RetentionMinAge,
 		Retention: backup.Retention{Full: b.RetentionFull, Diff: b.RetentionDiff, Archive: b.RetentionArchive}, Log: log,
 	})
 }
@@ -166,6 +172,9 @@ func (r *repository) Push(ctx context.Context, path string) error {
 			return err
 		}
 		err = backup.ArchivePush(ctx, o, path)
+	}
+	if backup.Code(err) == backup.CodeArchiveDuplicate {
+		err = fmt.Errorf("%w: %w", agent.ErrOther, err)
 	}
 	return err
 }
@@ -231,7 +240,7 @@ func (r *repository) served() (*keeper.Client, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.own == nil {
-		c, err := askBackupd(r.id, r.cfg.Addresses().Repo, r.cfg.Node)
+		c, err := OwnBackupd(r.cfg, r.id)
 		if err != nil {
 			return nil, err
 		}

@@ -46,6 +46,7 @@ func actions() []action {
 		{"never 8432 delete locks", web(http.MethodDelete, "backup", backupPort, "/repo/blob/lock?all=1")},
 		{"never 8432 discard", web(http.MethodPost, "backup", backupPort, "/repo/keeper/discard")},
 		{"never 8432 finish", web(http.MethodPost, "backup", backupPort, "/repo/keeper/finish")},
+		{"never 8432 set aside", web(http.MethodPost, "backup", backupPort, "/repo/keeper/set-aside")},
 		{"never 8432 any lock", web(http.MethodPost, "backup", backupPort, "/repo/lock/intruder")},
 	}
 	for _, host := range []string{"master", "slave", "backup"} {
