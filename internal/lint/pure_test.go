@@ -16,7 +16,7 @@ import (
 )
 
 // pure are the packages that may not touch the world: same input, same output.
-var pure = []string{"internal/cluster", "internal/decide", "internal/health", "internal/proxy/conv"}
+var pure = []string{"internal/cluster", "internal/decide", "internal/health", "internal/proxy/conv", "internal/proxy/pool/rules"}
 
 // worldly are imports by which the world gets in; a prefix with / at its end
 // stands for all below it.

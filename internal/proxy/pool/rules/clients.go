@@ -1,0 +1,171 @@
+package rules
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+
+	"manada/internal/proxy/wire"
+)
+
+// Rights are what PostgreSQL says of a client's role and database at its log-in.
+type Rights struct {
+	// RoleLimit and DatabaseLimit are the CONNECTION LIMITs, -1 for none. They hold
+	// for clients, as if each had a connection of its own; never for superusers.
+	RoleLimit, DatabaseLimit int
+	Superuser                bool
+	// Stamp is anything that is another one once the settings or rights of the role
+	// or the database are: servers from before are not handed out again.
+	Stamp string
+}
+
+// Attach counts a client that has proved who it is, unless that would be one too
+// many or its database is disabled. Detach ends it.
+func (b *Book) Attach(now Moment, database, user string, r Rights, out []Decision) (*Account, *wire.Error, []Decision) {
+	if err := b.refuses(database, user, r); err != nil {
+		return nil, err, out
+	}
+	a := b.account(database, user)
+	a.clients++
+	a.Database.clients++
+	a.tally.clients++
+	b.clients++
+	for _, p := range a.pools {
+		p.retry = backoff{} // it may have been mended: one log-in tries
+	}
+	return a, nil, b.Changed(now, a, r.Stamp, out)
+}
+
+func (b *Book) refuses(database, user string, r Rights) *wire.Error {
+	count, ofUser, ofDB := 0, 0, 0
+	if d := b.databases[database]; d != nil {
+		if d.disabled {
+			return errDisabled(database)
+		}
+		ofDB = d.clients
+	}
+	if a := b.accounts[key{database, user}]; a != nil {
+		count = a.clients
+	}
+	if t := b.users[user]; t != nil {
+		ofUser = t.clients
+	}
+	over := func(n, limit int) bool { return limit > 0 && n >= limit && b.without != clientLimit }
+	switch {
+	case over(b.clients, b.cfg.MaxClients):
+		return errTooMany(b.cfg.MaxClients)
+	case !r.Superuser && r.RoleLimit >= 0 && ofUser >= r.RoleLimit:
+		return wire.Fatal("53300", fmt.Sprintf("too many connections for role \"%s\"", user), "")
+	case !r.Superuser && r.DatabaseLimit >= 0 && ofDB >= r.DatabaseLimit:
+		return wire.Fatal("53300", fmt.Sprintf("too many connections for database \"%s\"", database), "")
+	case over(ofDB, b.cfg.maxClients(database, "")):
+		return errClients(fmt.Sprintf("database \"%s\"", database), b.cfg.maxClients(database, ""))
+	case over(ofUser, b.cfg.maxClients("", user)):
+		return errClients(fmt.Sprintf("role \"%s\"", user), b.cfg.maxClients("", user))
+	case over(count, b.cfg.maxClients(database, user)):
+		return errClients(fmt.Sprintf("role \"%s\" in database \"%s\"", user, database), b.cfg.maxClients(database, user))
+	}
+	return nil
+}
+
+// Changed says what PostgreSQL knows of an account's role and database now. With
+// another stamp than before, servers from before are not handed out again. An
+// empty one says nothing.
+func (b *Book) Changed(now Moment, a *Account, stamp string, out []Decision) []Decision {
+	if stamp == "" || stamp == a.stamp {
+		return out
+	}
+	first := a.stamp == ""
+	a.stamp = stamp
+	if first {
+		return out
+	}
+	return b.stale(now, a, out)
+}
+
+// Revoked says that a role may not log in to the account's database any more, or
+// that its right is in doubt: its servers are handed to nobody.
+func (b *Book) Revoked(now Moment, a *Account, out []Decision) []Decision {
+	return b.stale(now, a, out)
+}
+
+// stale closes an account's servers, used ones when they are given back.
+func (b *Book) stale(now Moment, a *Account, out []Decision) []Decision {
+	a.generation++
+	for _, p := range a.pools {
+		out = b.trim(p, out)
+		out = b.serve(now, p, out)
+	}
+	return b.settle(out)
+}
+
+// Detach ends what Attach began. The client's claims were withdrawn and its
+// servers given back before.
+func (b *Book) Detach(a *Account) {
+	a.clients--
+	a.Database.clients--
+	a.tally.clients--
+	b.clients--
+	if a.clients == 0 && a.Settings.Min > 0 {
+		b.soon(b.ticked) // nothing is to be kept any more
+	}
+	b.forget(a)
+}
+
+// account finds or makes one.
+func (b *Book) account(database, user string) *Account {
+	k := key{database, user}
+	if a := b.accounts[k]; a != nil {
+		return a
+	}
+	if b.users[user] == nil {
+		b.users[user] = &tally{}
+	}
+	a := &Account{Database: b.database(database), User: user, Settings: b.cfg.For(database, user), tally: b.users[user]}
+	b.accounts[k] = a
+	a.Database.accounts = append(a.Database.accounts, a)
+	return a
+}
+
+func (b *Book) database(name string) *Database {
+	d := b.databases[name]
+	if d == nil {
+		d = &Database{Name: name}
+		b.databases[name] = d
+	}
+	return d
+}
+
+// forget drops an account that nobody uses and that holds nothing.
+func (b *Book) forget(a *Account) {
+	if a.clients > 0 || slices.ContainsFunc(a.pools, func(p *Pool) bool { return len(p.servers) > 0 || p.waiting.n > 0 || p.due > 0 }) {
+		return
+	}
+	for _, p := range a.pools {
+		p.unlist()
+		p.Node.pools = slices.DeleteFunc(p.Node.pools, func(q *Pool) bool { return q == p })
+	}
+	delete(b.accounts, key{a.Database.Name, a.User})
+	if a.tally.clients == 0 {
+		delete(b.users, a.User)
+	}
+	d := a.Database
+	d.accounts = slices.DeleteFunc(d.accounts, func(x *Account) bool { return x == a })
+	b.forgetDatabase(d)
+}
+
+func (b *Book) forgetDatabase(d *Database) {
+	if len(d.accounts) == 0 && !d.paused && !d.disabled {
+		delete(b.databases, d.Name)
+	}
+}
+
+// sortedAccounts gives them in an order that does not differ from run to run.
+func (b *Book) sortedAccounts() []*Account {
+	return slices.SortedFunc(maps.Values(b.accounts), func(x, y *Account) int {
+		return cmp.Or(cmp.Compare(x.Database.Name, y.Database.Name), cmp.Compare(x.User, y.User))
+	})
+}
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
