@@ -8,14 +8,16 @@ import (
 	"sync"
 	"time"
 
+	"manada/internal/proxy/pool/rules"
 	"manada/internal/proxy/wire"
 )
 
-// Verifiers looks up the password verifiers of roles through the function
-// manada.user_lookup(name), as a role of its own, over one kept connection per
-// node.
+// Verifiers looks up what a log-in is checked against: the password verifiers of
+// roles through the function manada.user_lookup(name), as a role of its own, over
+// one kept connection per node, and with the same query what PostgreSQL would ask
+// its catalogs.
 //
-// Logins of the same role that wait at the same time share one query, but only
+// Logins of the same role to the same database that wait at the same time share one query, but only
 // one that was sent after they asked: with TTL 0 a changed password counts at
 // once. Safe for concurrent use.
 type Verifiers struct {
@@ -27,12 +29,15 @@ type Verifiers struct {
 	Timeout   time.Duration // of one query
 
 	mu     sync.Mutex
-	cache  map[string]cached
+	cache  map[question]cached
 	nodes  map[string]*lookups
 	closed bool
 }
 
-// Secret is what is stored for a role.
+// question is what is asked: may this role log in to this database, and with what?
+type question struct{ role, database string }
+
+// Secret is what is stored for a role, and what it may do in a database.
 type Secret struct {
 	Exists   bool
 	Password string // empty: none stored
@@ -40,6 +45,8 @@ type Secret struct {
 	Iterations int
 	// Muted says that its sessions do not get warnings unless they ask for them.
 	Muted bool
+	// Rights are those of the role in the database, when the role exists.
+	Rights rules.Rights
 }
 
 type cached struct {
@@ -52,7 +59,7 @@ type lookups struct {
 	addr    string
 	turn    chan struct{}
 	backend *Backend // used by the holder of the token
-	pending map[string]*lookup
+	pending map[question]*lookup
 }
 
 type lookup struct {
@@ -61,11 +68,13 @@ type lookup struct {
 	err    error
 }
 
-// Lookup asks the node at addr for what is stored for a role. The query is not
-// tied to ctx, which only bounds the wait: others may wait for the same answer.
-func (v *Verifiers) Lookup(ctx context.Context, addr, role string) (Secret, error) {
+// Lookup asks the node at addr for what is stored for a role that wants to log in to
+// a database. The query is not tied to ctx, which only bounds the wait: others may
+// wait for the same answer.
+func (v *Verifiers) Lookup(ctx context.Context, addr, role, database string) (Secret, error) {
+	q := question{role, database}
 	v.mu.Lock()
-	if c, ok := v.cache[role]; ok && time.Since(c.at) < v.TTL {
+	if c, ok := v.cache[q]; ok && time.Since(c.at) < v.TTL {
 		v.mu.Unlock()
 		return c.secret, nil
 	}
@@ -74,19 +83,19 @@ func (v *Verifiers) Lookup(ctx context.Context, addr, role string) (Secret, erro
 		return Secret{}, context.Canceled
 	}
 	if v.nodes == nil {
-		v.nodes, v.cache = map[string]*lookups{}, map[string]cached{}
+		v.nodes, v.cache = map[string]*lookups{}, map[question]cached{}
 	}
 	n := v.nodes[addr]
 	if n == nil {
-		n = &lookups{addr: addr, turn: make(chan struct{}, 1), pending: map[string]*lookup{}}
+		n = &lookups{addr: addr, turn: make(chan struct{}, 1), pending: map[question]*lookup{}}
 		n.turn <- struct{}{}
 		v.nodes[addr] = n
 	}
-	l := n.pending[role]
+	l := n.pending[q]
 	if l == nil {
 		l = &lookup{done: make(chan struct{})}
-		n.pending[role] = l
-		go v.run(context.WithoutCancel(ctx), n, l, role)
+		n.pending[q] = l
+		go v.run(context.WithoutCancel(ctx), n, l, q)
 	}
 	v.mu.Unlock()
 	select {
@@ -98,12 +107,12 @@ func (v *Verifiers) Lookup(ctx context.Context, addr, role string) (Secret, erro
 }
 
 // run waits for its turn and asks. The wait is bounded because every turn is.
-func (v *Verifiers) run(ctx context.Context, n *lookups, l *lookup, role string) {
+func (v *Verifiers) run(ctx context.Context, n *lookups, l *lookup, q question) {
 	defer close(l.done)
 	<-n.turn
 	defer func() { n.turn <- struct{}{} }()
 	v.mu.Lock()
-	delete(n.pending, role) // from now on a newcomer needs a younger answer
+	delete(n.pending, q) // from now on a newcomer needs a younger answer
 	closed := v.closed
 	v.mu.Unlock()
 	if closed {
@@ -112,13 +121,13 @@ func (v *Verifiers) run(ctx context.Context, n *lookups, l *lookup, role string)
 	}
 	ctx, cancel := context.WithTimeout(ctx, v.Timeout)
 	defer cancel()
-	if l.secret, l.err = v.ask(ctx, n, role); l.err != nil {
+	if l.secret, l.err = v.ask(ctx, n, q); l.err != nil {
 		l.err = fmt.Errorf("look up role: %w", l.err)
 		return
 	}
 	if v.TTL > 0 {
 		v.mu.Lock()
-		v.remember(role, l.secret)
+		v.remember(q, l.secret)
 		v.mu.Unlock()
 	}
 }
@@ -126,18 +135,18 @@ func (v *Verifiers) run(ctx context.Context, n *lookups, l *lookup, role string)
 // maxCached bounds the cache: names are the clients' to invent.
 const maxCached = 10000
 
-func (v *Verifiers) remember(role string, s Secret) {
+func (v *Verifiers) remember(q question, s Secret) {
 	if len(v.cache) >= maxCached {
 		clear(v.cache)
 	}
-	v.cache[role] = cached{s, time.Now()}
+	v.cache[q] = cached{s, time.Now()}
 }
 
 // Forget drops a cached answer, after a failed log-in.
-func (v *Verifiers) Forget(role string) {
+func (v *Verifiers) Forget(role, database string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	delete(v.cache, role)
+	delete(v.cache, question{role, database})
 }
 
 // Close ends the kept connections, waiting for queries under way.
@@ -161,9 +170,9 @@ func (n *lookups) drop() {
 }
 
 // ask uses the kept connection; if that has died meanwhile, a new one.
-func (v *Verifiers) ask(ctx context.Context, n *lookups, role string) (Secret, error) {
+func (v *Verifiers) ask(ctx context.Context, n *lookups, q question) (Secret, error) {
 	if n.backend != nil {
-		if s, err := n.query(ctx, role); err == nil {
+		if s, err := n.query(ctx, q); err == nil {
 			return s, nil
 		}
 		n.drop()
@@ -173,7 +182,7 @@ func (v *Verifiers) ask(ctx context.Context, n *lookups, role string) (Secret, e
 		return Secret{}, err
 	}
 	n.backend = b
-	s, err := n.query(ctx, role)
+	s, err := n.query(ctx, q)
 	if err != nil {
 		n.drop()
 	}
@@ -181,27 +190,51 @@ func (v *Verifiers) ask(ctx context.Context, n *lookups, role string) (Secret, e
 }
 
 // lookupSQL also asks whether the role's sessions would hide warnings from the
-// proxy by default, in any database (finding H9).
+// proxy by default, in any database (finding H9), and what PostgreSQL checks at a
+// log-in beside the password. The last column is another one once the role or the
+// database was made anew or their settings changed.
 const lookupSQL = `select u.rolname, u.rolpassword,
 	pg_catalog.current_setting('client_min_messages') in ('error', 'fatal', 'panic') or exists (
 		select from pg_catalog.pg_db_role_setting s, pg_catalog.unnest(s.setconfig) c
-		where s.setrole in (0, (select r.oid from pg_catalog.pg_roles r where r.rolname = u.rolname))
+		where s.setrole in (0, r.oid)
 		and pg_catalog.lower(c) in ('client_min_messages=error', 'client_min_messages=fatal', 'client_min_messages=panic'))
 		, pg_catalog.current_setting('scram_iterations', true)
-	from (select) one left join manada.user_lookup($1) u on true`
+	, r.rolcanlogin, r.rolsuper, r.rolconnlimit
+	, d.oid is not null, d.datallowconn, d.datconnlimit, pg_catalog.has_database_privilege(r.oid, d.oid, 'CONNECT')
+	, pg_catalog.hashtextextended(pg_catalog.concat_ws(' ', r.oid, d.oid, (
+		select pg_catalog.string_agg(s.setdatabase::text || ' ' || s.setrole || ' ' || s.setconfig::text, ' ' order by s.setdatabase, s.setrole)
+		from pg_catalog.pg_db_role_setting s where s.setrole in (0, r.oid) and s.setdatabase in (0, d.oid))), 0)
+	from (select) one left join manada.user_lookup($1) u on true
+	left join pg_catalog.pg_roles r on r.rolname = u.rolname left join pg_catalog.pg_database d on d.datname = $2`
 
-func (n *lookups) query(ctx context.Context, role string) (Secret, error) {
+// lookupColumns is how many columns lookupSQL has.
+const lookupColumns = 12
+
+func (n *lookups) query(ctx context.Context, q question) (Secret, error) {
 	deadline, _ := ctx.Deadline()
 	if err := n.backend.Conn.SetDeadline(deadline); err != nil {
 		return Secret{}, err
 	}
 	var s Secret
-	err := n.backend.ask(lookupMessages(role), func(cols []string) error {
+	err := n.backend.ask(lookupMessages(q), func(cols []string) error {
 		n, _ := strconv.Atoi(cols[3]) // before version 16 there is no such setting
-		s = Secret{Exists: cols[0] != "", Password: cols[1], Muted: cols[2] == "t", Iterations: n}
+		s = Secret{Exists: cols[0] != "", Password: cols[1], Muted: cols[2] == "t", Iterations: n, Rights: rightsOf(cols[4:])}
 		return nil
-	}, 4)
+	}, lookupColumns)
 	return s, err
+}
+
+// rightsOf reads the columns of lookupSQL from rolcanlogin on.
+func rightsOf(cols []string) rules.Rights {
+	limit := func(s string) int {
+		n, err := strconv.Atoi(s)
+		if err != nil {
+			return -1 // there is no such role or database
+		}
+		return n
+	}
+	return rules.Rights{Login: cols[0] == "t", Superuser: cols[1] == "t", RoleLimit: limit(cols[2]),
+		Exists: cols[3] == "t", Allowed: cols[4] == "t", DatabaseLimit: limit(cols[5]), Connect: cols[6] == "t", Stamp: cols[7]}
 }
 
 // ask sends messages that end in a Sync and reads the answer, rows of n columns
@@ -234,12 +267,14 @@ func (b *Backend) ask(messages []byte, row func(cols []string) error, n int) err
 	}
 }
 
-func lookupMessages(role string) []byte {
+func lookupMessages(q question) []byte {
 	b := wire.AppendMessage(nil, 'P', []byte("\x00"+lookupSQL+"\x00\x00\x00"))
-	bind := []byte{0, 0, 0, 0, 0, 1} // no portal, no statement name, text formats, one parameter
-	bind = binary.BigEndian.AppendUint32(bind, uint32(len(role)))
-	bind = append(append(bind, role...), 0, 0)
-	b = wire.AppendMessage(b, 'B', bind)
+	bind := []byte{0, 0, 0, 0, 0, 2} // no portal, no statement name, text formats, two parameters
+	for _, value := range []string{q.role, q.database} {
+		bind = binary.BigEndian.AppendUint32(bind, uint32(len(value)))
+		bind = append(bind, value...)
+	}
+	b = wire.AppendMessage(b, 'B', append(bind, 0, 0))
 	b = wire.AppendMessage(b, 'E', []byte{0, 0, 0, 0, 0})
 	return wire.AppendMessage(b, wire.TypeSync, nil)
 }

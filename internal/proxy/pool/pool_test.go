@@ -26,7 +26,7 @@ type fake struct {
 	mu      sync.Mutex
 	secret  string
 	third   string // column of the answer
-	fourth  bool   // there is one more, NULL
+	full    bool   // the others of a look-up are there too, NULL
 	asked   int
 	logins  int
 	arrived chan struct{} // a query has been read
@@ -87,15 +87,14 @@ func (f *fake) serve(c net.Conn) {
 		}
 		f.mu.Lock()
 		f.asked++
-		secret, third, fourth := f.secret, f.third, f.fourth
+		secret, third, full := f.secret, f.third, f.full
 		f.mu.Unlock()
 		f.arrived <- struct{}{}
 		<-f.let
 		row := []byte{0, 3, 0, 0, 0, 1, 'u'}
 		row = append(binary.BigEndian.AppendUint32(row, uint32(len(secret))), secret...)
 		row = append(binary.BigEndian.AppendUint32(row, uint32(len(third))), third...)
-		if row[1] = 3; fourth {
-			row[1] = 4
+		for ; full && row[1] < lookupColumns; row[1]++ {
 			row = append(row, 0xff, 0xff, 0xff, 0xff) // NULL
 		}
 		if _, err := c.Write(append(wire.AppendMessage(nil, wire.TypeDataRow, row), ready...)); err != nil {
@@ -117,11 +116,11 @@ func verifiers(t *testing.T, ttl time.Duration) *Verifiers {
 // they asked.
 func TestLookupSharesButStaysFresh(t *testing.T) {
 	f := newFake(t)
-	f.fourth = true
+	f.full = true
 	v := verifiers(t, 0)
 	answers := make(chan string, 10)
 	ask := func() {
-		s, err := v.Lookup(t.Context(), f.addr, "u")
+		s, err := v.Lookup(t.Context(), f.addr, "u", "d")
 		if err != nil {
 			t.Error(err)
 		}
@@ -157,11 +156,11 @@ func TestLookupSharesButStaysFresh(t *testing.T) {
 
 func TestLookupCache(t *testing.T) {
 	f := newFake(t)
-	f.fourth = true
+	f.full = true
 	v := verifiers(t, time.Minute)
 	get := func() string {
 		f.let <- struct{}{}
-		s, err := v.Lookup(t.Context(), f.addr, "u")
+		s, err := v.Lookup(t.Context(), f.addr, "u", "d")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -172,7 +171,7 @@ func TestLookupCache(t *testing.T) {
 	if got := get(); got != "one" {
 		t.Errorf("%q was not cached", got)
 	}
-	v.Forget("u")
+	v.Forget("u", "d")
 	if got := get(); got != "two" {
 		t.Errorf("%q after Forget", got)
 	}
@@ -180,11 +179,11 @@ func TestLookupCache(t *testing.T) {
 
 func TestLookupGivesUpWithItsCaller(t *testing.T) {
 	f := newFake(t)
-	f.fourth = true
+	f.full = true
 	v := verifiers(t, 0)
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { <-f.arrived; cancel() }()
-	if _, err := v.Lookup(ctx, f.addr, "u"); !errors.Is(err, context.Canceled) {
+	if _, err := v.Lookup(ctx, f.addr, "u", "d"); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
 	}
 	f.let <- struct{}{}

@@ -81,7 +81,7 @@ func (c *client) password() ([]byte, error) {
 // refuse turns a failed exchange into what the client is told. A wrong password
 // and an unknown role look the same.
 func (c *client) refuse(err error) error {
-	c.Verifiers.Forget(c.user)
+	c.Verifiers.Forget(c.user, c.startup.Database())
 	switch {
 	case errors.Is(err, scram.ErrProof):
 		c.Stats.AuthFailures.Add(1)
@@ -92,6 +92,19 @@ func (c *client) refuse(err error) error {
 	return wire.Fatal("08P01", err.Error(), "")
 }
 
+// mayEnter refuses whom PostgreSQL would refuse although the password is right. How
+// many there are of a role or in a database only PostgreSQL knows.
+func (c *client) mayEnter() error {
+	physical, err := c.startup.Replication()
+	if physical || err != nil { // it belongs to no database
+		return err
+	}
+	if e := c.rights.Refuse(c.user, c.startup.Database(), 0, 0); e != nil {
+		return e
+	}
+	return nil
+}
+
 // verifier finds what the client's proof is checked against. For a role that
 // does not exist, has no password or none for SCRAM it is a mock, and known is
 // false: which of them it is nobody is told before a proof.
@@ -100,12 +113,16 @@ func (c *client) verifier(ctx context.Context) (v scram.Verifier, known bool, er
 	if !utf8.ValidString(name) {
 		name = "" // there is none; it is looked up all the same, for how long that takes
 	}
-	secret, err := c.lookUp(ctx, name)
+	database := c.startup.Database()
+	if !utf8.ValidString(database) {
+		database = ""
+	}
+	secret, err := c.lookUp(ctx, name, database)
 	if err != nil {
 		return v, false, err
 	}
 	mock := scram.Mock(c.Options.MockSecret, c.user, secret.Iterations)
-	c.muted = secret.Muted
+	c.muted, c.rights = secret.Muted, secret.Rights
 	if !secret.Exists || secret.Password == "" {
 		return mock, false, nil
 	}
@@ -120,7 +137,7 @@ func (c *client) verifier(ctx context.Context) (v scram.Verifier, known bool, er
 
 // lookUp asks the primary, else a standby, for what is stored for the role, and
 // waits while no node answers.
-func (c *client) lookUp(ctx context.Context, role string) (pool.Secret, error) {
+func (c *client) lookUp(ctx context.Context, role, database string) (pool.Secret, error) {
 	var secret pool.Secret
 	err := c.retry(ctx, func(ctx context.Context) error {
 		v := c.Topology.Current()
@@ -129,7 +146,7 @@ func (c *client) lookUp(ctx context.Context, role string) (pool.Secret, error) {
 		err := errNoNode
 		if v.HasPrimary() {
 			if err = c.reachable(ctx, v); err == nil {
-				secret, err = c.Verifiers.Lookup(ctx, v.Primary.Addr, role)
+				secret, err = c.Verifiers.Lookup(ctx, v.Primary.Addr, role, database)
 			} else if c.port == ReadOnly {
 				err = errNoNode // what a standby says is enough
 			}
@@ -142,7 +159,7 @@ func (c *client) lookUp(ctx context.Context, role string) (pool.Secret, error) {
 				break
 			}
 			var other error
-			if secret, other = c.Verifiers.Lookup(ctx, s.Addr, role); other == nil {
+			if secret, other = c.Verifiers.Lookup(ctx, s.Addr, role, database); other == nil {
 				return nil
 			} else if errors.Is(err, errNoNode) {
 				err = other

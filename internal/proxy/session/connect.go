@@ -60,7 +60,7 @@ func (c *client) connect(ctx context.Context, l pool.Login) (*session, *pool.Bac
 		return s, b, nil
 	case errors.As(err, &e):
 		if e.Class() == "28" {
-			c.Verifiers.Forget(c.user)
+			c.Verifiers.Forget(c.user, c.startup.Database())
 		}
 	case transient(err): // the client left meanwhile
 	case errors.Is(err, scram.ErrStale):

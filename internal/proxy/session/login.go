@@ -14,6 +14,7 @@ import (
 	"manada/internal/cluster"
 	"manada/internal/proxy/hba"
 	"manada/internal/proxy/pool"
+	"manada/internal/proxy/pool/rules"
 	"manada/internal/proxy/wire"
 )
 
@@ -29,6 +30,7 @@ type client struct {
 	user     string
 	admitted bool
 	muted    bool          // the role's sessions hide warnings by default
+	rights   rules.Rights  // of the role in the database
 	waited   time.Duration // for nodes, so far
 }
 
@@ -57,6 +59,9 @@ func (c *client) logIn(ctx context.Context) (*session, error) {
 		return nil, err
 	}
 	if err := c.count(); err != nil {
+		return nil, err
+	}
+	if err := c.mayEnter(); err != nil {
 		return nil, err
 	}
 	s, b, err := c.connect(ctx, pool.Login{Params: c.serverParams(), Keys: &keys})

@@ -42,8 +42,8 @@ type Dialer interface {
 
 // Verifiers looks up what is stored for a role; *pool.Verifiers is the real one.
 type Verifiers interface {
-	Lookup(ctx context.Context, addr, role string) (pool.Secret, error)
-	Forget(role string)
+	Lookup(ctx context.Context, addr, role, database string) (pool.Secret, error)
+	Forget(role, database string)
 }
 
 // Positions says where nodes are in the WAL; *pool.Positions is the real one.

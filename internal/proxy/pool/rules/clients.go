@@ -11,19 +11,54 @@ import (
 
 // Rights are what PostgreSQL says of a client's role and database at its log-in.
 type Rights struct {
+	Login     bool // the role has LOGIN
+	Superuser bool
+	Exists    bool // the database does
+	Allowed   bool // it has ALLOW_CONNECTIONS
+	Connect   bool // the role has CONNECT on it
 	// RoleLimit and DatabaseLimit are the CONNECTION LIMITs, -1 for none. They hold
 	// for clients, as if each had a connection of its own; never for superusers.
 	RoleLimit, DatabaseLimit int
-	Superuser                bool
-	// Stamp is anything that is another one once the settings or rights of the role
-	// or the database are: servers from before are not handed out again.
+	// Stamp is anything that is another one once the settings of the role or the
+	// database are, or one of them is another: servers from before are not handed out
+	// again.
 	Stamp string
+}
+
+// invalid is the limit of a database whose DROP was interrupted.
+const invalid = -2
+
+// Refuse says why PostgreSQL would not let the role into the database beside so many
+// others of the same role and in the same database: in its order, with its words.
+func (r Rights) Refuse(user, database string, ofRole, inDatabase int) *wire.Error {
+	switch {
+	case !r.Login:
+		return wire.Fatal("28000", fmt.Sprintf("role \"%s\" is not permitted to log in", user), "")
+	case !r.Superuser && r.RoleLimit >= 0 && ofRole >= r.RoleLimit:
+		return wire.Fatal(tooMany, fmt.Sprintf("too many connections for role \"%s\"", user), "")
+	case !r.Exists:
+		return wire.Fatal("3D000", fmt.Sprintf("database \"%s\" does not exist", database), "")
+	case r.DatabaseLimit == invalid:
+		return wire.Fatal("55000", fmt.Sprintf("cannot connect to invalid database \"%s\"", database), "Use DROP DATABASE to drop invalid databases.")
+	case !r.Allowed:
+		return wire.Fatal("55000", fmt.Sprintf("database \"%s\" is not currently accepting connections", database), "")
+	case !r.Superuser && !r.Connect:
+		e := wire.Fatal("42501", fmt.Sprintf("permission denied for database \"%s\"", database), "")
+		e.Detail = "User does not have CONNECT privilege."
+		return e
+	case !r.Superuser && r.DatabaseLimit >= 0 && inDatabase >= r.DatabaseLimit:
+		return wire.Fatal(tooMany, fmt.Sprintf("too many connections for database \"%s\"", database), "")
+	}
+	return nil
 }
 
 // Attach counts a client that has proved who it is, unless that would be one too
 // many or its database is disabled. Detach ends it.
 func (b *Book) Attach(now Moment, database, user string, r Rights, out []Decision) (*Account, *wire.Error, []Decision) {
 	if err := b.refuses(database, user, r); err != nil {
+		if a := b.accounts[key{database, user}]; a != nil && revokes(err) {
+			out = b.stale(now, a, out)
+		}
 		return nil, err, out
 	}
 	a := b.account(database, user)
@@ -52,13 +87,12 @@ func (b *Book) refuses(database, user string, r Rights) *wire.Error {
 		ofUser = t.clients
 	}
 	over := func(n, limit int) bool { return limit > 0 && n >= limit && b.without != clientLimit }
+	if err := r.Refuse(user, database, ofUser, ofDB); err != nil {
+		return err
+	}
 	switch {
 	case over(b.clients, b.cfg.MaxClients):
 		return errTooMany(b.cfg.MaxClients)
-	case !r.Superuser && r.RoleLimit >= 0 && ofUser >= r.RoleLimit:
-		return wire.Fatal("53300", fmt.Sprintf("too many connections for role \"%s\"", user), "")
-	case !r.Superuser && r.DatabaseLimit >= 0 && ofDB >= r.DatabaseLimit:
-		return wire.Fatal("53300", fmt.Sprintf("too many connections for database \"%s\"", database), "")
 	case over(ofDB, b.cfg.maxClients(database, "")):
 		return errClients(fmt.Sprintf("database \"%s\"", database), b.cfg.maxClients(database, ""))
 	case over(ofUser, b.cfg.maxClients("", user)):

@@ -24,7 +24,18 @@ type desk struct {
 	done   []uint64
 }
 
-var anyone = Rights{RoleLimit: -1, DatabaseLimit: -1}
+// rights are those of a role that may.
+func rights(stamp string) Rights {
+	return Rights{Login: true, Exists: true, Allowed: true, Connect: true, RoleLimit: -1, DatabaseLimit: -1, Stamp: stamp}
+}
+
+func limited(role, database int) Rights {
+	r := rights("")
+	r.RoleLimit, r.DatabaseLimit = role, database
+	return r
+}
+
+var anyone = rights("")
 
 func newDesk(t *testing.T, limit int, s Settings, overrides ...string) *desk {
 	t.Helper()

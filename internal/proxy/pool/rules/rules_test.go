@@ -189,6 +189,23 @@ func TestRoleThatLostItsRight(t *testing.T) {
 	}
 }
 
+// A log-in that PostgreSQL would refuse costs the pool its servers.
+func TestRefusedLoginRevokes(t *testing.T) {
+	d := newDesk(t, 10, Settings{Size: 3})
+	a := d.attach("orders", "app")
+	d.give(d.want(a))
+	no := anyone
+	no.Connect = false
+	_, err, out := d.b.Attach(d.now, "orders", "app", no, nil)
+	d.do(out)
+	if err == nil || err.Code != "42501" || d.closed != 1 {
+		t.Errorf("%v, %d closed", err, d.closed)
+	}
+	if _, err, out = d.b.Attach(d.now, "orders", "app", limited(0, -1), nil); err == nil || len(out) != 0 {
+		t.Error("a limit is no loss of the right")
+	}
+}
+
 func TestNoThundering(t *testing.T) {
 	d := newDesk(t, 1000, Settings{})
 	d.slow = true
@@ -229,11 +246,13 @@ func TestLimitsOfClients(t *testing.T) {
 	try("stock", "app", anyone, `53300 too many clients for role "app" in database "stock": the proxy allows 1 (max_clients in proxy.pool.overrides)`)
 	try("orders", "app", anyone, "")
 	try("orders", "app", anyone, `53300 too many clients for role "app": the proxy allows 2 (max_clients in proxy.pool.overrides)`)
-	try("orders", "web", Rights{RoleLimit: 1, DatabaseLimit: 2}, "")
-	try("orders", "web", Rights{RoleLimit: 1, DatabaseLimit: -1}, `53300 too many connections for role "web"`)
-	try("orders", "etl", Rights{RoleLimit: -1, DatabaseLimit: 2}, `53300 too many connections for database "orders"`)
-	try("orders", "etl", Rights{RoleLimit: 0, DatabaseLimit: 0}, `53300 too many connections for role "etl"`)
-	try("orders", "root", Rights{RoleLimit: 0, DatabaseLimit: 0, Superuser: true}, "")
+	try("orders", "web", limited(1, 2), "")
+	try("orders", "web", limited(1, -1), `53300 too many connections for role "web"`)
+	try("orders", "etl", limited(-1, 2), `53300 too many connections for database "orders"`)
+	try("orders", "etl", limited(0, 0), `53300 too many connections for role "etl"`)
+	root := limited(0, 0)
+	root.Superuser = true
+	try("orders", "root", root, "")
 	try("orders", "etl", anyone, `53300 too many clients for database "orders": the proxy allows 3 (max_clients in proxy.pool.overrides)`)
 	try("other", "etl", anyone, "")
 	try("other", "etl", anyone, `53300 sorry, too many clients already: the proxy allows 5 (proxy.max_clients)`)

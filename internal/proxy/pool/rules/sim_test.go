@@ -232,7 +232,7 @@ func (s *sim) act(c *simClient) {
 	switch {
 	case !c.attached:
 		user := c.name[len(c.db)+1:]
-		a, err, out := s.b.Attach(s.now, c.db, user, Rights{RoleLimit: -1, DatabaseLimit: -1, Stamp: fmt.Sprint(s.changes[c.name])}, nil)
+		a, err, out := s.b.Attach(s.now, c.db, user, rights(fmt.Sprint(s.changes[c.name])), nil)
 		s.did(out)
 		if err != nil {
 			s.denied[err.Code]++
