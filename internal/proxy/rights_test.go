@@ -23,7 +23,7 @@ func lookups(t *testing.T, h *herd) *pool.Verifiers {
 }
 
 // afterwards runs SQL when the test is over, each statement by itself.
-func (h *herd) afterwards(t *testing.T, sql string) {
+func (h *herd) afterwards(t testing.TB, sql string) {
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()

@@ -216,7 +216,7 @@ func (n *lookups) query(ctx context.Context, q question) (Secret, error) {
 		return Secret{}, err
 	}
 	var s Secret
-	err := n.backend.ask(lookupMessages(q), func(cols []string) error {
+	err := n.backend.ask(askMessages(lookupSQL, []string{q.role, q.database}), func(cols []string) error {
 		n, _ := strconv.Atoi(cols[3]) // before version 16 there is no such setting
 		s = Secret{Exists: cols[0] != "", Password: cols[1], Muted: cols[2] == "t", Iterations: n, Rights: rightsOf(cols[4:])}
 		return nil
@@ -246,7 +246,7 @@ func (b *Backend) ask(messages []byte, row func(cols []string) error, n int) err
 	var failed error
 	r := wire.NewReader(b.Conn)
 	for {
-		typ, body, err := r.Next(maxLogin)
+		typ, body, err := r.Next(maxAsked)
 		if err != nil {
 			return err
 		}
@@ -265,18 +265,6 @@ func (b *Backend) ask(messages []byte, row func(cols []string) error, n int) err
 			return failed
 		}
 	}
-}
-
-func lookupMessages(q question) []byte {
-	b := wire.AppendMessage(nil, 'P', []byte("\x00"+lookupSQL+"\x00\x00\x00"))
-	bind := []byte{0, 0, 0, 0, 0, 2} // no portal, no statement name, text formats, two parameters
-	for _, value := range []string{q.role, q.database} {
-		bind = binary.BigEndian.AppendUint32(bind, uint32(len(value)))
-		bind = append(bind, value...)
-	}
-	b = wire.AppendMessage(b, 'B', append(bind, 0, 0))
-	b = wire.AppendMessage(b, 'E', []byte{0, 0, 0, 0, 0})
-	return wire.AppendMessage(b, wire.TypeSync, nil)
 }
 
 // columns takes a row of n columns apart; NULL is empty.

@@ -17,7 +17,8 @@ func own(user string, passwords func() []string, database string) Login {
 	if passwords != nil {
 		l.Passwords = passwords()
 	}
-	settings := pgconnect.Settings(user, "manada proxy", nil)
+	// Compiling a question of ours takes longer than answering it.
+	settings := pgconnect.Settings(user, "manada proxy", map[string]string{"jit": "off"})
 	for _, name := range slices.Sorted(maps.Keys(settings)) {
 		l.Params = append(l.Params, wire.Param{Name: name, Value: settings[name]})
 	}

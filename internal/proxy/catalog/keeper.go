@@ -1,0 +1,225 @@
+package catalog
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Ask runs a query in a database of the primary, as pool.Asker does.
+type Ask func(ctx context.Context, database, sql string, params []string, columns int, row func(cols []string) error) error
+
+// Keeper keeps the sets of the databases that are in use. Its exported fields are set
+// before first use; Use, Leave and Changed are safe for concurrent use.
+type Keeper struct {
+	Ask Ask
+	// Left says that nobody uses a database any more; nil: nobody wants to know.
+	Left func(database string)
+	// Every is how often the catalogs are looked at for what others have changed.
+	Every time.Duration
+	Log   *slog.Logger
+
+	mu        sync.Mutex
+	databases map[string]*kept
+	wake      chan struct{}
+}
+
+// kept is one database.
+type kept struct {
+	live   Live
+	users  int
+	state  string // of the catalogs when they were read
+	failed string // the last error that was logged
+
+	changes uint64 // that clients told of
+	begun   uint64 // readings
+	done    uint64 // number of the last one that succeeded
+}
+
+// Use gives the set of a database, which is kept until as many have left. Until it is
+// read it holds every name.
+func (k *Keeper) Use(database string) *Live {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	d := k.databases[database]
+	if d == nil {
+		if k.databases == nil {
+			k.databases = map[string]*kept{}
+		}
+		d = &kept{}
+		k.databases[database] = d
+		k.rouse()
+	}
+	d.users++
+	return &d.live
+}
+
+// Leave ends what Use began.
+func (k *Keeper) Leave(database string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	d := k.databases[database]
+	if d == nil {
+		return
+	}
+	if d.users--; d.users == 0 {
+		delete(k.databases, database)
+	}
+}
+
+// Changed says that a client has changed the catalogs, and has them read anew. What
+// that client does is to count as dangerous until Reads says so of the number.
+func (k *Keeper) Changed(database string) uint64 {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	d := k.databases[database]
+	if d == nil {
+		return 0
+	}
+	d.state = ""
+	d.changes++
+	k.rouse()
+	return d.begun + 1
+}
+
+// Reads says whether the set was read after Changed gave the number.
+func (k *Keeper) Reads(database string, number uint64) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	d := k.databases[database]
+	return d != nil && d.done >= number
+}
+
+// rouse has Run look at once.
+func (k *Keeper) rouse() {
+	select {
+	case k.alarm() <- struct{}{}:
+	default:
+	}
+}
+
+func (k *Keeper) alarm() chan struct{} {
+	if k.wake == nil {
+		k.wake = make(chan struct{}, 1)
+	}
+	return k.wake
+}
+
+// Run reads and keeps the sets until ctx is done.
+func (k *Keeper) Run(ctx context.Context) {
+	k.mu.Lock()
+	wake := k.alarm()
+	k.mu.Unlock()
+	t := time.NewTicker(k.Every)
+	defer t.Stop()
+	before := map[string]bool{}
+	for {
+		now := map[string]bool{}
+		for _, name := range k.inUse() {
+			now[name] = true
+			k.look(ctx, name)
+		}
+		for _, name := range slices.Sorted(maps.Keys(before)) {
+			if !now[name] && k.Left != nil {
+				k.Left(name)
+			}
+		}
+		before = now
+		select {
+		case <-wake:
+		case <-t.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (k *Keeper) inUse() []string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Sorted(maps.Keys(k.databases))
+}
+
+// look reads a database's catalogs if they have changed.
+func (k *Keeper) look(ctx context.Context, name string) {
+	k.mu.Lock()
+	d := k.databases[name]
+	if d == nil {
+		k.mu.Unlock()
+		return
+	}
+	d.begun++
+	number, last, changes := d.begun, d.state, d.changes
+	k.mu.Unlock()
+	state := ""
+	err := k.Ask(ctx, name, changed, nil, 1, func(cols []string) error { state = cols[0]; return nil })
+	if err == nil && (state != last || !d.live.Known()) {
+		var n *Names
+		if n, err = Read(ctx, name, k.Ask); err == nil {
+			d.live.names.Store(n)
+		}
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err != nil {
+		if why := err.Error(); ctx.Err() == nil && d.failed != why {
+			d.failed = why
+			k.Log.Warn("a database's catalogs cannot be read; until they were, every name in it counts as one that may leave something behind",
+				"database", name, "read_before", d.live.Known(), "error", err)
+		}
+		return
+	}
+	d.failed, d.done = "", number
+	if d.changes == changes { // else it is read once more
+		d.state = state
+	}
+}
+
+// Read reads a database's catalogs.
+func Read(ctx context.Context, database string, ask Ask) (*Names, error) {
+	g := newGraph()
+	if err := ask(ctx, database, query, []string{array(harmless), array(runners)}, columns, g.row); err != nil {
+		return nil, err
+	}
+	return g.build(), nil
+}
+
+// array writes names as PostgreSQL reads a text[].
+func array(names map[string]bool) string {
+	return "{" + strings.Join(slices.Sorted(maps.Keys(names)), ",") + "}"
+}
+
+// row takes one row of query.
+func (g *graph) row(cols []string) error {
+	var n [4]uint32
+	for i := range n {
+		v, err := strconv.ParseUint(cols[1+i], 10, 32)
+		if err != nil {
+			return fmt.Errorf("a row of the catalogs: %w", err)
+		}
+		n[i] = uint32(v)
+	}
+	o, user, name := object{n[0], n[1]}, object{n[2], n[3]}, cols[5]
+	switch cols[0] {
+	case "s":
+		g.builtin[name], g.symbols[cols[6]] = true, true
+	case "f":
+		head, source, _ := strings.Cut(cols[6], "\n")
+		language, extension, _ := strings.Cut(head, " ")
+		g.names[o], g.functions[o] = name, function{language, extension, source}
+	case "t":
+		g.bad = append(g.bad, o)
+	case "n", "p":
+		g.names[o] = name
+		g.plain[o] = cols[0] == "p"
+	case "e":
+		g.users[o] = append(g.users[o], user)
+	}
+	return nil
+}
