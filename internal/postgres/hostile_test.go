@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"context"
 	"net"
 	"os"
 	"strconv"
@@ -13,6 +14,7 @@ import (
 	"manada/internal/cluster"
 	"manada/internal/pgconnect"
 	"manada/internal/postgres/pgtest"
+	"manada/internal/proxy/catalog"
 	"manada/internal/proxy/pool"
 )
 
@@ -73,12 +75,21 @@ func TestOwnerOfDatabaseHijacksNoSession(t *testing.T) {
 			positions.Close()
 		}
 		verifiers := &pool.Verifiers{Dialer: ownDialer(), User: cluster.RoleProxy, Passwords: func() []string { return []string{testPasswords.Proxy} }, Database: cluster.Database, Timeout: 5 * time.Second}
-		s, err := verifiers.Lookup(ctx, net.JoinHostPort("127.0.0.1", strconv.Itoa(n.cfg.Port)), "app")
+		s, err := verifiers.Lookup(ctx, net.JoinHostPort("127.0.0.1", strconv.Itoa(n.cfg.Port)), "app", cluster.Database)
 		must(t, err)
-		if !s.Exists || !strings.HasPrefix(s.Password, "SCRAM-SHA-256$") {
+		if !s.Exists || !strings.HasPrefix(s.Password, "SCRAM-SHA-256$") || s.Rights.Refuse("app", cluster.Database, 0, 0) != nil {
 			t.Errorf("look-up of app on %s: %+v", n.cfg.Node, s)
 		}
 		verifiers.Close()
+		asker := &pool.Asker{Dialer: ownDialer(), User: cluster.RoleProxy, Passwords: func() []string { return []string{testPasswords.Proxy} }, Timeout: 20 * time.Second}
+		names, err := catalog.Read(ctx, cluster.Database, func(ctx context.Context, database, sql string, params []string, columns int, row func([]string) error) error {
+			return asker.Ask(ctx, net.JoinHostPort("127.0.0.1", strconv.Itoa(n.cfg.Port)), database, sql, params, columns, row)
+		})
+		must(t, err)
+		if names.Dangerous([]byte("lower")) { // app's does no more than log
+			t.Errorf("%d dangerous names on %s", names.Len(), n.cfg.Node)
+		}
+		asker.Leave("")
 	}
 	must(t, a.WriteControl(ctx, 1, "a", "nonce-2"))
 	must(t, a.Nudge(ctx))
