@@ -34,10 +34,10 @@ func (s *source) pkg() string  { return filepath.ToSlash(filepath.Dir(s.path)) }
 func (s *source) isTest() bool { return strings.HasSuffix(s.path, "_test.go") }
 func (s *source) isMain() bool { return s.ast.Name.Name == "main" }
 
-// testish: tests, and packages that only tests use (storetest, pgtest, or
-// whatever imports testing).
+// testish: tests, packages that only tests use (storetest, pgtest, or whatever
+// imports testing), and benches, which start what they measure.
 func (s *source) testish() bool {
-	if s.isTest() || strings.HasPrefix(s.path, "test/") || strings.HasSuffix(s.pkg(), "test") {
+	if s.isTest() || strings.HasPrefix(s.path, "test/") || strings.HasPrefix(s.path, "bench/") || strings.HasSuffix(s.pkg(), "test") {
 		return true
 	}
 	return s.imports()["testing"] == "testing"

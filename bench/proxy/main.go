@@ -1,0 +1,125 @@
+// Command proxy measures the proxy beside PgBouncer and beside a relay that does
+// nothing, which is the floor: interleaved in one run, medians. What counts is the
+// processor time of the pooler's process, which another load on the machine
+// changes less than transactions per second. Log-ins are outside of what is
+// measured. The result goes to bench/results/proxy.json.
+//
+//	bench/proxy/rivals.sh DIR                     (once, as root)
+//	go run ./bench/proxy -rivals DIR              (as root: PgBouncer runs in its root)
+//	go run ./bench/proxy -rivals DIR -n 1 -rows 'simple|latency'
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"regexp"
+	"syscall"
+)
+
+var (
+	seconds = flag.Int("seconds", 3, "how long each is measured")
+	runs    = flag.Int("n", 5, "runs; the medians are shown")
+	rivals  = flag.String("rivals", "", "folder that rivals.sh made")
+	which   = flag.String("rows", ".", "regular expression of the rows")
+	crowded = flag.Bool("crowded", true, "also what needs 10,000 clients")
+	out     = flag.String("out", "bench/results", "folder for the result")
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	var err error
+	if len(os.Args) == 7 && os.Args[1] == "serve" {
+		err = serve(ctx, os.Args[2], os.Args[3], os.Args[4], os.Args[5], os.Args[6])
+	} else {
+		flag.Parse()
+		err = bench(ctx)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "proxy:", err)
+		os.Exit(1)
+	}
+}
+
+func bench(ctx context.Context) error {
+	match, err := regexp.Compile(*which)
+	if err != nil {
+		return err
+	}
+	if *rivals == "" {
+		return fmt.Errorf("-rivals DIR: make it with bench/proxy/rivals.sh DIR")
+	}
+	if err := moreFiles(); err != nil {
+		return err
+	}
+	s, err := newStage(ctx)
+	if s != nil {
+		defer s.close()
+	}
+	if err != nil {
+		return err
+	}
+	targets, err := s.targets(ctx)
+	if err != nil {
+		return err
+	}
+	r := newResult()
+	for i := range *runs {
+		for _, row := range rows() {
+			if !match.MatchString(row.name) || row.crowded && (i > 0 || !*crowded) {
+				continue
+			}
+			if err := once(ctx, s, row, targets, r); err != nil {
+				return err
+			}
+		}
+		fmt.Fprintf(os.Stderr, "run %d of %d\n", i+1, *runs)
+	}
+	return r.write(*out)
+}
+
+func (s *stage) targets(ctx context.Context) ([]target, error) {
+	if err := s.makeCert(); err != nil {
+		return nil, err
+	}
+	bouncer, err := s.pgbouncer(*rivals, 100)
+	if err != nil {
+		return nil, err
+	}
+	ours, err := s.manada()
+	if err != nil {
+		return nil, err
+	}
+	floor, err := s.relays(ctx)
+	if err != nil {
+		return nil, err
+	}
+	all := append(append([]target{bouncer}, ours...), floor...)
+	for _, t := range all {
+		if err := ready(ctx, dsn(t.addr, "sslmode=disable")); err != nil {
+			return nil, fmt.Errorf("%s (see %s): %w", t.name, s.dir, err)
+		}
+	}
+	return all, nil
+}
+
+// once measures a row of every target, one right after the other.
+func once(ctx context.Context, s *stage, row row, targets []target, r *result) error {
+	for _, t := range targets {
+		if row.skip != nil && row.skip(t) {
+			continue
+		}
+		v, err := row.measure(ctx, s, t)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			fmt.Fprintf(os.Stderr, "%s, %s: %v\n", row.name, t.name, err)
+		}
+		r.add(row, t.name, v, err)
+	}
+	return nil
+}

@@ -1,0 +1,144 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// makeCert is what clients are served with: ECDSA, as the herd's are.
+func (s *stage) makeCert() error {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	t := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "bench"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
+	der, err := x509.CreateCertificate(rand.Reader, t, t, &key.PublicKey, key)
+	if err != nil {
+		return err
+	}
+	secret, err := x509.MarshalECPrivateKey(key)
+	if err != nil {
+		return err
+	}
+	for name, block := range map[string]*pem.Block{"crt": {Type: "CERTIFICATE", Bytes: der}, "key": {Type: "EC PRIVATE KEY", Bytes: secret}} {
+		if err := os.WriteFile(filepath.Join(s.dir, name), pem.EncodeToMemory(block), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// cpu is what all threads of a process have used.
+func cpu(pid int) (time.Duration, error) {
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
+	if err != nil || len(tasks) == 0 {
+		return 0, fmt.Errorf("process %d is gone (%w)", pid, err)
+	}
+	var sum time.Duration
+	for _, f := range tasks {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			continue // a thread that ended
+		}
+		ns, _, _ := strings.Cut(string(b), " ")
+		n, err := strconv.ParseInt(ns, 10, 64)
+		if err != nil {
+			return 0, err
+		}
+		sum += time.Duration(n)
+	}
+	return sum, nil
+}
+
+// resident is the memory of a process, in bytes.
+func resident(pid int) (int64, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, err
+	}
+	_, line, _ := strings.Cut(string(b), "VmRSS:")
+	f := strings.Fields(line)
+	if len(f) < 2 {
+		return 0, fmt.Errorf("process %d has no VmRSS", pid)
+	}
+	n, err := strconv.ParseInt(f[0], 10, 64)
+	return n << 10, err
+}
+
+var progress = regexp.MustCompile(`progress: ([0-9.]+) s, ([0-9.]+) tps, lat ([0-9.]+) ms`)
+
+// window is what pgbench did between its first report and its last but one, when
+// nobody logs in or leaves.
+type window struct {
+	tx      float64
+	cpu     time.Duration
+	latency float64 // us, mean
+	seconds float64
+}
+
+// run is pgbench -S against a target. The processor time is the target's process's.
+func (s *stage) run(ctx context.Context, t target, mode string, clients int, sslmode string, seconds int) (window, error) {
+	args := []string{"-n", "-S", "-M", mode, "-c", strconv.Itoa(clients), "-T", strconv.Itoa(seconds + 2), "-P", "1"}
+	cmd := s.pgbench(t.addr, sslmode, args...)
+	errs, err := cmd.StderrPipe()
+	if err != nil {
+		return window{}, err
+	}
+	if err := cmd.Start(); err != nil {
+		return window{}, err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = cmd.Process.Kill() })
+	defer stop()
+	var w window
+	var before, after time.Duration
+	var last float64
+	var said []string
+	lines := bufio.NewScanner(errs)
+	for n := 0; lines.Scan(); {
+		m := progress.FindStringSubmatch(lines.Text())
+		if m == nil {
+			said = append(said, lines.Text())
+			continue
+		}
+		at, _ := strconv.ParseFloat(m[1], 64)
+		tps, _ := strconv.ParseFloat(m[2], 64)
+		lat, _ := strconv.ParseFloat(m[3], 64)
+		now := time.Duration(0)
+		if t.pid != 0 {
+			if now, err = cpu(t.pid); err != nil {
+				return w, err
+			}
+		}
+		if n++; n == 1 {
+			before = now
+		} else if n <= seconds+1 {
+			w.tx, w.seconds, w.latency = w.tx+tps*(at-last), w.seconds+at-last, w.latency+lat*1000*tps*(at-last)
+			after = now
+		}
+		last = at
+	}
+	if err := cmd.Wait(); err != nil {
+		return w, fmt.Errorf("pgbench: %w\n%s", err, strings.Join(said, "\n"))
+	}
+	if w.tx == 0 {
+		return w, fmt.Errorf("pgbench reported nothing\n%s", strings.Join(said, "\n"))
+	}
+	w.cpu, w.latency = after-before, w.latency/w.tx
+	return w, nil
+}

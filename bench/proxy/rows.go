@@ -1,0 +1,113 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// row is one thing that is measured of each target that can do it.
+type row struct {
+	name    string
+	unit    string
+	bars    []bar
+	crowded bool // needs minutes: measured once, whatever -n says
+	measure func(context.Context, *stage, target) (float64, error)
+	skip    func(target) bool
+}
+
+// bar is a promise: who is at most so many times the rival, or at most value, or
+// at least so much.
+type bar struct {
+	who, rival         string
+	most, value, least float64
+}
+
+func ratio(who string, most float64) bar { return bar{who: who, rival: "pgbouncer", most: most} }
+
+func (b bar) met(who, rival float64) bool {
+	return b.most > 0 && rival > 0 && who <= b.most*rival || b.value > 0 && who <= b.value || b.least > 0 && who >= b.least
+}
+
+func (b bar) String() string {
+	s := b.who
+	if b.most > 0 {
+		s += fmt.Sprintf(" <= %.2fx %s", b.most, b.rival)
+	}
+	if b.value > 0 {
+		s += fmt.Sprintf(" <= %.0f", b.value)
+	}
+	if b.least > 0 {
+		s += fmt.Sprintf(" >= %.2f", b.least)
+	}
+	return s
+}
+
+func pgbench(mode string, clients int, sslmode string) func(context.Context, *stage, target) (float64, error) {
+	return func(ctx context.Context, s *stage, t target) (float64, error) {
+		w, err := s.run(ctx, t, mode, clients, sslmode, *seconds)
+		if err != nil {
+			return 0, err
+		}
+		return float64(w.cpu.Nanoseconds()) / 1000 / w.tx, nil
+	}
+}
+
+func latency(ctx context.Context, s *stage, t target) (float64, error) {
+	plain, err := s.run(ctx, target{addr: s.addr()}, "simple", 1, "disable", *seconds)
+	if err != nil {
+		return 0, err
+	}
+	w, err := s.run(ctx, t, "simple", 1, "disable", *seconds)
+	return w.latency - plain.latency, err
+}
+
+func noTLS(t target) bool   { return !t.tls }
+func noFloor(t target) bool { return t.name[:5] == "relay" }
+
+// rows are what issue and documents promise of. The sizes of the bars are theirs.
+func rows() []row {
+	var out []row
+	for _, mode := range []string{"simple", "extended", "prepared"} {
+		for _, n := range []int{1, 16, 64} {
+			r := row{name: fmt.Sprintf("%s, %d clients", mode, n), unit: "us of CPU per transaction", measure: pgbench(mode, n, "disable")}
+			switch {
+			case mode == "simple" && n == 16:
+				r.bars = []bar{ratio("manada-tcp", 1.1), ratio("manada", 0.95)}
+			case mode == "simple" && n == 64:
+				r.bars = []bar{ratio("manada-tcp", 0.95), ratio("manada", 0.8)}
+			case mode == "prepared" && n == 16:
+				r.bars = []bar{ratio("manada-tcp", 1.0)}
+			}
+			out = append(out, r)
+		}
+	}
+	return append(out,
+		row{name: "prepared, 16 clients, TLS", unit: "us of CPU per transaction", measure: pgbench("prepared", 16, "require"), skip: noTLS,
+			bars: []bar{ratio("manada-tcp", 1.1)}},
+		row{name: "added latency, 1 client", unit: "us", measure: latency, bars: []bar{ratio("manada", 1.0)}},
+		row{name: "connect, select, disconnect", unit: "us of CPU each", measure: connecting("disable"), skip: noFloor, bars: []bar{ratio("manada", 1.5)}},
+		row{name: "connect, select, disconnect, TLS", unit: "us of CPU each", measure: connecting("require"), skip: noTLS, bars: []bar{ratio("manada", 2)}},
+		row{name: "idle client, 1,000 to 10,000", unit: "bytes each", crowded: true, measure: growing("disable"), skip: noFloor, bars: []bar{{"manada", "pgbouncer", 1.0, 2048, 0}}},
+		row{name: "idle client, 1,000 to 10,000, TLS", unit: "bytes each", crowded: true, measure: growing("require"), skip: noTLS, bars: []bar{{who: "manada", value: 16384}}},
+		row{name: "10,000 clients: slowest to median", unit: "ratio", crowded: true, measure: fair, skip: noFloor, bars: []bar{{who: "manada", least: 1.0 / 3}}},
+	)
+}
+
+func connecting(sslmode string) func(context.Context, *stage, target) (float64, error) {
+	return func(ctx context.Context, _ *stage, t target) (float64, error) {
+		return connects(ctx, t, sslmode, *seconds)
+	}
+}
+
+func growing(sslmode string) func(context.Context, *stage, target) (float64, error) {
+	return func(ctx context.Context, _ *stage, t target) (float64, error) { return growth(ctx, t, sslmode) }
+}
+
+func fair(ctx context.Context, _ *stage, t target) (float64, error) {
+	ratio, errors, err := fairness(ctx, t, 60*time.Second)
+	if err == nil && errors > 0 {
+		err = fmt.Errorf("%d clients had an error", errors)
+	}
+	return ratio, err
+}
