@@ -37,8 +37,19 @@ type Statement struct {
 	// Queries counts the statements that begin as a query does: SELECT, VALUES,
 	// TABLE or WITH.
 	Queries int
-	// Setting names what Settings sets, in lower case; "" is everything.
+	// Setting names what Settings sets, in lower case; "" is everything. Default: it
+	// goes back to what the session began with.
 	Setting string
+	Default bool
+	// Sets says that a setting is changed somewhere, for the transaction at least.
+	Sets bool
+	// Numbers says that currval or lastval is asked.
+	Numbers bool
+	// Why says what a Pin may leave behind.
+	Why string
+	// Mark is what a savepoint's statement does to the one that MarkName names.
+	Mark     Mark
+	MarkName string
 	// Mute are values given to client_min_messages that hide warnings.
 	Mute []Span
 	// Level is what becomes of client_min_messages; Local: for the transaction only.
@@ -46,19 +57,39 @@ type Statement struct {
 	Local bool
 }
 
+// Mark is what is done with a savepoint.
+type Mark uint8
+
+const (
+	MarkNone Mark = iota
+	MarkSet
+	MarkBack // rolled back to
+	MarkGone // released
+	MarkSome // one of several statements in a text
+)
+
 // hint at the very beginning keeps a read on the primary, as pgpool has it.
 const hint = "/*NO LOAD BALANCE*/"
 
+// Names is a set of names behind which something may be hidden that a session
+// keeps. They are asked as they are written, without quotes.
+type Names interface {
+	Dangerous(name []byte) bool
+}
+
 // Text classifies a query string. It may hold any bytes.
-func Text(sql []byte) Statement {
-	s := classify(sql)
+func Text(sql []byte) Statement { return Known(sql, nil) }
+
+// Known is Text that also knows dangerous names, or nil.
+func Known(sql []byte, names Names) Statement {
+	s := classify(sql, names)
 	if s.Kind == Read && bytes.HasPrefix(bytes.TrimLeft(sql, " \t\r\n"), []byte(hint)) {
 		s.Kind = Primary
 	}
 	return s
 }
 
-func classify(sql []byte) Statement {
+func classify(sql []byte, names Names) Statement {
 	buf := tokens.Get().(*[]token)
 	p := parser{src: sql, toks: (*buf)[:0]}
 	defer func() {
@@ -68,7 +99,7 @@ func classify(sql []byte) Statement {
 		tokens.Put(buf)
 	}()
 	if !p.lex() {
-		return Statement{Kind: Pin}
+		return Statement{Kind: Pin, Why: "a text that is not understood"}
 	}
 	var out Statement
 	count := 0
@@ -82,16 +113,28 @@ func classify(sql []byte) Statement {
 			p.from, p.to = from, to
 			one := p.statement()
 			out.Queries += one.Queries
-			out.Setting = one.Setting
+			out.Setting, out.Default = one.Setting, one.Default
 			if count == 1 {
-				out.Kind = one.Kind
+				out.Kind, out.Mark, out.MarkName = one.Kind, one.Mark, one.MarkName
 			} else {
 				out.Kind = max(several(out.Kind), several(one.Kind))
+				if out.Mark != MarkNone || one.Mark != MarkNone {
+					out.Mark, out.MarkName = MarkSome, ""
+				}
 			}
 		}
 		from = to + 1
 	}
 	out.Mute, out.Level, out.Local = p.mute, p.level, p.levelLocal
+	out.Sets, out.Numbers = p.sets, p.numbers
+	if names != nil && out.Kind != Pin && p.names(names) {
+		out.Kind = Pin
+	}
+	if out.Kind == Pin {
+		if out.Why = p.why; out.Why == "" {
+			out.Why = "a statement that is not known"
+		}
+	}
 	if count == 0 {
 		out.Kind = Primary
 	}
@@ -99,6 +142,24 @@ func classify(sql []byte) Statement {
 }
 
 var tokens = sync.Pool{New: func() any { return new([]token) }}
+
+// names says whether a dangerous one is in the text.
+func (p *parser) names(names Names) bool {
+	for _, t := range p.toks {
+		name := p.src[t.at:t.to]
+		switch {
+		case t.kind == quoted && name[0] == '"':
+			name = name[1 : len(name)-1]
+		case t.kind != word:
+			continue
+		}
+		if names.Dangerous(name) {
+			p.pin("what is behind " + string(name[:min(63, len(name))]))
+			return true
+		}
+	}
+	return false
+}
 
 // several is the kind of a statement among others of its text.
 func several(k Kind) Kind {
@@ -117,6 +178,17 @@ type parser struct {
 
 	level      Level // set last
 	levelLocal bool
+
+	sets, numbers bool   // see Statement
+	why           string // of the first Pin
+}
+
+// pin is Pin, and remembers why.
+func (p *parser) pin(why string) Kind {
+	if p.why == "" {
+		p.why = why
+	}
+	return Pin
 }
 
 func (p *parser) lex() bool {
@@ -193,8 +265,10 @@ func (p *parser) statement() Statement {
 	case "select", "values", "table", "with":
 		return p.query(first)
 	case "set":
+		p.sets = true
 		return p.set()
 	case "reset":
+		p.sets = true
 		return p.reset()
 	case "show":
 		if p.to-p.from == 2 && p.word(p.from+1) == "pool_nodes" {
@@ -203,7 +277,7 @@ func (p *parser) statement() Statement {
 		return Statement{Kind: Primary}
 	case "discard":
 		if p.word(p.from+1) == "all" {
-			p.level, p.levelLocal = LevelReset, false
+			p.level, p.levelLocal, p.sets = LevelReset, false, true
 			return Statement{Kind: Discard}
 		}
 		return Statement{Kind: Primary}
@@ -215,19 +289,52 @@ func (p *parser) statement() Statement {
 		if p.word(p.from+1) == "transaction" {
 			return Statement{Kind: Primary}
 		}
+		return Statement{Kind: p.pin("PREPARE")}
+	case "savepoint", "release", "rollback":
+		return p.savepoint(w)
 	default:
 		if plain[w] {
 			return Statement{Kind: Primary}
 		}
+		return Statement{Kind: p.pin(pinning[w])}
 	}
-	return Statement{Kind: Pin}
+}
+
+// pinning are the statements that are known to leave something behind.
+var pinning = map[string]string{"listen": "LISTEN", "load": "LOAD", "do": "DO", "call": "CALL", "execute": "EXECUTE"}
+
+// savepoint is SAVEPOINT, RELEASE or ROLLBACK, which may be to a savepoint.
+func (p *parser) savepoint(w string) Statement {
+	s := Statement{Kind: Primary, Mark: MarkSet}
+	i := p.from + 1
+	switch w {
+	case "release":
+		s.Mark = MarkGone
+	case "rollback":
+		for i < p.to && p.word(i) != "to" {
+			i++
+		}
+		if i == p.to {
+			return Statement{Kind: Primary}
+		}
+		s.Mark = MarkBack
+		i++
+	}
+	if w != "savepoint" && p.word(i) == "savepoint" && i+1 < p.to {
+		i++
+	}
+	if s.MarkName, i = p.name(i); s.MarkName == "" || i != p.to {
+		s.Mark = MarkSome
+	}
+	return s
 }
 
 // query is a SELECT, VALUES, TABLE or WITH.
 func (p *parser) query(first int) Statement {
 	s := Statement{Kind: Read, Queries: 1}
 	if name, ok := p.setConfig(first); ok {
-		s.Kind, s.Setting = settable(name), name
+		p.sets = true
+		s.Kind, s.Setting = p.settable(name), name
 		return s
 	}
 	for i := first; i < p.to; i++ {
@@ -245,7 +352,7 @@ func (p *parser) query(first int) Statement {
 		s.Kind = max(s.Kind, p.called(i), p.writes(i, w))
 	}
 	if p.any("temp", "temporary", "pg_temp") && p.any("into") {
-		s.Kind = Pin
+		s.Kind = p.pin("temporary objects")
 	}
 	return s
 }
@@ -287,7 +394,7 @@ func (p *parser) work(w string) Kind {
 	switch w {
 	case "create":
 		if p.any("temp", "temporary", "pg_temp") {
-			return Pin
+			return p.pin("temporary objects")
 		}
 		if !(p.any("table") || p.any("materialized")) || !p.any("select", "execute", "with", "values") {
 			return Primary
@@ -303,7 +410,7 @@ func (p *parser) work(w string) Kind {
 	case "declare":
 		for i := p.from; i < p.to; i++ {
 			if p.word(i) == "with" && p.word(i+1) == "hold" {
-				return Pin
+				return p.pin("a cursor WITH HOLD")
 			}
 		}
 	case "copy":
@@ -332,13 +439,13 @@ func (p *parser) called(i int) Kind {
 		if p.target(i) {
 			return Read
 		}
-		return Pin
+		return p.pinCall(i)
 	}
 	if p.kind(i) == quoted {
 		if p.word(i-1) == "as" || p.target(i) {
 			return Read
 		}
-		return Pin
+		return p.pinCall(i)
 	}
 	w := p.word(i)
 	switch {
@@ -347,17 +454,31 @@ func (p *parser) called(i int) Kind {
 	case w == "current_setting" && p.own(i):
 		return Read
 	case volatile[w]:
+		p.numbers = p.numbers || w == "currval" || w == "lastval"
 		return Primary
 	case w == "set_config":
+		p.sets = true
 		p.muted(i)
 		if p.local(i) {
 			return Primary
 		}
-		return Pin
+		return p.pinCall(i)
 	case !dotted && p.word(i-1) == "as", p.target(i):
 		return Read
 	}
-	return Pin
+	return p.pinCall(i)
+}
+
+// pinCall is Pin for a call of the function at i.
+func (p *parser) pinCall(i int) Kind {
+	if p.why != "" {
+		return Pin
+	}
+	name := p.bytes(i)
+	if bytes.Contains(name, []byte("advisory")) {
+		return p.pin("a session's advisory lock")
+	}
+	return p.pin("a call of " + string(name[:min(63, len(name))]))
 }
 
 // placed says whether a word that could be a function's name is one of the

@@ -1,6 +1,7 @@
 package classify
 
 import (
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -159,4 +160,90 @@ func FuzzText(f *testing.F) {
 			}
 		}
 	})
+}
+
+// What pins a session is named, and what is behind a name that is said to be dangerous.
+func TestWhy(t *testing.T) {
+	for sql, want := range map[string]string{
+		"create temp table t (a int)":                          "temporary objects",
+		"create table pg_temp.t (a int)":                       "temporary objects",
+		"select 1 into temporary t":                            "temporary objects",
+		"set search_path = pg_temp, public":                    "temporary objects",
+		"set search_path to 'pg_temp'":                         "temporary objects",
+		"set local search_path to \"pg_temp\"":                 "temporary objects",
+		"select set_config('search_path','pg_temp',false)":     "a call of set_config",
+		"declare c cursor with hold for select 1":              "a cursor WITH HOLD",
+		"select pg_advisory_lock(1)":                           "a session's advisory lock",
+		"select pg_try_advisory_lock_shared(1)":                "a session's advisory lock",
+		"listen x":                                             "LISTEN",
+		"load 'x'":                                             "LOAD",
+		"do $$ begin end $$":                                   "DO",
+		"call f()":                                             "CALL",
+		"prepare p as select 1":                                "PREPARE",
+		"execute p":                                            "EXECUTE",
+		"set role x":                                           "SET ROLE",
+		"reset role":                                           "SET ROLE",
+		"set session authorization x":                          "SET SESSION AUTHORIZATION",
+		"reset session authorization":                          "SET SESSION AUTHORIZATION",
+		"set default_transaction_read_only = on":               "a setting that is not carried",
+		"set session characteristics as transaction read only": "a setting that is not carried",
+		"select f()":                                           "a call of f",
+		"insert into t values (f(1))":                          "a call of f",
+		"select 'x":                                            "a text that is not understood",
+		"whatever":                                             "a statement that is not known",
+		"set a = 1; select 1":                                  "a statement that is not known",
+		"select * from \"Bad\"":                                "what is behind Bad",
+		"insert into bad values (1)":                           "what is behind bad",
+		"select 'bad'":                                         "",
+		"insert into t values (nextval('s'))":                  "",
+		"select pg_advisory_xact_lock(1)":                      "",
+		"notify x":                                             "",
+		"unlisten *":                                           "",
+		"prepare transaction 'x'":                              "",
+		"declare c cursor for select 1":                        "",
+	} {
+		s := Known([]byte(sql), badNames{})
+		if s.Why != want || (s.Kind == Pin) != (want != "") {
+			t.Errorf("%q: %q, kind %d, want %q", sql, s.Why, s.Kind, want)
+		}
+	}
+}
+
+type badNames struct{}
+
+func (badNames) Dangerous(name []byte) bool { return strings.EqualFold(string(name), "bad") }
+
+// What a pooled session has to follow: defaults, savepoints, sequences, anything set.
+func TestFollowed(t *testing.T) {
+	for sql, want := range map[string]Statement{
+		"reset all":                         {Default: true, Sets: true},
+		"reset a.b":                         {Default: true, Sets: true, Setting: "a.b"},
+		"set a to default":                  {Default: true, Sets: true, Setting: "a"},
+		"set a = 'default'":                 {Sets: true, Setting: "a"},
+		"set time zone local":               {Default: true, Sets: true, Setting: "timezone"},
+		"set time zone 'UTC'":               {Sets: true, Setting: "timezone"},
+		"set names default":                 {Default: true, Sets: true, Setting: "client_encoding"},
+		"set local a = 1":                   {Sets: true},
+		"select set_config('a','b',true)":   {Sets: true},
+		"select set_config('a','b',false)":  {Sets: true, Setting: "a"},
+		"discard all":                       {Sets: true},
+		"select currval('s')":               {Numbers: true},
+		"select lastval()":                  {Numbers: true},
+		"select nextval('s')":               {},
+		"savepoint A":                       {Mark: MarkSet, MarkName: "a"},
+		"savepoint \"A b\"":                 {Mark: MarkSet, MarkName: "a b"},
+		"release a":                         {Mark: MarkGone, MarkName: "a"},
+		"release savepoint a":               {Mark: MarkGone, MarkName: "a"},
+		"rollback to a;":                    {Mark: MarkBack, MarkName: "a"},
+		"rollback work to savepoint a":      {Mark: MarkBack, MarkName: "a"},
+		"rollback":                          {},
+		"rollback and chain":                {},
+		"savepoint a; insert into t select": {Mark: MarkSome},
+	} {
+		s := Text([]byte(sql))
+		got := Statement{Default: s.Default, Sets: s.Sets, Numbers: s.Numbers, Setting: s.Setting, Mark: s.Mark, MarkName: s.MarkName}
+		if got.Mute = nil; !reflect.DeepEqual(got, want) {
+			t.Errorf("%q: %+v, want %+v", sql, got, want)
+		}
+	}
 }

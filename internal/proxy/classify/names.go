@@ -115,9 +115,9 @@ var catalogs = set(`pg_catalog pg_toast pg_aggregate pg_am pg_amop pg_amproc pg_
 // known holds each listed word once, so that looking one up costs no memory.
 var known = func() map[string]string {
 	m := map[string]string{}
-	for _, list := range []map[string]bool{plain, grammar, functions, volatile, catalogs, set(`alter all authorization
+	for _, list := range []map[string]bool{plain, grammar, functions, volatile, catalogs, set(`alter all authorization call do
 		characteristics client_min_messages constraints copy create deallocate declare delete discard execute explain
-		false fetch for hold insert into is_called key local log_cnt merge bernoulli conflict filter materialized over sets system tablesample move names no pg_temp pool_nodes prepare
+		false fetch for hold insert into is_called key listen load local log_cnt merge bernoulli conflict filter materialized over sets system tablesample move names no pg_temp pool_nodes prepare
 		reset role schema session set_config share show table temp temporary time timezone to transaction true update xml`)} {
 		for w := range list {
 			m[w] = w

@@ -28,10 +28,16 @@ func (p *parser) set() Statement {
 	switch p.word(i) {
 	case "transaction", "constraints":
 		return Statement{Kind: Primary}
-	case "characteristics", "authorization", "role", "xml":
-		return Statement{Kind: Pin}
+	case "role":
+		return Statement{Kind: p.pin("SET ROLE")}
+	case "authorization":
+		return Statement{Kind: p.pin("SET SESSION AUTHORIZATION")}
+	case "characteristics", "xml":
+		return Statement{Kind: p.pin("a setting that is not carried")}
 	case "time":
-		return p.settings("timezone", local)
+		s := p.settings("timezone", local)
+		s.Default = p.word(i+2) == "default" || p.word(i+2) == "local"
+		return s
 	case "schema":
 		return p.settings("search_path", local)
 	case "names":
@@ -39,12 +45,15 @@ func (p *parser) set() Statement {
 	}
 	name, i := p.name(i)
 	if !p.is(i, "=") && p.word(i) != "to" || name == "" {
-		return Statement{Kind: Pin}
+		return Statement{Kind: p.pin("a setting that is not understood")}
 	}
 	if name == "client_encoding" {
 		return p.encoding(i+1, local)
 	}
 	s := p.settings(name, local)
+	if s.Default = p.kind(i+1) == word && p.word(i+1) == "default"; name == "search_path" && p.any("pg_temp") || p.quotedTemp(name, i) {
+		s.Kind = p.pin("temporary objects") // what is created has no word for it
+	}
 	if name == minMessages {
 		p.levelTo(i+1, local)
 	}
@@ -55,7 +64,17 @@ func (p *parser) settings(name string, local bool) Statement {
 	if local {
 		return Statement{Kind: Primary}
 	}
-	return Statement{Kind: settable(name), Setting: name}
+	return Statement{Kind: p.settable(name), Setting: name}
+}
+
+// quotedTemp says whether a search_path names pg_temp in quotes, behind i.
+func (p *parser) quotedTemp(name string, i int) bool {
+	for ; name == "search_path" && i < p.to; i++ {
+		if p.value(i) == "pg_temp" {
+			return true
+		}
+	}
+	return false
 }
 
 // name reads a setting's name at i and returns what stands behind it.
@@ -115,9 +134,11 @@ func mutes(level string) bool { return level == "error" || level == "fatal" || l
 // byte of a character looks like a backslash; they are not lexed here.
 func (p *parser) encoding(i int, local bool) Statement {
 	if v := p.value(i); v != "default" && !Encoding(v) {
-		return Statement{Kind: Pin}
+		return Statement{Kind: p.pin("an encoding that is not understood")}
 	}
-	return p.settings("client_encoding", local)
+	s := p.settings("client_encoding", local)
+	s.Default = p.kind(i) == word && p.word(i) == "default"
+	return s
 }
 
 // Encoding says whether texts in a client's encoding can be classified.
@@ -130,25 +151,37 @@ func Encoding(name string) bool {
 }
 
 // settable is Settings for what can be said again on another connection.
-func settable(name string) Kind {
-	switch name {
-	case "role", "session_authorization", "session_replication_role", "standard_conforming_strings",
-		"is_superuser", "seed":
-		return Pin
-	}
-	if strings.HasPrefix(name, "transaction_") || strings.HasPrefix(name, "default_transaction_") {
-		return Pin
+func (p *parser) settable(name string) Kind {
+	if !canSet(name) {
+		return p.pin("a setting that is not carried")
 	}
 	return Settings
 }
 
+func canSet(name string) bool {
+	switch name {
+	case "role", "session_authorization", "session_replication_role", "standard_conforming_strings",
+		"is_superuser", "seed":
+		return false
+	}
+	return !strings.HasPrefix(name, "transaction_") && !strings.HasPrefix(name, "default_transaction_")
+}
+
 func (p *parser) reset() Statement {
+	s := p.resets()
+	s.Default = true
+	return s
+}
+
+func (p *parser) resets() Statement {
 	switch i := p.from + 1; p.word(i) {
 	case "all":
 		p.level, p.levelLocal = LevelReset, false
 		return Statement{Kind: Settings}
-	case "session", "role":
-		return Statement{Kind: Pin}
+	case "role":
+		return Statement{Kind: p.pin("SET ROLE")}
+	case "session":
+		return Statement{Kind: p.pin("SET SESSION AUTHORIZATION")}
 	case "time":
 		return p.settings("timezone", false)
 	case "transaction":
@@ -156,7 +189,7 @@ func (p *parser) reset() Statement {
 	default:
 		name, _ := p.name(i)
 		if name == "" {
-			return Statement{Kind: Pin}
+			return Statement{Kind: p.pin("a setting that is not understood")}
 		}
 		if name == minMessages {
 			p.level, p.levelLocal = LevelReset, false
@@ -179,7 +212,7 @@ func (p *parser) setConfig(i int) (name string, ok bool) {
 		return "", false
 	}
 	name = p.value(i + 2)
-	if strings.Contains(name, "'") || name == "client_encoding" && !Encoding(p.value(i+4)) {
+	if strings.Contains(name, "'") || name == "search_path" && strings.Contains(p.value(i+4), "pg_temp") || name == "client_encoding" && !Encoding(p.value(i+4)) {
 		return "", false
 	}
 	p.muted(i)
