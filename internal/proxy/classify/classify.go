@@ -43,8 +43,8 @@ type Statement struct {
 	Default bool
 	// Sets says that a setting is changed somewhere, for the transaction at least.
 	Sets bool
-	// Numbers says that currval or lastval is asked.
-	Numbers bool
+	// Numbers says that currval or lastval is asked, Inserts that nextval may be called.
+	Numbers, Inserts bool
 	// Why says what a Pin may leave behind.
 	Why string
 	// Mark is what a savepoint's statement does to the one that MarkName names.
@@ -126,7 +126,7 @@ func classify(sql []byte, names Names) Statement {
 		from = to + 1
 	}
 	out.Mute, out.Level, out.Local = p.mute, p.level, p.levelLocal
-	out.Sets, out.Numbers = p.sets, p.numbers
+	out.Sets, out.Numbers, out.Inserts = p.sets, p.numbers, p.inserts || out.Kind == Pin
 	if names != nil && out.Kind != Pin && p.names(names) {
 		out.Kind = Pin
 	}
@@ -179,8 +179,8 @@ type parser struct {
 	level      Level // set last
 	levelLocal bool
 
-	sets, numbers bool   // see Statement
-	why           string // of the first Pin
+	sets, numbers, inserts bool   // see Statement
+	why                    string // of the first Pin
 }
 
 // pin is Pin, and remembers why.
@@ -283,7 +283,10 @@ func (p *parser) statement() Statement {
 		return Statement{Kind: Primary}
 	case "deallocate":
 		return Statement{Kind: Forget}
-	case "insert", "update", "delete", "merge", "explain", "declare", "fetch", "move", "copy", "create", "alter":
+	case "insert", "update", "delete", "merge", "explain", "copy":
+		p.inserts = true
+		return Statement{Kind: p.work(w)}
+	case "declare", "fetch", "move", "create", "alter":
 		return Statement{Kind: p.work(w)}
 	case "prepare":
 		if p.word(p.from+1) == "transaction" {
@@ -362,6 +365,7 @@ func (p *parser) query(first int) Statement {
 func (p *parser) writes(i int, w string) Kind {
 	switch w {
 	case "into", "insert", "update", "delete", "merge":
+		p.inserts = true
 		return Primary
 	case "for":
 		switch p.word(i + 1) {
@@ -455,6 +459,7 @@ func (p *parser) called(i int) Kind {
 		return Read
 	case volatile[w]:
 		p.numbers = p.numbers || w == "currval" || w == "lastval"
+		p.inserts = p.inserts || w == "nextval" || w == "setval"
 		return Primary
 	case w == "set_config":
 		p.sets = true

@@ -216,20 +216,25 @@ func (badNames) Dangerous(name []byte) bool { return strings.EqualFold(string(na
 // What a pooled session has to follow: defaults, savepoints, sequences, anything set.
 func TestFollowed(t *testing.T) {
 	for sql, want := range map[string]Statement{
-		"reset all":                         {Default: true, Sets: true},
-		"reset a.b":                         {Default: true, Sets: true, Setting: "a.b"},
-		"set a to default":                  {Default: true, Sets: true, Setting: "a"},
-		"set a = 'default'":                 {Sets: true, Setting: "a"},
-		"set time zone local":               {Default: true, Sets: true, Setting: "timezone"},
-		"set time zone 'UTC'":               {Sets: true, Setting: "timezone"},
-		"set names default":                 {Default: true, Sets: true, Setting: "client_encoding"},
-		"set local a = 1":                   {Sets: true},
-		"select set_config('a','b',true)":   {Sets: true},
-		"select set_config('a','b',false)":  {Sets: true, Setting: "a"},
-		"discard all":                       {Sets: true},
-		"select currval('s')":               {Numbers: true},
-		"select lastval()":                  {Numbers: true},
-		"select nextval('s')":               {},
+		"reset all":                        {Default: true, Sets: true},
+		"reset a.b":                        {Default: true, Sets: true, Setting: "a.b"},
+		"set a to default":                 {Default: true, Sets: true, Setting: "a"},
+		"set a = 'default'":                {Sets: true, Setting: "a"},
+		"set time zone local":              {Default: true, Sets: true, Setting: "timezone"},
+		"set time zone 'UTC'":              {Sets: true, Setting: "timezone"},
+		"set names default":                {Default: true, Sets: true, Setting: "client_encoding"},
+		"set local a = 1":                  {Sets: true},
+		"select set_config('a','b',true)":  {Sets: true},
+		"select set_config('a','b',false)": {Sets: true, Setting: "a"},
+		"discard all":                      {Sets: true},
+		"select currval('s')":              {Numbers: true},
+		"select lastval()":                 {Numbers: true},
+		"select nextval('s')":              {Inserts: true},
+		"insert into t values (1)":         {Inserts: true},
+		"with x as (insert into t values (1) returning a) select a from x": {Inserts: true},
+		"copy t from stdin":                 {Inserts: true},
+		"begin":                             {},
+		"select 1":                          {},
 		"savepoint A":                       {Mark: MarkSet, MarkName: "a"},
 		"savepoint \"A b\"":                 {Mark: MarkSet, MarkName: "a b"},
 		"release a":                         {Mark: MarkGone, MarkName: "a"},
@@ -238,10 +243,10 @@ func TestFollowed(t *testing.T) {
 		"rollback work to savepoint a":      {Mark: MarkBack, MarkName: "a"},
 		"rollback":                          {},
 		"rollback and chain":                {},
-		"savepoint a; insert into t select": {Mark: MarkSome},
+		"savepoint a; insert into t select": {Mark: MarkSome, Inserts: true},
 	} {
 		s := Text([]byte(sql))
-		got := Statement{Default: s.Default, Sets: s.Sets, Numbers: s.Numbers, Setting: s.Setting, Mark: s.Mark, MarkName: s.MarkName}
+		got := Statement{Default: s.Default, Sets: s.Sets, Numbers: s.Numbers, Inserts: s.Inserts, Setting: s.Setting, Mark: s.Mark, MarkName: s.MarkName}
 		if got.Mute = nil; !reflect.DeepEqual(got, want) {
 			t.Errorf("%q: %+v, want %+v", sql, got, want)
 		}

@@ -58,8 +58,50 @@ func BenchmarkPass(b *testing.B) {
 	}
 }
 
+// BenchmarkPooled is the same for clients that get a server for each transaction.
+func BenchmarkPooled(b *testing.B) {
+	for _, mode := range []Mode{Transaction, Auto} {
+		for _, tr := range append(trips, trip{"text of 250 bytes", "Q(SELECT * FROM orders WHERE customer_id = 123456 AND status IN ('new', 'paid', 'sent') AND created_at > '2024-01-01' ORDER BY created_at DESC, id LIMIT 50 OFFSET 100 -- a comment as those of an application, which names where the query comes from)", trips[0].answer}) {
+			b.Run([]string{Transaction: "transaction", Auto: "auto"}[mode]+"/"+tr.name, func(b *testing.B) {
+				ask, answer, _ := tr.bytes(b)
+				c, fx := New(&Config{Mode: mode}), Effects{}
+				l, _ := newTestLink(Main, nil)
+				p, _ := messages("P(P_0|SELECT abalance FROM pgbench_accounts WHERE aid = $1;) S", true)
+				a, _ := messages("1 Z(I)", false)
+				transact(c, l, p, a, &fx)
+				b.ReportAllocs()
+				for b.Loop() {
+					transact(c, l, ask, answer, &fx)
+				}
+			})
+		}
+	}
+}
+
+// transact is one transaction of a pooled client, as a loop drives it.
+func transact(c *Conv, l *Link, ask, answer []byte, fx *Effects) {
+	for _, ev := range []Event{{Side: Client, Bytes: ask}, {Kind: Granted, Side: Main, Link: l}, {Side: Client, Bytes: ask}, {Side: Main, Bytes: answer}} {
+		fx.Reset()
+		c.Step(ev, fx)
+	}
+	if c.links[Main] != nil || c.over {
+		panic("not given back")
+	}
+}
+
 // A message that is only passed on costs no memory.
 func TestPassDoesNotAllocate(t *testing.T) {
+	pooled, l, fx := New(&Config{Mode: Transaction}), (*Link)(nil), &Effects{}
+	l, _ = newTestLink(Main, nil)
+	p, _ := messages("P(P_0|select 1) S", true)
+	a, _ := messages("1 Z(I)", false)
+	transact(pooled, l, p, a, fx)
+	for _, tr := range trips {
+		ask, answer, _ := tr.bytes(t)
+		if n := testing.AllocsPerRun(100, func() { transact(pooled, l, ask, answer, fx) }); n > 0 {
+			t.Errorf("pooled, %s: %.1f allocations", tr.name, n)
+		}
+	}
 	rows := "H d(" + "*5000) d(*5000) c C(COPY 2) Z(I)"
 	for _, tr := range append(trips, trip{"many", "Q(copy t to stdout)", rows}, trip{"extended", "P(|select $1|1) B D E S", "1 2 T D(1) C(SELECT 1) Z(I)"}) {
 		ask, answer, _ := tr.bytes(t)

@@ -1,6 +1,7 @@
 package conv
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 
@@ -108,7 +109,7 @@ func (c *Conv) message(r *run, typ byte, total int, rest []byte) bool {
 			return true
 		}
 	}
-	if need := c.wants(typ, total); len(rest) < need {
+	if need := c.wants(typ, total); len(rest) < need || !c.ready(r.fx) {
 		return false
 	}
 	c.toMain(r, typ, total, rest)
@@ -143,41 +144,71 @@ func (c *Conv) toMain(r *run, typ byte, total int, rest []byte) {
 	}
 	have := min(total, len(rest))
 	msg := rest[:have]
-	e := entry{kind: from[typ].kind}
-	var instead []byte
+	c.used = true
+	c.skip = total - have
+	e, head, instead, local := c.means(r, typ, msg, total)
+	c.keep(msg, total, e.kind, r.fx)
+	main.sent(e)
+	c.open = opens[e.kind] || c.open && (typ == 'H')
+	switch {
+	case local:
+		r.drop(have)
+		c.locals(r, main)
+	case instead != nil:
+		r.replace(head, instead)
+		r.n += have - head
+	default:
+		r.n += have
+	}
+}
+
+// means notes what a message means that Main is given. Instead of its first head
+// bytes something else may have to be sent, or, when it is local, nothing at all.
+func (c *Conv) means(r *run, typ byte, msg []byte, total int) (e entry, head int, instead []byte, local bool) {
+	e.kind, head = from[typ].kind, len(msg)
+	if c.links[Main].failing && e.kind != syncing {
+		return e, head, nil, false // it is skipped
+	}
 	switch e.kind {
 	case query, parse:
-		if have < total {
-			c.unknown("a text that is too long to be looked at")
+		if len(msg) < total {
+			c.tooLong(typ, msg)
 		} else if e.kind == query {
-			e.note, instead = c.query(msg)
+			e.note, instead = c.query(r, msg)
 		} else {
-			e.note, instead = c.parse(msg)
+			e, instead, local = c.parse(r, msg)
 		}
 	case bind:
-		c.bind(r, msg)
+		var n int
+		if n, instead = c.bind(r, msg); instead != nil {
+			head = n
+		}
 	case describe:
 		if total > headerLen && msg[headerLen] != 'S' {
 			e.kind = portal
 		}
-		c.described(r, msg)
+		instead = c.describe(r, msg)
 	case closing:
-		c.closed(msg)
+		e, local = c.closed(msg)
 	case execute:
 		c.read.wrote = true
 		e.note = c.executes()
 	case call:
-		c.unknown("a function call")
+		c.unknown("a FunctionCall")
 	}
-	c.keep(msg, total, e.kind, r.fx)
-	main.sent(e)
-	c.open = opens[e.kind] || c.open && (typ == 'H')
-	c.skip = total - have
-	if instead != nil {
-		r.replace(have, instead)
-		return
+	return e, head, instead, local
+}
+
+// tooLong deals with a text that nobody looks at.
+func (c *Conv) tooLong(typ byte, msg []byte) {
+	c.unknown("a text that is too long to be looked at")
+	name := ""
+	if typ == 'P' {
+		n, _, _ := bytes.Cut(msg[headerLen:], zero)
+		name = string(n)
 	}
-	r.n += have
+	c.forget(name)
+	c.links[Main].plain = nil
 }
 
 // opens are the messages that begin a batch, or go on with it.
@@ -216,7 +247,7 @@ func (c *Conv) keep(msg []byte, total int, k kind, fx *Effects) {
 
 // judge looks at a query that is not kept.
 func (c *Conv) judge(msg []byte, total int) {
-	if !c.owed.wrote && (len(msg) < total || classify.Text(textOf(msg)).Kind != classify.Read) {
+	if !c.owed.wrote && (len(msg) < total || c.classifiedQuery(msg).Kind != classify.Read) {
 		c.owed.wrote = true
 	}
 }

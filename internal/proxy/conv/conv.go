@@ -1,6 +1,10 @@
 package conv
 
-import "manada/internal/proxy/wire"
+import (
+	"strings"
+
+	"manada/internal/proxy/wire"
+)
 
 // Conv is one client's conversation. Not safe for concurrent use.
 type Conv struct {
@@ -16,6 +20,7 @@ type Conv struct {
 	mid     Side // whose message is on its way to it; Client: nobody's
 
 	// What it has.
+	shown *report          // the settings that it was told; nil: nobody knows
 	stmts map[string]*stmt // its named statements
 	kept  int              // bytes of their texts
 	plain *stmt            // its unnamed statement
@@ -26,6 +31,13 @@ type Conv struct {
 
 	owed owed
 	read reading
+
+	// Main.
+	used     bool // since it was granted
+	unread   bool // something of it was not looked at
+	inserted bool // nextval may have been called since it was granted
+	numbers  bool // the client asks for the last values of sequences
+	refused  *wire.Error
 
 	armed  [Timers]bool
 	leaves bool        // it said good-bye
@@ -44,6 +56,9 @@ const (
 	forReplayed       // AskReplayed
 	forSettings       // the standby takes the client's settings over
 	forAnswer         // the standby answers
+	forMain           // Want
+	forTuning         // Main takes the client's settings over
+	forReset          // what goes back to the client's start-up values is answered first
 	forWalsender      // what a replication session has asked is answered first
 )
 
@@ -61,8 +76,13 @@ type owed struct {
 // is granted to it before its first byte.
 func New(cfg *Config) *Conv {
 	c := &Conv{cfg: cfg}
-	c.set.first, c.set.session, c.set.hides = cfg.HidesWarnings, cfg.HidesWarnings, cfg.HidesWarnings
+	c.set.began, c.set.session, c.set.hides = cfg.HidesWarnings, cfg.HidesWarnings, cfg.HidesWarnings
 	c.set.watched = cfg.HidesWarnings
+	for _, p := range cfg.Startup {
+		name := strings.ToLower(p.Name)
+		c.set.first = c.set.first.with(name, giving(name, p.Value))
+	}
+	c.set.vars = c.set.first
 	c.read.seen = true // what others wrote before it began
 	return c
 }
@@ -154,7 +174,8 @@ func (c *Conv) settle(fx *Effects) {
 		c.end(shuttingDown(), fx)
 		return
 	}
-	if c.paused && c.mid == Client && main != nil {
+	c.release(fx)
+	if c.paused && c.mid == Client && c.links[Main] != nil {
 		c.paused = false
 		fx.add(Effect{Kind: Start, Side: Main})
 	}
@@ -199,7 +220,7 @@ func (c *Conv) blocked() bool {
 		most /= 2
 	}
 	l := c.links[Main]
-	return l == nil || l.q.n >= most
+	return l == nil && !c.pooled() || l != nil && l.q.n >= most
 }
 
 // end gives back what the client has, tells it why and closes its connection.
@@ -211,11 +232,7 @@ func (c *Conv) end(why *wire.Error, fx *Effects) {
 	}
 	for side := Main; side < sides; side++ {
 		if l := c.links[side]; l != nil {
-			how := l.how()
-			if side == Main && (c.skip > 0 || c.cfg.Walsender) { // it has half a message, or is of no use to others
-				how = Close
-			}
-			c.give(side, how, fx)
+			c.give(side, c.back(side, l), fx)
 		}
 	}
 	c.over = true
@@ -228,23 +245,6 @@ func (c *Conv) give(side Side, how How, fx *Effects) {
 		c.mid = Client
 	}
 	fx.add(Effect{Kind: Give, Side: side, How: how})
-}
-
-// granted takes over a server.
-func (c *Conv) granted(side Side, l *Link, fx *Effects) {
-	c.links[side] = l
-	if side == Reader {
-		c.connected(fx)
-	}
-}
-
-// denied: there is no server.
-func (c *Conv) denied(side Side, why *wire.Error, fx *Effects) {
-	if side == Reader {
-		c.decline(fx)
-		return
-	}
-	c.killed = why
 }
 
 // add appends an effect.

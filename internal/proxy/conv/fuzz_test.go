@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/binary"
 	"testing"
+
+	"manada/internal/proxy/wire"
 )
 
 // whole counts the messages of b; ok says whether the last one is complete.
@@ -35,6 +37,8 @@ func FuzzBytes(f *testing.F) {
 		seed(0, "B(|s) E S", true), {3, 4}, seed(2, "1 2 D(1) C(SELECT 1) Z(I)", false)}, nil), uint8(1))
 	f.Add(bytes.Join([][]byte{seed(0, "P(|copy t from stdin) B E S d(1) c S Q(select 1)", true), seed(1, "1 2 G C(COPY 1) Z(I)", false)}, nil), uint8(2))
 	f.Add(bytes.Join([][]byte{seed(0, "Q(begin) Q(set client_min_messages = error) Q(rollback)", true), seed(1, "C(BEGIN) Z(T) C(SET) Z(T) N(WARNING 01000 x) C(ROLLBACK) Z(I)", false)}, nil), uint8(1))
+	f.Add(bytes.Join([][]byte{seed(0, "P(s|select 1) S", true), {3, 1}, seed(1, "1 Z(I)", false), seed(0, "B(|s) E C(S|s) S", true), {3, 1}, seed(1, "2 C(SELECT 0) Z(I)", false)}, nil), uint8(24))
+	f.Add(bytes.Join([][]byte{seed(0, "Q(begin) Q(reset all)", true), {3, 1}, seed(1, "C(BEGIN) Z(T) C(RESET) Z(T)", false)}, nil), uint8(8))
 	f.Add([]byte("\x00\x05Q\x00\x00\x00\x00\x01\x09Z\x00\x00\x00\x05I\x00\x00\x00"), uint8(4))
 	f.Fuzz(func(t *testing.T, in []byte, kind uint8) { play(t, in, kind) })
 }
@@ -48,6 +52,9 @@ func play(t testing.TB, in []byte, kind uint8) {
 	}
 	if cfg.Walsender {
 		cfg.Mode = Session
+	}
+	if kind&64 != 0 && cfg.Mode != Session {
+		cfg.Startup = []wire.Param{{Name: "TimeZone", Value: "UTC"}}
 	}
 	w := newWorld(t, cfg)
 	w.begin(cfg)
@@ -87,6 +94,9 @@ func (w *world) chance(what byte, n int) {
 			case forReader:
 				l, _ := newTestLink(Reader, nil)
 				w.happen(happening{Event: Event{Kind: Granted, Side: Reader, Link: l}})
+			case forMain:
+				l, _ := newTestLink(Main, nil)
+				w.happen(happening{Event: Event{Kind: Granted, Side: Main, Link: l}})
 			case forWritten:
 				w.happen(happening{Event: Event{Kind: Written, Flushed: 100, Insert: 100}})
 			case forReplayed:

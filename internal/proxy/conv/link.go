@@ -25,26 +25,28 @@ type Link struct {
 
 	news []string // settings that it has reported in the unit under way
 
-	has      cluster.LSN       // what a standby has replayed at least
-	reported map[string]string // settings as the server reported them last
-	vars     vars              // said to it by conversations
+	has      cluster.LSN // what a standby has replayed at least
+	reported *report     // settings as the server reported them last
+	vars     vars        // said to it by conversations
 	stmts    statements
+	plain    *stmt // its unnamed one
+	numbered bool  // nextval may have been called in it
 }
 
 // NewLink describes a connection that has just logged in: the member's name, the
 // epoch of its primary (0: a standby), the settings that it has reported and the
 // status of its first ReadyForQuery.
 func NewLink(node string, epoch uint64, reported map[string]string, status byte) *Link {
-	return &Link{Node: node, Epoch: epoch, reported: reported, status: status}
+	return &Link{Node: node, Epoch: epoch, reported: newReport(reported), status: status}
 }
 
 // Reported are the settings as the server has reported them last.
-func (l *Link) Reported() map[string]string { return l.reported }
+func (l *Link) Reported() map[string]string { return l.reported.values }
 
 // Discarded tells that DISCARD ALL was answered with success while the link was
 // nobody's.
 func (l *Link) Discarded() {
-	l.vars = nil
+	l.vars, l.plain, l.numbered = nil, nil, false
 	l.stmts.clear()
 }
 
@@ -53,12 +55,3 @@ func (l *Link) free() bool { return l.q.n == 0 && !l.tail && l.skip == 0 }
 
 // idle says whether the link is outside of a transaction, too.
 func (l *Link) idle() bool { return l.free() && l.status == 'I' && !l.fatal }
-
-// how it is given back: what anybody has done with it is only undone by DISCARD
-// ALL, and that is possible between two transactions.
-func (l *Link) how() How {
-	if l.idle() && l.cancels == 0 {
-		return Discard
-	}
-	return Close
-}

@@ -20,9 +20,12 @@ const (
 // entry is a message that a server has to answer.
 type entry struct {
 	kind kind
-	ours bool  // the proxy sent it: the answer is for nobody
-	mid  bool  // its first answer came
-	note *note // what its answer means to the conversation; usually nothing
+	ours bool // the proxy sent it: the answer is for nobody
+	// local is the type of the answer that the proxy gives itself, as soon as all
+	// before it is answered: the server was not asked.
+	local byte
+	mid   bool  // its first answer came
+	note  *note // what its answer means to the conversation; usually nothing
 }
 
 // queue holds the entries in the order in which they were sent.
@@ -53,6 +56,18 @@ func (q *queue) pop() entry {
 		q.ring, q.head = nil, 0
 	}
 	return e
+}
+
+// batch says whether all in the queue are of one batch that has executed nothing yet.
+func (q *queue) batch() bool {
+	for i := range q.n {
+		switch q.at(i).kind {
+		case parse, bind, describe, portal, closing:
+		default:
+			return false
+		}
+	}
+	return q.n < 16
 }
 
 // remove takes out the entry at i.

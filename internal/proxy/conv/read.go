@@ -22,6 +22,7 @@ type reading struct {
 	passed  bool   // the client has a part of the answer
 	left    int    // Executes that have not begun to answer
 	refused bool   // it has failed
+	pending bool   // Main is to be given it
 	no      bool   // the standby's answer is not wanted: Main is asked at its end
 }
 
@@ -124,68 +125,63 @@ func (c *Conv) ask(fx *Effects) {
 	rd, l := &c.read, c.links[Reader]
 	c.wait, rd.passed, rd.no, rd.left = forAnswer, false, false, rd.unit.executes
 	rd.hold = fx.buffer(rd.hold)
-	at := len(fx.own)
-	for _, s := range rd.unit.needs {
-		if s == c.plain {
-			fx.own = appendParse(fx.own, "", s.body)
-			l.sent(entry{kind: parse, ours: true, note: &note{}})
-			continue
-		}
-		name, fresh, gone := l.stmts.use(s.body)
-		if gone != "" {
-			fx.own = wire.AppendMessage(fx.own, 'C', []byte("S"+gone+"\x00"))
-			l.sent(entry{kind: closing, ours: true})
-		}
-		if fresh {
-			fx.own = appendParse(fx.own, name, s.body)
-			l.sent(entry{kind: parse, ours: true, note: &note{body: s.body}})
-		}
+	r := run{fx: fx, to: Reader, b: rd.bytes}
+	if rd.unit.own != nil {
+		l.plain = rd.unit.own
 	}
-	for b := rd.bytes; len(b) >= headerLen; {
+	for len(r.rest()) >= headerLen {
+		b := r.rest()
 		total := 1 + int(binary.BigEndian.Uint32(b[1:]))
-		e := entry{kind: from[b[0]].kind}
-		if e.kind == describe && b[headerLen] != 'S' {
-			e.kind = portal
-		}
-		l.sent(e)
-		fx.own = c.renamed(fx.own, l, b[:total])
-		b = b[total:]
+		c.toReader(&r, l, b[:total])
 	}
-	fx.add(Effect{Kind: Send, Side: Reader, B: fx.own[at:]})
+	r.flush()
+}
+
+// toReader gives one message of a unit to the standby.
+func (c *Conv) toReader(r *run, l *Link, msg []byte) {
+	e := entry{kind: from[msg[0]].kind}
+	switch e.kind {
+	case query:
+		l.plain = nil
+	case parse:
+		e.note = &note{}
+	case bind:
+		portal, rest, _ := bytes.Cut(msg[headerLen:], zero)
+		name, _, _ := bytes.Cut(rest, zero)
+		own, renamed := c.usedThere(r, l, name)
+		if renamed {
+			at := len(r.fx.own)
+			r.fx.own = appendBind(r.fx.own, msg, portal, name, own)
+			r.replace(headerLen+len(portal)+1+len(name)+1, r.fx.own[at:])
+			msg = msg[headerLen+len(portal)+1+len(name)+1:]
+		}
+	case describe:
+		name, ok := named(msg)
+		if !ok {
+			e.kind = portal
+			break
+		}
+		if own, renamed := c.usedThere(r, l, name); renamed {
+			r.replace(len(msg), r.fx.statement('D', own))
+			msg = nil
+		}
+	}
+	l.sent(e)
+	r.n += len(msg)
+}
+
+// usedThere gives the standby a statement, unless the unit makes it.
+func (c *Conv) usedThere(r *run, l *Link, name []byte) (own string, renamed bool) {
+	if len(name) == 0 && c.read.unit.own != nil {
+		return "", false
+	}
+	return c.given(r, l, name, c.statement(name))
 }
 
 func appendParse(b []byte, name, body string) []byte {
 	b = append(b, 'P')
 	b = binary.BigEndian.AppendUint32(b, uint32(4+len(name)+1+len(body)))
 	return append(append(append(b, name...), 0), body...)
-}
-
-// renamed appends a message, with the link's name for a named statement.
-func (c *Conv) renamed(out []byte, l *Link, msg []byte) []byte {
-	at := headerLen
-	switch msg[0] {
-	case 'B':
-		portal, _, _ := bytes.Cut(msg[at:], zero)
-		at += len(portal) + 1
-	case 'D', 'C':
-		if len(msg) == headerLen || msg[at] != 'S' {
-			return append(out, msg...)
-		}
-		at++
-	default:
-		return append(out, msg...)
-	}
-	name, rest, ok := bytes.Cut(msg[min(at, len(msg)):], zero)
-	s := c.statement(name)
-	if !ok || len(name) == 0 || s == nil {
-		return append(out, msg...)
-	}
-	other, _, _ := l.stmts.use(s.body)
-	from := len(out)
-	out = append(out, msg[:at]...)
-	out = append(append(append(out, other...), 0), rest...)
-	binary.BigEndian.PutUint32(out[from+1:], uint32(len(out)-from-1))
-	return out
 }
 
 // decline gives the unit to Main.
@@ -195,6 +191,16 @@ func (c *Conv) decline(fx *Effects) {
 		return
 	}
 	c.wait = nothing
+	if !c.ready(fx) {
+		rd.pending = true
+		return
+	}
+	c.repeat(fx)
+}
+
+// repeat gives Main what was kept of a unit.
+func (c *Conv) repeat(fx *Effects) {
+	rd := &c.read
 	wrote := rd.wrote
 	r := run{fx: fx, to: Main, b: rd.bytes}
 	for len(r.rest()) >= headerLen {
@@ -273,8 +279,11 @@ func (c *Conv) answered(fx *Effects) {
 	}
 	fx.Count.Reads += rd.unit.executes
 	c.forgetUnit(fx)
-	if l.status != 'I' {
+	switch {
+	case l.status != 'I':
 		c.give(Reader, Close, fx)
+	case c.pooled() && l.idle() && l.cancels == 0:
+		c.give(Reader, Clean, fx)
 	}
 }
 

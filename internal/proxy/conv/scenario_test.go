@@ -3,6 +3,7 @@ package conv
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -92,6 +93,8 @@ func config(t testing.TB, args []datadriven.CmdArg) *Config {
 			}
 			*map[string]*time.Duration{"query": &cfg.QueryTimeout, "tx": &cfg.TxTimeout,
 				"idle-tx": &cfg.IdleTxTimeout, "idle": &cfg.IdleTimeout}[a.Key] = d
+		case "dangerous":
+			cfg.Dangerous = names(a.Vals)
 		default:
 			cfg.Startup = append(cfg.Startup, wire.Param{Name: a.Key, Value: value})
 		}
@@ -114,7 +117,7 @@ func (s *story) retell(t *testing.T) {
 			t.Errorf("%s: %s:\n%s\nwant\n%s", s.pos, what, got, want)
 		}
 	}
-	try("what comes from a side in one piece", nil, true)
+	try("what the client sends in one piece", nil, true)
 	for step := 1; step <= 8; step++ {
 		try(fmt.Sprintf("in pieces of %d", step), func(n int) (at []int) {
 			for i := step; i < n && i < 4096; i += step {
@@ -164,7 +167,7 @@ func (s *story) tell(t *testing.T, cuts func(int) []int, joined bool) string {
 			switch {
 			case err != nil:
 				t.Fatal(err)
-			case joined && before != nil && h.bytes && before.bytes && before.Side == h.Side:
+			case joined && before != nil && h.bytes && before.bytes && before.Side == h.Side && h.Side == Client:
 				before.Bytes = append(before.Bytes, h.Bytes...)
 				continue
 			case before != nil:
@@ -179,3 +182,8 @@ func (s *story) tell(t *testing.T, cuts func(int) []int, joined bool) string {
 	}
 	return b.String()
 }
+
+// names is a set of dangerous names.
+type names []string
+
+func (n names) Dangerous(name []byte) bool { return slices.Contains(n, strings.ToLower(string(name))) }

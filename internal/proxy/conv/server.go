@@ -36,7 +36,7 @@ func (c *Conv) fromServer(side Side, b []byte, fx *Effects) int {
 			c.flow(&r, side, l, min(l.skip, len(rest)))
 			continue
 		}
-		if len(rest) < headerLen {
+		if c.locals(&r, l); len(rest) < headerLen {
 			break
 		}
 		typ, total := rest[0], 1+int(binary.BigEndian.Uint32(rest[1:]))
@@ -69,11 +69,24 @@ func (c *Conv) fromServer(side Side, b []byte, fx *Effects) int {
 			c.readyFrom(&r, side, l)
 		}
 	}
-	r.flush()
 	if c.links[side] != l {
+		r.flush()
 		return len(b)
 	}
+	c.locals(&r, l)
+	r.flush()
+	if side == Main {
+		c.unread = r.n < len(b)
+	}
 	return r.n
+}
+
+// locals gives the answers that the proxy gives itself and whose turn it is.
+func (c *Conv) locals(r *run, l *Link) {
+	for c.mid == Client && l.q.n > 0 && l.q.at(0).local != 0 {
+		r.flush()
+		r.fx.say(Client, l.q.pop().local, nil)
+	}
 }
 
 // flow passes on, or drops, k bytes of a message under way.
@@ -133,7 +146,7 @@ func (c *Conv) hear(r *run, side Side, l *Link, typ byte, msg []byte, total int)
 	case who.ours:
 		return strip
 	case typ == wire.TypeComplete:
-		c.commandEnds(r.fx, who, body)
+		c.commandEnds(r.fx, l, who, body)
 	}
 	return pass
 }
@@ -141,14 +154,14 @@ func (c *Conv) hear(r *run, side Side, l *Link, typ byte, msg []byte, total int)
 var statuses = [256]bool{'I': true, 'T': true, 'E': true}
 
 // commandEnds notes the tag of a command on Main.
-func (c *Conv) commandEnds(fx *Effects, who entry, tag []byte) {
+func (c *Conv) commandEnds(fx *Effects, l *Link, who entry, tag []byte) {
 	if bytes.HasPrefix(tag, tagSelect) {
 		fx.Count.Queries++
 	}
-	if c.eager() || c.set.watched {
-		c.set.completed(tag)
+	if c.eager() || c.set.watched || c.pooled() {
+		c.set.completed(tag, l)
 		if who.kind == execute {
-			c.done(who.note)
+			c.done(who.note, l)
 		}
 	}
 }
@@ -171,10 +184,16 @@ func (c *Conv) unitEnds(r *run, side Side, l *Link, who entry, msg []byte) act {
 		return strip
 	}
 	if !failed && who.kind == query {
-		c.done(who.note)
+		c.done(who.note, l)
 	}
-	if c.set.ready(status, failed) {
+	if c.set.ready(status, failed, l) {
 		c.pinned("a rollback to a savepoint, behind a setting")
+	}
+	if c.cfg.Mode == Statement && status != 'I' {
+		r.flush()
+		c.give(Main, Close, r.fx)
+		c.end(wire.Fatal("08P01", "transaction blocks not allowed in statement pooling mode", ""), r.fx)
+		return over
 	}
 	if status == 'I' {
 		r.fx.Count.Transactions++
@@ -191,10 +210,17 @@ func (c *Conv) readyFrom(r *run, side Side, l *Link) {
 		c.taken(c.read.refused, r.fx)
 	case side == Reader && c.wait == forAnswer:
 		c.answered(r.fx)
+	case side == Main && c.wait == forTuning && l.free():
+		if why := c.refused; why != nil {
+			c.refused = nil
+			c.untuned(why)
+		} else {
+			c.tuned(r.fx)
+		}
 	case side == Main && l.free():
 		r.fx.recycle(c.owed.unit)
 		c.owed = owed{}
-		if c.wait == forWalsender {
+		if c.wait == forWalsender || c.wait == forReset {
 			c.wait = nothing
 		}
 	}
@@ -232,15 +258,16 @@ func (c *Conv) reported(side Side, l *Link, body []byte) act {
 	if side == Reader {
 		return strip
 	}
-	if ok && (c.cfg.Walsender || c.eager()) {
-		if l.reported == nil {
-			l.reported = map[string]string{}
-		}
-		l.reported[name] = value
-		if !slices.Contains(l.news, name) {
-			l.news = append(l.news, name)
-		}
+	if ok && l.reported.values[name] != value {
+		l.reported = l.reported.with(name, value)
 	}
+	if ok && (c.pooled() || c.eager()) && !slices.Contains(l.news, name) {
+		l.news = append(l.news, name)
+	}
+	if e := l.q.front(); e != nil && e.ours {
+		return strip
+	}
+	c.shown = l.reported
 	return pass
 }
 
@@ -262,8 +289,16 @@ func (c *Conv) failed(r *run, side Side, l *Link, msg []byte, total int) act {
 	case !ok:
 		c.desync(r, side, "an error that nothing asked for")
 		return over
+	case side == Main && c.wait == forTuning:
+		c.refused = wire.ParseError(body)
+		return strip
 	case side == Main:
 		c.bound = nil
+		if n := who.note; n != nil && n.alias != "" {
+			r.flush()
+			r.fx.say(Client, wire.TypeError, bytes.ReplaceAll(body, []byte(n.alias), []byte(n.name)))
+			return strip
+		}
 		return pass
 	case c.wait == forSettings, c.read.no:
 		return strip

@@ -12,7 +12,7 @@ type stmt struct {
 	sql   string // of a setting
 	// body is the Parse message behind the name; "" when it is not kept.
 	body string
-	away bool // the unnamed statement: Main does not have it
+	key  string // of the link that had it last
 }
 
 // maxKept bounds the texts of prepared statements that are kept for a client, in
@@ -24,9 +24,10 @@ const (
 
 // statements are those that a link holds for conversations, under names of our own.
 type statements struct {
-	names map[string]*held // by body
-	seq   int              // of the next name
-	clock int
+	names   map[string]*held // by key
+	seq     int              // of the last name
+	private int              // of the last key that nobody shares
+	clock   int
 }
 
 type held struct {
@@ -39,9 +40,9 @@ const maxHeld = 200
 
 // use finds a statement, or names it: fresh ones have to be prepared. gone is the
 // name of one that has to be closed first.
-func (s *statements) use(body string) (name string, fresh bool, gone string) {
+func (s *statements) use(key string) (name string, fresh bool, gone string) {
 	s.clock++
-	if h := s.names[body]; h != nil {
+	if h := s.names[key]; h != nil {
 		h.used = s.clock
 		return h.name, false, ""
 	}
@@ -53,16 +54,16 @@ func (s *statements) use(body string) (name string, fresh bool, gone string) {
 	}
 	s.seq++
 	h := &held{name: "manada:" + strconv.Itoa(s.seq), used: s.clock}
-	s.names[body] = h
+	s.names[key] = h
 	return h.name, true, gone
 }
 
 // oldest makes room.
 func (s *statements) oldest() (name string) {
 	least, key := s.clock+1, ""
-	for body, h := range s.names {
+	for k, h := range s.names {
 		if h.used < least {
-			least, key = h.used, body
+			least, key = h.used, k
 		}
 	}
 	name = s.names[key].name
@@ -71,7 +72,7 @@ func (s *statements) oldest() (name string) {
 }
 
 // lost forgets a statement that was not prepared after all.
-func (s *statements) lost(body string) { delete(s.names, body) }
+func (s *statements) lost(key string) { delete(s.names, key) }
 
 // clear forgets all, as DISCARD ALL and DEALLOCATE ALL do.
 func (s *statements) clear() { clear(s.names) }

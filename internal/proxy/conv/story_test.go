@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"strconv"
 	"strings"
 	"testing"
@@ -197,6 +198,7 @@ func printable(b []byte) string {
 type happening struct {
 	Event
 	bytes bool
+	shown map[string]string
 }
 
 var sideNames = [sides]string{Client: "client", Main: "main", Reader: "reader"}
@@ -244,6 +246,12 @@ func happens(line string) (h happening, err error) {
 	case "gone":
 		h.Kind = Gone
 		h.Why = map[string]Why{"": Closed, "deposed": Deposed, "silent": Silent}[arg(2)]
+	case "shown":
+		h.shown = map[string]string{}
+		for _, w := range f[1:] {
+			k, v, _ := strings.Cut(w, "=")
+			h.shown[k] = strings.ReplaceAll(v, "_", " ")
+		}
 	case "written":
 		h.Kind, h.Flushed, h.Insert = Written, lsn(arg(1)), lsn(arg(2))
 	case "replayed":
@@ -287,7 +295,7 @@ func newTestLink(side Side, words []string) (*Link, error) {
 		case "status":
 			l.status = v[0]
 		default:
-			l.reported[k] = v
+			l.reported = l.reported.with(k, strings.ReplaceAll(v, "_", " "))
 		}
 	}
 	return l, nil
@@ -317,7 +325,14 @@ func newWorld(t testing.TB, cfg *Config) *world {
 }
 
 func (w *world) happen(h happening) {
+	if h.shown != nil {
+		w.c.Shown(h.shown)
+		return
+	}
 	if !h.bytes {
+		if h.Kind == Granted {
+			h.Link = w.known(h.Link)
+		}
 		switch h.Kind {
 		case Granted:
 			w.has[h.Side], w.held[h.Side], w.stopped[h.Side] = true, nil, false
@@ -335,6 +350,18 @@ func (w *world) happen(h happening) {
 		}
 	}
 	w.offer(h.Side, b[at:])
+}
+
+// known is the link of that node that was given back before, if there was one.
+func (w *world) known(l *Link) *Link {
+	if w.links == nil {
+		w.links = map[string]*Link{}
+	}
+	if old := w.links[l.Node]; old != nil {
+		return old
+	}
+	w.links[l.Node] = l
+	return l
 }
 
 // offer gives bytes to the conversation, behind those that it has left.
@@ -412,6 +439,9 @@ func (w *world) do(e Effect) (again []Side) {
 		what = "want " + sideNames[e.Side]
 	case Give:
 		w.has[e.Side] = false
+		if e.How == Close {
+			maps.DeleteFunc(w.links, func(_ string, l *Link) bool { return w.gave(e.Side, l) })
+		}
 		what = "give " + sideNames[e.Side] + [...]string{Clean: "", Discard: ", discard", Close: ", close"}[e.How]
 	case AskWritten:
 		what = "ask what is written"
@@ -438,6 +468,9 @@ func (w *world) do(e Effect) (again []Side) {
 	w.seen = append(w.seen, what)
 	return nil
 }
+
+// gave says whether the link is the one of a side.
+func (w *world) gave(side Side, l *Link) bool { return (side == Reader) == (l.Epoch == 0) }
 
 // report says what has been done since the last report.
 func (w *world) report() string {

@@ -25,7 +25,9 @@ const (
 // by the proxy itself, or may be by a standby. That is so only while nothing is
 // owed to the client.
 func (c *Conv) look(r *run, typ byte, rest []byte) looked {
-	c.owed.peeked = false
+	if c.owed.peeked { // it has waited for Main
+		return lookMain
+	}
 	read := c.cfg.Split && c.pin == "" && c.idle()
 	local := c.cfg.PoolNodes != nil && c.status() != 'E' && c.free()
 	if !read && !local {
@@ -82,7 +84,7 @@ func (c *Conv) lookQuery(r *run, rest []byte, read, local bool) looked {
 	if !read && !mentionsWord(msg, poolNodes) {
 		return lookMain
 	}
-	is := classified(msg)
+	is := c.classifiedQuery(msg)
 	switch {
 	case is.Kind == classify.PoolNodes && local:
 		c.answer(r, msg)
@@ -189,7 +191,7 @@ func (u *batch) parse(msg []byte) *stmt {
 	if !ok || len(types) < 2 || u.own != nil {
 		return nil
 	}
-	s := &stmt{about: classify.Text(sql), away: true}
+	s := &stmt{about: u.c.classified(sql)}
 	if u.read = u.read && len(name) == 0; u.read {
 		s.body = string(body)
 	}

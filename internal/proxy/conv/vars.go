@@ -22,6 +22,11 @@ func (v vars) get(name string) string {
 	return ""
 }
 
+// same says whether two are one.
+func same(a, b vars) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
+}
+
 // with is v with one more setting; sql "" takes it away. v is not changed.
 func (v vars) with(name, sql string) vars {
 	out := make(vars, 0, len(v)+1)

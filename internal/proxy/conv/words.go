@@ -116,7 +116,7 @@ func (c *Conv) mayAsk(r *run) bool {
 		c.wait = forWalsender
 		return false
 	}
-	name := l.reported["application_name"]
+	name := l.reported.values["application_name"]
 	if !strings.ContainsAny(name, "@~") {
 		return true
 	}

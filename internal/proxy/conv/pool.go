@@ -1,0 +1,187 @@
+package conv
+
+import (
+	"bytes"
+
+	"manada/internal/proxy/classify"
+	"manada/internal/proxy/wire"
+)
+
+// pooled says whether the client has its Main server only for a transaction.
+func (c *Conv) pooled() bool { return c.cfg.Mode != Session }
+
+// ready says whether Main may be given the client's next message. If not, it is
+// wanted, or is being made ready.
+func (c *Conv) ready(fx *Effects) bool {
+	l := c.links[Main]
+	if l == nil {
+		c.wait = forMain
+		fx.add(Effect{Kind: Want, Side: Main})
+		return false
+	}
+	if c.pooled() && !c.open && l.free() {
+		c.tune(fx)
+	}
+	return c.wait == nothing
+}
+
+// tune gives Main the client's settings, where it has others.
+func (c *Conv) tune(fx *Effects) {
+	l := c.links[Main]
+	sql := ""
+	if l.status == 'I' {
+		if !same(l.vars, c.set.vars) {
+			sql = l.vars.become(c.set.vars)
+		}
+		if c.numbers && l.numbered && c.pin == "" {
+			sql += "DISCARD SEQUENCES;" // somebody else's
+			l.numbered = false
+		}
+	} else if len(c.set.ops) > 0 {
+		sql = c.set.off()
+	}
+	if sql == "" {
+		c.tuned(fx)
+		return
+	}
+	c.wait = forTuning
+	l.sent(entry{kind: query, ours: true})
+	l.plain = nil
+	fx.say(Main, wire.TypeQuery, append([]byte(sql), 0))
+}
+
+// tuned: Main has the client's settings.
+func (c *Conv) tuned(fx *Effects) {
+	l := c.links[Main]
+	c.wait = nothing
+	if l.status == 'I' {
+		l.vars = c.set.vars
+		c.news(l)
+	} else {
+		c.set.corrected()
+	}
+	c.show(l, fx)
+	if c.read.pending {
+		c.read.pending = false
+		c.repeat(fx)
+	}
+}
+
+// untuned: Main has refused them. What PostgreSQL would have said at log-in is said
+// now.
+func (c *Conv) untuned(why *wire.Error) {
+	c.wait = nothing
+	c.killed = wire.Fatal(why.Code, why.Message, why.Hint)
+}
+
+// granted takes over a server.
+func (c *Conv) granted(side Side, l *Link, fx *Effects) {
+	c.links[side] = l
+	switch {
+	case side == Reader:
+		c.connected(fx)
+	case c.wait == forMain:
+		c.used, c.inserted, c.wait = false, false, nothing
+		c.tune(fx)
+	}
+}
+
+// denied: there is no server.
+func (c *Conv) denied(side Side, why *wire.Error, fx *Effects) {
+	if side == Reader {
+		c.decline(fx)
+		return
+	}
+	if c.killed == nil {
+		c.killed = why
+	}
+}
+
+// release gives Main back when the rules allow it: nothing is owed, nothing stands
+// open, nothing that only this client may have is left in it, no request to cancel
+// is under way, and nothing came from it that was not looked at.
+func (c *Conv) release(fx *Effects) {
+	l := c.links[Main]
+	if l == nil || !c.pooled() || !c.used || c.unread || !l.idle() || l.cancels > 0 || !c.free() ||
+		c.cfg.Mode == Auto && c.pin != "" {
+		return
+	}
+	c.give(Main, Clean, fx)
+}
+
+// back is how a side is given back at the end.
+func (c *Conv) back(side Side, l *Link) How {
+	switch {
+	case side == Main && (c.skip > 0 || c.cfg.Walsender), !l.idle(), l.cancels > 0:
+		return Close // it has half a message, something stands open, or nobody else can use it
+	case !c.pooled(), side == Main && c.cfg.Mode == Auto && c.pin != "":
+		return Discard
+	}
+	return Clean
+}
+
+// numbered deals with a statement that asks for the last value of a sequence, which
+// must not be another client's. Where nothing was inserted since Main was granted the
+// value could only be somebody else's: PostgreSQL then says that there is none. From
+// then on the client keeps the server in which it inserts.
+func (c *Conv) sequences(r *run, is about, inBatch bool) {
+	l := c.links[Main]
+	if c.cfg.Mode != Auto || c.pin != "" {
+		return
+	}
+	if is.Numbers {
+		c.numbers = true
+		if l.numbered && !c.inserted {
+			c.discardSequences(r, l, inBatch)
+		}
+	}
+	if is.Inserts {
+		l.numbered, c.inserted = true, true
+		if c.numbers {
+			c.pinned("the last value of a sequence")
+		}
+	}
+}
+
+func (c *Conv) discardSequences(r *run, l *Link, inBatch bool) {
+	const sql = "DISCARD SEQUENCES"
+	l.numbered = false
+	if !inBatch {
+		r.flush()
+		l.sent(entry{kind: query, ours: true})
+		r.fx.say(Main, wire.TypeQuery, []byte(sql+"\x00"))
+		return
+	}
+	own := c.has(r, l, &stmt{body: sql + "\x00\x00\x00"})
+	for _, m := range []struct {
+		typ  byte
+		k    kind
+		body string
+	}{{'B', bind, "manada:s\x00" + own + "\x00\x00\x00\x00\x00\x00\x00"}, {'E', execute, "manada:s\x00\x00\x00\x00\x00"}, {'C', closing, "Pmanada:s\x00"}} {
+		l.sent(entry{kind: m.k, ours: true})
+		r.fx.say(Main, m.typ, []byte(m.body))
+	}
+}
+
+// quick says whether a text is to be looked at though the mode does not ask for it:
+// it may drop prepared statements or settings.
+func quick(text []byte) bool {
+	text = bytes.TrimLeft(text, " \t\r\n")
+	for _, w := range []string{"dis", "dea", "res"} {
+		if len(text) > 3 && bytes.EqualFold(text[:3], []byte(w)) {
+			return true
+		}
+	}
+	return false
+}
+
+// dropped notes that statements are gone.
+func (c *Conv) dropped(n *note, l *Link) {
+	switch {
+	case n.drops != "":
+		c.forget(n.drops)
+		l.stmts.lost(n.body)
+	case n.about.Kind == classify.Forget || n.about.Kind == classify.Discard:
+		c.forgetAll(l)
+	}
+}

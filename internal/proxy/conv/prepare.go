@@ -1,0 +1,329 @@
+package conv
+
+import (
+	"bytes"
+	"encoding/binary"
+
+	"manada/internal/proxy/classify"
+	"manada/internal/proxy/wire"
+)
+
+// Prepared statements. In session mode Main has the client's own, under the names
+// that the client gave them. A server that others use too has them under names of
+// the link, shared by all who prepare the same text under the same settings; what a
+// link lacks is prepared there when the client uses it.
+
+// maxBody bounds the text of a statement that is kept to be prepared again, in bytes.
+const maxBody = 64 << 10
+
+// parse notes a prepared statement and rewrites it: where it hides warnings, and
+// with the link's name. It returns the entry, and what is to be sent instead; local
+// says that nothing is.
+func (c *Conv) parse(r *run, msg []byte) (e entry, instead []byte, local bool) {
+	name, rest, ok := bytes.Cut(msg[headerLen:], zero)
+	sql, types, good := bytes.Cut(rest, zero)
+	e, s := entry{kind: parse}, &stmt{about: about{Kind: classify.Pin, Why: "a text that is not understood"}}
+	if ok && good && len(types) >= 2 {
+		s.about = c.classified(sql)
+		s.sql = settingSQL(sql, s.about)
+	} else {
+		ok = false
+	}
+	instead = unmute(msg, headerLen+len(name)+1, s.about.Mute)
+	if instead != nil {
+		rest = instead[headerLen+len(name)+1:]
+	}
+	if c.keeps(s, rest) {
+		s.body = string(rest)
+	}
+	l := c.links[Main]
+	if len(name) == 0 {
+		c.plain, l.plain = s, s
+		return e, instead, false
+	}
+	if !c.pooled() || !ok || s.body == "" {
+		if c.pooled() {
+			c.pinned("a prepared statement that cannot be carried")
+		}
+		c.remember(string(name), s)
+		e.note = &note{made: string(name)}
+		return e, instead, false
+	}
+	return c.share(r, l, string(name), s)
+}
+
+// keeps says whether a statement's text is kept.
+func (c *Conv) keeps(s *stmt, body []byte) bool {
+	if c.pooled() {
+		return len(body) <= maxBody && c.kept+len(body) <= maxKept && len(c.stmts) < maxStatements
+	}
+	return c.cfg.Split && s.about.Kind == classify.Read && c.kept+len(body) <= maxKept
+}
+
+// share prepares a statement under the link's name, unless the link has it.
+func (c *Conv) share(r *run, l *Link, name string, s *stmt) (e entry, instead []byte, local bool) {
+	e.kind = parse
+	if old := c.stmts[name]; old != nil && old.body != "" {
+		// PostgreSQL says that the name is taken.
+		own := c.has(r, l, old)
+		e.note = &note{alias: own, name: name}
+		return e, appendParse(nil, own, s.body), false
+	}
+	s.key = c.key(l, s)
+	own, fresh, gone := l.stmts.use(s.key)
+	c.remember(name, s)
+	e.note = &note{made: name}
+	c.close(r, l, gone)
+	if !fresh && l.status != 'E' && l.q.batch() {
+		e.local = '1'
+		return e, nil, true
+	}
+	if !fresh {
+		c.close(r, l, own)
+	}
+	e.note.body = s.key
+	return e, appendParse(nil, own, s.body), false
+}
+
+// key tells statements apart on a link.
+func (c *Conv) key(l *Link, s *stmt) string {
+	b, ok := c.fold(append(append(make([]byte, 0, len(s.body)+64), s.body...), 0), l)
+	if !ok { // under settings that are not known: it is nobody else's
+		l.stmts.private++
+		b = binary.BigEndian.AppendUint64(append(b, 0), uint64(l.stmts.private))
+	}
+	return string(b)
+}
+
+// close forgets one of the link's names; "" is none.
+func (c *Conv) close(r *run, l *Link, own string) {
+	if own == "" {
+		return
+	}
+	r.flush()
+	l.sent(entry{kind: closing, ours: true})
+	r.fx.add(Effect{Kind: Send, Side: r.to, B: r.fx.statement('C', own)})
+}
+
+// has is the link's name for a statement, which is prepared there if need be.
+func (c *Conv) has(r *run, l *Link, s *stmt) (own string) {
+	if s.key == "" || l.stmts.names[s.key] == nil {
+		s.key = c.key(l, s)
+	}
+	own, fresh, gone := l.stmts.use(s.key)
+	c.close(r, l, gone)
+	if fresh {
+		r.flush()
+		l.sent(entry{kind: parse, ours: true, note: &note{body: s.key}})
+		at := len(r.fx.own)
+		r.fx.own = appendParse(r.fx.own, own, s.body)
+		r.fx.add(Effect{Kind: Send, Side: r.to, B: r.fx.own[at:]})
+	}
+	return own
+}
+
+// hasPlain prepares the unnamed statement, if another one is there.
+func (c *Conv) hasPlain(r *run, l *Link, s *stmt) {
+	if l.plain == s || s.body == "" {
+		return
+	}
+	l.plain = s
+	r.flush()
+	l.sent(entry{kind: parse, ours: true, note: &note{}})
+	at := len(r.fx.own)
+	r.fx.own = appendParse(r.fx.own, "", s.body)
+	r.fx.add(Effect{Kind: Send, Side: r.to, B: r.fx.own[at:]})
+}
+
+// given gives the link a statement that a message of the client's names, and returns
+// the name that it has there.
+func (c *Conv) given(r *run, l *Link, name []byte, s *stmt) (own string, renamed bool) {
+	switch {
+	case s == nil:
+		return "", false
+	case len(name) == 0:
+		c.hasPlain(r, l, s)
+		return "", false
+	case (c.pooled() || r.to == Reader) && s.body != "":
+		return c.has(r, l, s), true
+	}
+	return "", false
+}
+
+// bind notes what is about to be executed, and renames its statement.
+func (c *Conv) bind(r *run, msg []byte) (head int, instead []byte) {
+	c.read.wrote = true
+	portal, rest, _ := bytes.Cut(msg[headerLen:], zero)
+	name, _, ok := bytes.Cut(rest, zero)
+	s := c.statement(name)
+	if !ok || s == nil {
+		c.owed.wrote = true
+		if !c.pooled() || c.pin != "" {
+			c.pinned("a prepared statement that was not seen")
+		}
+		return 0, nil
+	}
+	n := c.effect(r, s.about, s.sql, true)
+	switch {
+	case n != nil && (len(portal) > 0 || c.bound != nil):
+		c.pinned("a portal of a statement that changes settings")
+	case len(portal) == 0:
+		c.bound = n
+	}
+	own, renamed := c.given(r, c.links[Main], name, s)
+	if !renamed {
+		return 0, nil
+	}
+	head = headerLen + len(portal) + 1 + len(name) + 1
+	at := len(r.fx.own)
+	r.fx.own = appendBind(r.fx.own, msg, portal, name, own)
+	return head, r.fx.own[at:]
+}
+
+// appendBind writes the beginning of a Bind with another name.
+func appendBind(b, msg, portal, name []byte, own string) []byte {
+	total := int(binary.BigEndian.Uint32(msg[1:])) - len(name) + len(own)
+	b = binary.BigEndian.AppendUint32(append(b, 'B'), uint32(total))
+	b = append(append(b, portal...), 0)
+	return append(append(b, own...), 0)
+}
+
+// executes is what the next Execute means.
+func (c *Conv) executes() (n *note) {
+	n, c.bound = c.bound, nil
+	return n
+}
+
+// describe renames a Describe's statement.
+func (c *Conv) describe(r *run, msg []byte) (instead []byte) {
+	name, ok := named(msg)
+	if !ok {
+		return nil
+	}
+	own, renamed := c.given(r, c.links[Main], name, c.statement(name))
+	if !renamed {
+		return nil
+	}
+	return r.fx.statement('D', own)
+}
+
+// statement writes a Describe or Close of a statement.
+func (fx *Effects) statement(typ byte, own string) []byte {
+	at := len(fx.own)
+	fx.own = binary.BigEndian.AppendUint32(append(fx.own, typ), uint32(4+1+len(own)+1))
+	fx.own = append(append(append(fx.own, 'S'), own...), 0)
+	return fx.own[at:]
+}
+
+// closed forgets a statement that the client closes. The link keeps its own.
+func (c *Conv) closed(msg []byte) (e entry, local bool) {
+	e.kind = closing
+	name, ok := named(msg)
+	if !ok {
+		return e, false
+	}
+	if s := c.statement(name); s != nil && len(name) > 0 {
+		e.note = &note{closed: string(name), was: s}
+		local = c.pooled() && s.body != ""
+	}
+	c.forget(string(name))
+	if local {
+		e.local = '3'
+	}
+	return e, local
+}
+
+// named is the statement that a Describe or Close is about.
+func named(msg []byte) (name []byte, ok bool) {
+	if len(msg) <= headerLen+1 || msg[headerLen] != 'S' {
+		return nil, false
+	}
+	name, _, ok = bytes.Cut(msg[headerLen+1:], zero)
+	return name, ok
+}
+
+func (c *Conv) remember(name string, s *stmt) {
+	c.forget(name)
+	if len(c.stmts) >= maxStatements {
+		return
+	}
+	if c.stmts == nil {
+		c.stmts = map[string]*stmt{}
+	}
+	c.kept += len(s.body)
+	c.stmts[name] = s
+}
+
+func (c *Conv) forget(name string) {
+	if name == "" {
+		c.plain = nil
+	} else if s := c.stmts[name]; s != nil {
+		c.kept -= len(s.body)
+		delete(c.stmts, name)
+	}
+}
+
+// forgetAll is DEALLOCATE ALL.
+func (c *Conv) forgetAll(l *Link) {
+	c.stmts, c.kept = nil, 0
+	l.stmts.clear()
+}
+
+// statement is the client's of that name, or nil.
+func (c *Conv) statement(name []byte) *stmt {
+	if len(name) == 0 {
+		return c.plain
+	}
+	return c.stmts[string(name)]
+}
+
+// lost notes that a message was skipped, or has failed.
+func (c *Conv) lost(l *Link, e entry) {
+	n := e.note
+	if e.kind == parse && (n == nil || n.made == "" && n.body == "" && n.alias == "") {
+		l.plain = nil
+		if !e.ours {
+			c.plain = nil
+		}
+	}
+	if n == nil {
+		return
+	}
+	if n.body != "" {
+		l.stmts.lost(n.body)
+	}
+	if n.made != "" {
+		c.forget(n.made)
+	}
+	if n.closed != "" && c.stmts[n.closed] == nil {
+		c.remember(n.closed, n.was)
+	}
+}
+
+// deallocate renames the statement of a DEALLOCATE.
+func (c *Conv) deallocate(r *run, msg []byte) (n *note, instead []byte) {
+	name := deallocated(textOf(msg))
+	s := c.stmts[name]
+	if name == "" || s == nil || s.body == "" {
+		return nil, nil
+	}
+	own := c.has(r, c.links[Main], s)
+	return &note{drops: name, body: s.key}, wire.AppendMessage(nil, wire.TypeQuery, []byte("DEALLOCATE "+identifier(own)+"\x00"))
+}
+
+// deallocated is the name in DEALLOCATE [PREPARE] name; "" for all, and where it is
+// not written plainly.
+func deallocated(sql []byte) string {
+	f := bytes.Fields(bytes.TrimRight(sql, "; \t\r\n"))
+	if len(f) == 3 && bytes.EqualFold(f[1], []byte("prepare")) {
+		f = f[1:]
+	}
+	if len(f) != 2 || bytes.EqualFold(f[1], []byte("all")) {
+		return ""
+	}
+	name := f[1]
+	if name[0] == '"' && len(name) > 2 {
+		return string(name[1 : len(name)-1])
+	}
+	return string(bytes.ToLower(name))
+}

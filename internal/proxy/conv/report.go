@@ -1,0 +1,66 @@
+package conv
+
+import (
+	"hash/maphash"
+	"maps"
+	"slices"
+	"strings"
+
+	"manada/internal/proxy/wire"
+)
+
+// report is what a server has reported of its settings. It does not change: links
+// and clients share it.
+type report struct {
+	values map[string]string
+	sum    uint64 // the same for the same values
+	fold   string // of those that parsing folds into a plan
+}
+
+var seed = maphash.MakeSeed()
+
+func newReport(values map[string]string) *report {
+	r := &report{values: values}
+	var fold strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		r.sum ^= maphash.String(seed, name+"="+values[name])
+		if slices.Contains(folds, strings.ToLower(name)) {
+			fold.WriteString(values[name] + "\x00")
+		}
+	}
+	r.fold = fold.String()
+	return r
+}
+
+// with is r with one value more.
+func (r *report) with(name, value string) *report {
+	values := maps.Clone(r.values)
+	if values == nil {
+		values = map[string]string{}
+	}
+	values[name] = value
+	return newReport(values)
+}
+
+// Shown tells what the client was told of settings at its log-in: it hears of the
+// difference when a server's are others.
+func (c *Conv) Shown(reported map[string]string) { c.shown = newReport(reported) }
+
+// show tells the client in what its server differs from the one that it had.
+func (c *Conv) show(l *Link, fx *Effects) {
+	if c.shown == l.reported {
+		return
+	}
+	if c.shown != nil && c.shown.sum != l.reported.sum {
+		at := len(fx.own)
+		for _, name := range slices.Sorted(maps.Keys(l.reported.values)) {
+			if value := l.reported.values[name]; c.shown.values[name] != value {
+				fx.own = wire.AppendParameterStatus(fx.own, name, value)
+			}
+		}
+		if len(fx.own) > at {
+			fx.add(Effect{Kind: Send, Side: Client, B: fx.own[at:]})
+		}
+	}
+	c.shown = l.reported
+}
