@@ -99,6 +99,7 @@ type Agent struct {
 	ending   atomic.Bool // and PostgreSQL with it: nothing is begun any more
 
 	addrs   addresses    // of the hosts' names
+	fetches fetches      // that restore_command has begun
 	looking sync.Mutex   // one observation at a time
 	turned  atomic.Int64 // when the loop last turned, nanoseconds since 1970
 

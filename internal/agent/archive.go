@@ -145,17 +145,29 @@ func (a *Agent) serveGet(w http.ResponseWriter, r *http.Request) {
 	if err == nil && a.repo == nil {
 		err = errors.New("no repository is known yet")
 	}
+	ctx, cancel := a.fetches.begin(r.Context())
+	defer cancel()
 	if err == nil {
-		ctx, cancel := context.WithTimeout(r.Context(), time.Minute)
-		defer cancel()
-		err = a.repo.Get(ctx, c.Name, c.Dest)
+		if err = os.ErrNotExist; !a.frozen() {
+			err = a.repo.Get(ctx, c.Name, c.Dest)
+		}
 	}
 	switch {
-	case errors.Is(err, os.ErrNotExist):
+	case errors.Is(err, os.ErrNotExist), errors.Is(context.Cause(ctx), errUpstreamCut):
 		peer.WriteError(w, peer.Refuse(http.StatusNotFound, peer.CodeNotFound, "", "%s is not in the archive", c.Name))
 	case err != nil:
 		peer.WriteError(w, fmt.Errorf("fetch %s from the archive: %w", c.Name, err))
 	}
+}
+
+// frozen says whether nothing may come to this node's WAL any more: it has
+// promised where that ends, or has won. A startup process goes on asking with the
+// restore_command that it knew, and its promotion waits for the answer.
+func (a *Agent) frozen() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	t := a.rec.snap.Term
+	return a.seen.restore.ID == "" && (a.seen.promised != 0 || t != nil && t.Leader == a.cfg.Node)
 }
 
 // backfillLoop archives what the dead primary streamed here but never archived:

@@ -15,6 +15,7 @@ import (
 func (a *Agent) furnishLoop(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
+	warmed := 0 // the postmaster that has answered it
 	for n := 0; ; n++ {
 		select {
 		case <-ctx.Done():
@@ -24,8 +25,10 @@ func (a *Agent) furnishLoop(ctx context.Context) {
 		switch state, ok := a.running(); {
 		case ok && state == cluster.PostgresPrimary && a.leading():
 			a.furnish(ctx)
-		case ok && n%5 == 0:
-			_ = a.db.WarmFurnisher(ctx) // says nothing that the primary does not say
+		case ok && a.warmingDue(n, warmed):
+			if a.db.WarmFurnisher(ctx) == nil { // what it finds the primary says
+				warmed = a.postmaster()
+			}
 			fallthrough
 		default:
 			a.mu.Lock()
@@ -33,6 +36,16 @@ func (a *Agent) furnishLoop(ctx context.Context) {
 			a.mu.Unlock()
 		}
 	}
+}
+
+// warmingDue says whether a standby's session is to be looked at in the n-th
+// second: at once after each start, as a takeover may come as soon.
+func (a *Agent) warmingDue(n, warmed int) bool { return n%5 == 0 || warmed != a.postmaster() }
+
+func (a *Agent) postmaster() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.seen.postmaster
 }
 
 func (a *Agent) furnish(ctx context.Context) {

@@ -178,6 +178,8 @@ func (a *Agent) handOver(ctx context.Context, act decide.Action) error {
 
 func (a *Agent) promote(ctx context.Context, act decide.Action) error {
 	began := time.Now()
+	// What comes right after it is made ready meanwhile, where it is not.
+	go func() { _ = a.db.WarmFurnisher(ctx) }()
 	fork, err := a.db.Promote(ctx, act.Epoch, act.Timeline)
 	if err != nil {
 		return err

@@ -107,7 +107,7 @@ func (i *Instance) follow(ctx context.Context, u Upstream) error {
 	changed := false
 	for _, f := range []struct{ path, text string }{
 		{pass, passfileLine(u.Node, cluster.RoleReplication, i.cfg.Passwords.Replication)},
-		{i.run(upstreamFile), upstreamConf(info, u.Slot, i.cfg.RestoreCommand)},
+		{i.run(upstreamFile), upstreamConf(info, u.Slot, whileThere(pass, i.cfg.RestoreCommand))},
 	} {
 		if old, err := os.ReadFile(f.path); err == nil && string(old) == f.text {
 			continue
@@ -127,4 +127,17 @@ func (i *Instance) follow(ctx context.Context, u Upstream) error {
 		return fmt.Errorf("follow %s: %w", u.Name, err)
 	}
 	return nil
+}
+
+// whileThere makes a restore_command that fetches nothing any more, and says so
+// in a millisecond, once the credential file is gone. The startup process asks
+// the archive at the moment when its upstream dies, and after that for history
+// files, with the command that was set then: it looks at its settings no more
+// before it is promoted, which would wait for each of these calls.
+func whileThere(passfile, command string) string {
+	if command == "" {
+		return ""
+	}
+	quoted := strings.ReplaceAll("'"+strings.ReplaceAll(passfile, "'", `'\''`)+"'", "%", "%%")
+	return "test -e " + quoted + " && exec " + command
 }
