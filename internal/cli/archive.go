@@ -17,6 +17,7 @@ import (
 	"manada/internal/agent"
 	"manada/internal/backup"
 	"manada/internal/peer"
+	"manada/internal/postgres"
 )
 
 // archiveTimeout is longer than the agent's own deadline: its answer says more.
@@ -84,6 +85,22 @@ func (a *app) archiveGetCmd() *cobra.Command {
 	c.Flags().StringVar(&socket, "socket", "", "`PATH` of the agent's socket")
 	c.Flags().BoolVar(&standby, "standby", false, "for a standby, which tries again whatever fails")
 	return c
+}
+
+// recoveryEndCmd is the recovery_end_command of a copy: PostgreSQL has written the
+// history of the timeline that it begins, and reads it only afterwards. The line
+// goes into PostgreSQL's log.
+func (a *app) recoveryEndCmd() *cobra.Command {
+	return &cobra.Command{
+		Use: "recovery-end PG_WAL", Short: "recovery_end_command", Hidden: true, Args: exactly("the folder of the WAL"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			was, err := postgres.MendHistory(args[0])
+			if err == nil && was != "" {
+				a.say("put right: %s", was)
+			}
+			return err
+		},
+	}
 }
 
 // archiveGet fetches from the repository itself, for a restored directory that

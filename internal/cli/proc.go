@@ -35,7 +35,7 @@ func (a *app) procCommands() []*cobra.Command {
 		a.procCmd("first-run", "what a new database gets", func(ctx context.Context, c *config.Config, log *slog.Logger, _ *ending) error {
 			return container.FirstRun(ctx, c, log)
 		}),
-		a.guardianCmd(), a.archivePushCmd(), a.archiveGetCmd(), a.backupWorkerCmd(),
+		a.guardianCmd(), a.archivePushCmd(), a.archiveGetCmd(), a.recoveryEndCmd(), a.backupWorkerCmd(),
 	}
 }
 

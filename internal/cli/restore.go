@@ -124,23 +124,35 @@ func (a *app) restore(ctx context.Context, f restoreFlags) error {
 	if err != nil {
 		return err
 	}
+	exe, err := a.program(c, account)
+	if err != nil {
+		return err
+	}
 	if err := become(account); err != nil { // the files are to be PostgreSQL's
 		return err
 	}
-	return a.doRestore(ctx, r, dir, command, c.dataDirs(), f)
+	return a.doRestore(ctx, r, dir, [2]string{command, recoveryEndText(exe)}, c.dataDirs(), f)
 }
 
-// restoreCommandText is for recovery: a program that has another's name (it was
-// copied, not linked) is told that it is meant by its own.
+// restoreCommandText is for recovery.
 func restoreCommandText(exe, file string, standby bool) string {
-	as, how := "", ""
+	how := ""
 	if standby {
 		how = " --standby"
 	}
+	return fmt.Sprintf("%s archive-get%s -c %s %%f %%p", calledBy(exe), how, shellWord(file))
+}
+
+// recoveryEndText is what follows recovery, in the data directory.
+func recoveryEndText(exe string) string { return calledBy(exe) + " recovery-end pg_wal" }
+
+// calledBy is this program for the shell: one that has another's name (it was
+// copied, not linked) is told that it is meant by its own.
+func calledBy(exe string) string {
 	if filepath.Base(exe) != "manada" {
-		as = " " + OwnName
+		return shellWord(exe) + " " + OwnName
 	}
-	return fmt.Sprintf("%s%s archive-get%s -c %s %%f %%p", shellWord(exe), as, how, shellWord(file))
+	return shellWord(exe)
 }
 
 // OwnName as the first argument says that this program is meant, whatever name
@@ -202,9 +214,8 @@ func prepareRestore(dir string, account config.Account) error {
 	return herd.MakeDir(dir, 0o700, account)
 }
 
-// restoreCommand is what the restored PostgreSQL fetches WAL with: this program,
-// as one of this machine's hosts.
-func (a *app) restoreCommand(c *caller, account config.Account, standby bool) (string, error) {
+// program is this one, where the account can execute it.
+func (a *app) program(c *caller, account config.Account) (string, error) {
 	exe, err := os.Executable()
 	if err != nil {
 		return "", err
@@ -219,6 +230,16 @@ func (a *app) restoreCommand(c *caller, account config.Account, standby bool) (s
 	if err := account.CanExecute(exe); err != nil {
 		return "", fail(exitUsage, "install it where everybody can run it", "%w", err)
 	}
+	return exe, nil
+}
+
+// restoreCommand is what the restored PostgreSQL fetches WAL with: this program,
+// as one of this machine's hosts.
+func (a *app) restoreCommand(c *caller, account config.Account, standby bool) (string, error) {
+	exe, err := a.program(c, account)
+	if err != nil {
+		return "", err
+	}
 	for _, cfg := range c.hosts {
 		if !cfg.HasAgent() || !cfg.HasIdentity() {
 			continue
@@ -229,7 +250,9 @@ func (a *app) restoreCommand(c *caller, account config.Account, standby bool) (s
 	return "", fail(exitFailed, "restore on a data or witness host", "this host cannot read the repository")
 }
 
-func (a *app) doRestore(ctx context.Context, r *repository, dir, command string, others []string, f restoreFlags) error {
+// doRestore writes the copy; commands are its restore_command and its
+// recovery_end_command.
+func (a *app) doRestore(ctx context.Context, r *repository, dir string, commands [2]string, others []string, f restoreFlags) error {
 	kind, target, err := f.at.resolve()
 	if err != nil {
 		return err
@@ -241,7 +264,7 @@ func (a *app) doRestore(ctx context.Context, r *repository, dir, command string,
 	o := backup.RestoreOptions{
 		Storage: r.storage, Stanza: r.cfg.Backup.Stanza, Dir: dir, Set: f.set, Type: backup.RestoreType(kind), Target: target, TargetExclusive: f.at.exclusive,
 		Delta: f.delta, TablespaceMap: spaces, TablespaceMapAll: f.allSpaces, Others: others, DryRun: f.on.dryRun,
-		RestoreCommand: command, ArchiveOff: true, Workers: r.cfg.Backup.Processes,
+		RestoreCommand: commands[0], RecoveryOptions: map[string]string{"recovery-end-command": commands[1]}, ArchiveOff: true, Workers: r.cfg.Backup.Processes,
 	}
 	if target != "" || kind == string(backup.RestoreImmediate) {
 		o.TargetAction = f.action

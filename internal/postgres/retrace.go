@@ -169,6 +169,67 @@ func CheckHistory(path string) error {
 	return nil
 }
 
+// MendHistory makes the newest history file of a WAL folder grow, when it goes
+// back in time: the copy that began this timeline recovered along one that had
+// been left behind the end of its recovery, and branches off that one's ancestor.
+// Nothing may have read the file yet. It says what the file said, "" when it was
+// right.
+func MendHistory(walDir string) (was string, err error) {
+	files, err := filepath.Glob(filepath.Join(walDir, "????????.history"))
+	if err != nil || len(files) == 0 {
+		return "", err
+	}
+	path := files[len(files)-1] // Glob sorts, and the names are of one length
+	err = CheckHistory(path)
+	if !errors.Is(err, ErrHistory) {
+		return "", err
+	}
+	was = err.Error()
+	if err := mendHistory(path); err != nil {
+		return "", fmt.Errorf("mend %s: %w", filepath.Base(path), err)
+	}
+	return was, nil
+}
+
+// mendHistory leaves out the branches that lie behind the newest one, which then
+// leaves the timeline on which it lies.
+func mendHistory(path string) error {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	h, err := readHistory(path)
+	if err != nil {
+		return err
+	}
+	fork, parent := h[len(h)-1].at, h[len(h)-1].parent
+	for _, p := range h {
+		if p.at > fork {
+			parent = p.parent
+			break
+		}
+	}
+	var out strings.Builder
+	reason := ""
+	for line := range strings.Lines(string(b)) {
+		f := strings.Fields(line)
+		if len(f) < 2 || strings.HasPrefix(f[0], "#") {
+			continue
+		}
+		if at, err := cluster.ParseLSN(f[1]); err != nil {
+			return err
+		} else if at <= fork && f[0] != fmt.Sprint(h[len(h)-1].parent) {
+			out.WriteString(line)
+		}
+		reason = strings.Join(f[2:], " ")
+	}
+	fmt.Fprintf(&out, "%d\t%s\t%s\n", parent, fork, reason)
+	if err := durable.Write(path, []byte(out.String()), durable.Options{}); err != nil {
+		return err
+	}
+	return CheckHistory(path)
+}
+
 // historyFault is what is wrong with the history of the timeline that this
 // primary began, "" when nothing is.
 func (i *Instance) historyFault(t cluster.Timeline) string {

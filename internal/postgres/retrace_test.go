@@ -144,6 +144,33 @@ func TestHistoryOnlyGrows(t *testing.T) {
 	}
 }
 
+// What PostgreSQL wrote of a copy that stopped before the timeline along which it
+// recovered began is put right: the branch leaves the timeline on which it lies.
+func TestMendHistory(t *testing.T) {
+	for _, c := range []struct{ text, want string }{
+		{"1\t0/5000620\tbefore 1\n", ""},
+		{"1\t0/60000A0\tx\n\n2\t0/70000A0\ty\n\n3\t0/5000620\tbefore 2\n", "1\t0/5000620\tbefore 2\n"},
+		{"1\t0/60000A0\tx\n\n2\t0/70000A0\ty\n\n3\t0/6500620\tat restore point\n", "1\t0/60000A0\tx\n2\t0/6500620\tat restore point\n"},
+		{"1\t0/60000A0\tx\n\n2\t0/70000A0\ty\n3\t0/80000A0\tz\n", ""},
+		{"# a comment\n1\t0/60000A0\tx\n4\t0/70000A0\ty\n7\t0/60000A0\tthe fork itself\n", "1\t0/60000A0\tx\n4\t0/60000A0\tthe fork itself\n"},
+	} {
+		dir := t.TempDir()
+		must(t, os.WriteFile(filepath.Join(dir, "00000003.history"), []byte("2\t0/9\tolder\n1\t0/8\tand wrong\n"), 0o600))
+		path := filepath.Join(dir, "0000000A.history")
+		must(t, os.WriteFile(path, []byte(c.text), 0o600))
+		was, err := MendHistory(dir)
+		must(t, err)
+		b, err := os.ReadFile(path)
+		must(t, err)
+		if (was == "") != (c.want == "") || c.want != "" && string(b) != c.want || c.want == "" && string(b) != c.text {
+			t.Errorf("%q became %q (%s), want %q", c.text, b, was, c.want)
+		}
+	}
+	if was, err := MendHistory(t.TempDir()); was != "" || err != nil {
+		t.Errorf("a folder without histories: %q, %v", was, err)
+	}
+}
+
 // lost-and-found is bounded in number and in bytes; the newest bundle stays.
 func TestLostAndFoundIsBounded(t *testing.T) {
 	n := newNode(t, "a")
