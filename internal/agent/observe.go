@@ -97,8 +97,9 @@ func (a *Agent) observe(ctx context.Context) {
 	for i, w := range o.Senders {
 		s.senders[i].Stranger = a.stranger(w.Name, w.Role, w.Addr)
 	}
+	changed = a.passedBy(&s, o.Started)
 	if !overtaken {
-		changed = a.noteChange(&s)
+		changed = a.noteChange(&s) || changed
 		a.seen = s
 	}
 	a.mu.Unlock()

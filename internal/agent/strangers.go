@@ -8,6 +8,7 @@ import (
 
 	"manada/internal/cluster"
 	"manada/internal/health"
+	"manada/internal/postgres"
 )
 
 // strangers is what this agent has seen of walsenders that are not their names'.
@@ -24,6 +25,7 @@ type strangers struct {
 	seen      map[int]*impostor // by pid of the walsender, while it lives
 	told      []impostor        // those that are gone
 	looks     []look
+	started   []postgres.SenderStart // not judged yet
 }
 
 // impostor is one walsender that bore a member's name.
@@ -119,6 +121,36 @@ func (a *Agent) meet(s *observed, w cluster.Sender) {
 	}
 	x.seen[w.PID] = i
 	a.event("impostor", a.mem.leads, fmt.Sprintf("%s is borne by %s since %s", i.name, i.who, i.since.Format(time.RFC3339)))
+}
+
+// passedBy notes impostors that came and went between two looks, which are in
+// PostgreSQL's log only. Called with mu held; it says whether there were any.
+func (a *Agent) passedBy(s *observed, started []postgres.SenderStart) bool {
+	x, any := &a.strangers, false
+	x.started = append(x.started, started...)
+	if s.state == cluster.PostgresHung { // it was the primary, and may be again
+		return false
+	}
+	started, x.started = x.started, nil
+	if s.state != cluster.PostgresPrimary {
+		return false
+	}
+	for _, b := range started {
+		there := slices.ContainsFunc(s.senders, func(w cluster.Sender) bool { return w.PID == b.PID })
+		if _, known := x.seen[b.PID]; known || there {
+			continue
+		}
+		any = true
+		w := cluster.Sender{PID: b.PID, Name: b.Name, Start: b.At.UnixMicro(), Stranger: "role " + b.Role}
+		if b.At.IsZero() && len(x.looks) > 0 {
+			w.Start = x.looks[len(x.looks)-1].at.UnixMicro()
+		}
+		a.meet(s, w)
+		a.mem.provedPID, a.mem.syncSince = 0, 0
+		a.part(s, *x.seen[b.PID])
+		delete(x.seen, b.PID)
+	}
+	return any
 }
 
 // part notes that an impostor is gone, and what it may have acknowledged that no

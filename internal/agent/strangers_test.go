@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"manada/internal/cluster"
+	"manada/internal/postgres"
 	"manada/internal/store"
 )
 
@@ -111,5 +112,38 @@ func TestLieIsRememberedUntilPostgresRestarts(t *testing.T) {
 		if (b.strangers.lie != "") != s.lied {
 			t.Errorf("after %s: %q", s.after, b.strangers.lie)
 		}
+	}
+}
+
+// One that came and went between two looks is in PostgreSQL's log only. It costs
+// what one that was seen costs, and its range is told.
+func TestImpostorBetweenTwoLooks(t *testing.T) {
+	a, look := watched()
+	b := cluster.Sender{Name: "b@e7", PID: 21, Flush: 0x700}
+	look(0x700, b)
+	time.Sleep(2 * time.Millisecond)
+	passed := func(state cluster.PostgresState, started ...postgres.SenderStart) bool {
+		return a.passedBy(&observed{at: time.Now(), state: state, postmaster: 11, wal: 0x900, senders: []cluster.Sender{b},
+			sync: cluster.WaitFor(1, 7, "b")}, started)
+	}
+	false1 := postgres.SenderStart{PID: 22, Role: "feed", Name: "b@e7", At: time.Now()}
+	if passed(cluster.PostgresPrimary, postgres.SenderStart{PID: 21, Role: "feed", Name: "b@e7"}) || a.strangers.unrecorded != "" {
+		t.Fatal("one that is there is judged by what is seen of it")
+	}
+	if passed(cluster.PostgresHung, false1) {
+		t.Fatal("nothing is known of a PostgreSQL that hangs")
+	}
+	if !passed(cluster.PostgresPrimary) || a.mem.provedPID != 0 || a.mem.syncSince != 0 || a.strangers.unrecorded != "b@e7 is borne by role feed" {
+		t.Fatalf("forgotten: %+v", a.strangers)
+	}
+	cs := a.impostorConditions()
+	if len(cs) != 1 || !strings.Contains(cs[0].Text, "role feed") || !strings.Contains(cs[0].Text, "commits from 0/700 to 0/900") {
+		t.Errorf("%+v", cs)
+	}
+	if passed(cluster.PostgresPrimary) {
+		t.Error("told twice")
+	}
+	if passed(cluster.PostgresStandby, false1) || passed(cluster.PostgresPrimary) {
+		t.Error("nobody's commits are acknowledged on a standby")
 	}
 }

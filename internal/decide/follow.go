@@ -76,7 +76,7 @@ func remake(v *View, how string) Decision {
 		d := wait("rewound %d times in epoch %d, and its WAL still is not on the line of %s", l.Rewound, t.Epoch, t.Leader)
 		d.Diverges = d.Reason
 		return d
-	case v.Store.JustOpened:
+	case v.Store.JustOpened && !waitingForMe(t):
 		// Copying wants a CHECKPOINT there, and a checkpointer that is busy
 		// lets the first commits of the epoch wait (C5).
 		return wait("must %s, letting %s open its epoch first", how, t.Leader)
@@ -106,6 +106,10 @@ func remake(v *View, how string) Decision {
 	}
 	return do(a, "cloning from %s", t.Leader)
 }
+
+// waitingForMe: under strict durability the first commits of an epoch that opened
+// with nobody wait for a standby in any case.
+func waitingForMe(t *cluster.Term) bool { return t.Durability == cluster.Strict && t.K == 0 }
 
 // startRemade: a directory that was just rewound or cloned from this epoch's
 // leader needs the WAL that was written meanwhile before it is consistent. It

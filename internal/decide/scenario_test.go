@@ -211,6 +211,8 @@ func (s *scenario) storeWord(k, val string) error {
 		st.ReadAge = dur(val)
 	case "unsettled":
 		st.Unsettled = val == "true"
+	case "just-opened":
+		st.JustOpened = val == "true"
 	case "rolled-back":
 		st.RolledBack = val == "true"
 	case "paused":

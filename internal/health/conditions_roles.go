@@ -231,7 +231,8 @@ var roleEntries = []Entry{
 		Doc: "PostgreSQL counts standbys by name alone. A connection that bears the name of one, under another role or from an " +
 			"address that is not the node's, acknowledges commits that no standby has. The primary records that it has them alone, " +
 			"so that nobody takes over without them, then ends the connection; standbys are waited for again once they have flushed " +
-			"what came after. The range names the WAL whose commits were acknowledged by the impostor. Shown for a day.",
+			"what came after. The range names the WAL whose commits were acknowledged by the impostor. " +
+			"One that was gone before the primary's agent looked is read off PostgreSQL's log, which knows its role and no address. Shown for a day.",
 	},
 	{
 		Code: MembersFromAnywhere, Severity: cluster.Info, Title: "Members may stream from other addresses than their own",

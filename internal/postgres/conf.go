@@ -58,6 +58,7 @@ func (i *Instance) defaults() []setting {
 		{"synchronous_commit", "on"},
 		{"wal_level", "replica"},
 		{"log_line_prefix", "%m [%p] %b %q%u@%d %a "},
+		{"log_replication_commands", "on"}, // see senderLog
 		{"log_checkpoints", "on"},
 		{"log_lock_waits", "on"},
 		{"datestyle", "iso, ymd"},

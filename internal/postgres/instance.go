@@ -31,6 +31,7 @@ type Instance struct {
 	major   func() int // of PostgreSQL's programs
 
 	receiverWords receiverWords
+	senderLog     senderLog
 
 	furnisher furnisher
 }

@@ -63,6 +63,7 @@ type Observation struct {
 	Sync           string // synchronous_standby_names as a fresh command sees it
 	SyncSource     string // file that it comes from
 	Senders        []Sender
+	Started        []SenderStart // began since the last observation, for as long as they lived
 	MaxSenders     int           // max_wal_senders
 	OldestWait     time.Duration // of a commit that waits for a standby; counted from when it was first seen
 	Waiting        int           // commits that wait

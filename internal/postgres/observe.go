@@ -86,6 +86,7 @@ func (i *Instance) observeLive(ctx context.Context, o *Observation, st guardian.
 	}
 	ctx, cancel := context.WithTimeout(ctx, i.cfg.QueryTimeout)
 	defer cancel()
+	o.Started = i.senderLog.look(i.cfg.LogFile) // before who is there: who is not there is gone
 	res, err := i.query(ctx, observeSQL)
 	if err != nil {
 		o.State, o.Why = i.stateOfError(ctx, err, st, status), err.Error()
