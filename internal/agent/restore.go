@@ -37,8 +37,7 @@ func (a *Agent) notRestoring() error {
 // serveRestore files the order; the primary takes it, or says why not.
 func (a *Agent) serveRestore(w http.ResponseWriter, r *http.Request) {
 	var q RestoreVerb
-	if err := peer.ReadJSON(r, &q); err != nil {
-		peer.WriteError(w, err)
+	if !peer.Take(w, r, &q) {
 		return
 	}
 	st, t := a.Status(), a.Term()
@@ -78,8 +77,7 @@ func checkOrder(st cluster.Status, t *cluster.Term, q RestoreVerb) error {
 // serveUndo withdraws the order that stands. This node does it, whichever it is.
 func (a *Agent) serveUndo(w http.ResponseWriter, r *http.Request) {
 	var q RestoreVerb
-	if err := peer.ReadJSON(r, &q); err != nil {
-		peer.WriteError(w, err)
+	if !peer.Take(w, r, &q) {
 		return
 	}
 	t := a.Term()

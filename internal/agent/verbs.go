@@ -50,8 +50,7 @@ func (a *Agent) Mount(s *peer.Server) {
 func (a *Agent) asks(kind string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var q RequestVerb
-		if err := peer.ReadJSON(r, &q); err != nil {
-			peer.WriteError(w, err)
+		if !peer.Take(w, r, &q) {
 			return
 		}
 		if err := a.notRestoring(); err != nil {
@@ -223,8 +222,7 @@ func (a *Agent) serveRequestResult(w http.ResponseWriter, r *http.Request) {
 
 func (a *Agent) servePause(w http.ResponseWriter, r *http.Request) {
 	var p store.Pause
-	if err := peer.ReadJSON(r, &p); err != nil {
-		peer.WriteError(w, err)
+	if !peer.Take(w, r, &p) {
 		return
 	}
 	p.At = time.Now().UTC()
@@ -263,8 +261,7 @@ type TokenVerb struct {
 // serveToken makes a join token: one use, one hour.
 func (a *Agent) serveToken(w http.ResponseWriter, r *http.Request) {
 	var q TokenVerb
-	if err := peer.ReadJSON(r, &q); err != nil {
-		peer.WriteError(w, err)
+	if !peer.Take(w, r, &q) {
 		return
 	}
 	text, rec := pki.NewToken(time.Now())
@@ -289,8 +286,7 @@ func (a *Agent) serveRemove(w http.ResponseWriter, r *http.Request) {
 		Node  string `json:"node"`
 		Force bool   `json:"force"`
 	}
-	if err := peer.ReadJSON(r, &q); err != nil {
-		peer.WriteError(w, err)
+	if !peer.Take(w, r, &q) {
 		return
 	}
 	if err := a.RemoveNode(r.Context(), q.Node, q.Force); err != nil {

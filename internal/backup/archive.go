@@ -39,16 +39,23 @@ func ArchivePush(ctx context.Context, o ArchiveOptions, walPath string) error {
 	return nil
 }
 
+// loadArchive reads what the stanza's archive is of, and the cluster that it is of
+// now.
+func loadArchive(ctx context.Context, s blob.Storage, stanza string) (*repo.ArchiveInfo, repo.DB, error) {
+	info, err := repo.LoadArchiveInfo(ctx, s, stanza)
+	if err != nil {
+		return nil, repo.DB{}, missingStanza(stanza, err)
+	}
+	db, err := info.DB()
+	return info, db, err
+}
+
 func archivePush(ctx context.Context, o ArchiveOptions, walPath, name string) error {
 	kind := repo.KindOfWAL(name)
 	if kind == repo.WALNone {
 		return fail(CodeOption, "", "%q is not the name of a file that PostgreSQL archives", name)
 	}
-	info, err := repo.LoadArchiveInfo(ctx, o.Storage, o.Stanza)
-	if err != nil {
-		return missingStanza(o.Stanza, err)
-	}
-	db, err := info.DB()
+	_, db, err := loadArchive(ctx, o.Storage, o.Stanza)
 	if err != nil {
 		return err
 	}
@@ -168,11 +175,7 @@ func archiveGet(ctx context.Context, o ArchiveOptions, name, dest string) error 
 	if kind == repo.WALNone {
 		return fail(CodeOption, "", "%q is not the name of a file that PostgreSQL archives", name)
 	}
-	info, err := repo.LoadArchiveInfo(ctx, o.Storage, o.Stanza)
-	if err != nil {
-		return missingStanza(o.Stanza, err)
-	}
-	cur, err := info.DB()
+	info, cur, err := loadArchive(ctx, o.Storage, o.Stanza)
 	if err != nil {
 		return err
 	}

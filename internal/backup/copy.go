@@ -11,7 +11,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -112,28 +112,32 @@ type worker struct {
 
 // run does the jobs on n workers.
 func (c *copier) run(ctx context.Context, jobs []job, n int) error {
+	return share(ctx, jobs, n, func() (func(context.Context, job) error, error) {
+		z, err := repo.NewCompressor(c.comp, c.level, c.raw)
+		if err != nil {
+			return nil, err
+		}
+		return (&worker{copier: c, z: z, chunk: make([]byte, chunkSize), raw: sha1.New(), stored: sha1.New()}).do, nil
+	})
+}
+
+// share does the jobs in their order on up to n workers, each made by hire, until
+// the first error.
+func share[J any](ctx context.Context, jobs []J, n int, hire func() (func(context.Context, J) error, error)) error {
 	g, ctx := errgroup.WithContext(ctx)
-	var mu sync.Mutex
-	next := 0
+	var next atomic.Int64
 	for range min(n, len(jobs)) {
 		g.Go(func() error {
-			z, err := repo.NewCompressor(c.comp, c.level, c.raw)
+			do, err := hire()
 			if err != nil {
 				return err
 			}
-			w := &worker{copier: c, z: z, chunk: make([]byte, chunkSize), raw: sha1.New(), stored: sha1.New()}
-			for {
-				mu.Lock()
-				i := next
-				next++
-				mu.Unlock()
-				if i >= len(jobs) {
-					return nil
-				}
-				if err := w.do(ctx, jobs[i]); err != nil {
+			for i := next.Add(1) - 1; i < int64(len(jobs)); i = next.Add(1) - 1 {
+				if err := do(ctx, jobs[i]); err != nil {
 					return err
 				}
 			}
+			return nil
 		})
 	}
 	return g.Wait()

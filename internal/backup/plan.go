@@ -125,11 +125,7 @@ func (o *PlanOptions) choose(info *repo.BackupInfo, fit []*repo.BackupEntry, rea
 // countWAL counts the archived segments that recovery may need, and objects to
 // a hole when all is to come back: nothing behind it could be reached.
 func (o *PlanOptions) countWAL(ctx context.Context, p *Plan, e *repo.BackupEntry) error {
-	info, err := repo.LoadArchiveInfo(ctx, o.Storage, o.Stanza)
-	if err != nil {
-		return missingStanza(o.Stanza, err)
-	}
-	db, err := info.DB()
+	_, db, err := loadArchive(ctx, o.Storage, o.Stanza)
 	if err != nil {
 		return err
 	}

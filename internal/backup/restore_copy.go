@@ -13,10 +13,8 @@ import (
 	"path/filepath"
 	"sort"
 	"strings"
-	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"manada/internal/durable"
@@ -75,28 +73,9 @@ func (r *restore) plan() []rejob {
 }
 
 func (r *restore) copyFiles(ctx context.Context) error {
-	jobs := r.plan()
-	g, ctx := errgroup.WithContext(ctx)
-	var mu sync.Mutex
-	next := 0
-	for range min(r.Workers, len(jobs)) {
-		g.Go(func() error {
-			w := &reworker{restore: r, buf: make([]byte, 256<<10), h: sha1.New()}
-			for {
-				mu.Lock()
-				i := next
-				next++
-				mu.Unlock()
-				if i >= len(jobs) {
-					return nil
-				}
-				if err := w.do(ctx, jobs[i]); err != nil {
-					return err
-				}
-			}
-		})
-	}
-	return g.Wait()
+	return share(ctx, r.plan(), r.Workers, func() (func(context.Context, rejob) error, error) {
+		return (&reworker{restore: r, buf: make([]byte, 256<<10), h: sha1.New()}).do, nil
+	})
 }
 
 type reworker struct {

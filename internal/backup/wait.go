@@ -71,11 +71,7 @@ func missingWAL(ctx context.Context, s blob.Storage, stanza, archiveID string, n
 // FindWAL says where the archive has a segment of the stanza's cluster; "" when
 // it does not have it.
 func FindWAL(ctx context.Context, s blob.Storage, stanza, segment string) (string, error) {
-	info, err := repo.LoadArchiveInfo(ctx, s, stanza)
-	if err != nil {
-		return "", missingStanza(stanza, err)
-	}
-	db, err := info.DB()
+	_, db, err := loadArchive(ctx, s, stanza)
 	if err != nil {
 		return "", err
 	}

@@ -65,31 +65,18 @@ var DefaultLimits = Limits{
 
 func (l Limits) withDefaults() Limits {
 	d := DefaultLimits
-	if l.Stale > 0 {
-		d.Stale = l.Stale
+	return Limits{
+		Stale: orDefault(l.Stale, d.Stale), Silent: orDefault(l.Silent, d.Silent), LagBytes: orDefault(l.LagBytes, d.LagBytes),
+		Lag: orDefault(l.Lag, d.Lag), Waiting: orDefault(l.Waiting, d.Waiting), WaitingSegments: orDefault(l.WaitingSegments, d.WaitingSegments),
+		WaitingFor: orDefault(l.WaitingFor, d.WaitingFor), BackupAge: orDefault(l.BackupAge, d.BackupAge),
 	}
-	if l.Silent > 0 {
-		d.Silent = l.Silent
+}
+
+func orDefault[N int64 | time.Duration](n, def N) N {
+	if n > 0 {
+		return n
 	}
-	if l.LagBytes > 0 {
-		d.LagBytes = l.LagBytes
-	}
-	if l.Lag > 0 {
-		d.Lag = l.Lag
-	}
-	if l.Waiting > 0 {
-		d.Waiting = l.Waiting
-	}
-	if l.WaitingSegments > 0 {
-		d.WaitingSegments = l.WaitingSegments
-	}
-	if l.WaitingFor > 0 {
-		d.WaitingFor = l.WaitingFor
-	}
-	if l.BackupAge > 0 {
-		d.BackupAge = l.BackupAge
-	}
-	return d
+	return def
 }
 
 // Input is all that Build looks at.

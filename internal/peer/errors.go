@@ -67,6 +67,16 @@ func ReadJSON(r *http.Request, v any) error {
 	return nil
 }
 
+// Take reads the body of a request as ReadJSON does; false: it cannot be read, and
+// that was answered.
+func Take(w http.ResponseWriter, r *http.Request, v any) bool {
+	err := ReadJSON(r, v)
+	if err != nil {
+		WriteError(w, err)
+	}
+	return err == nil
+}
+
 func writeJSON(w http.ResponseWriter, status int, v any) {
 	b, err := json.Marshal(v)
 	if err != nil {

@@ -94,8 +94,7 @@ func TestProxiesMayOnlyLook(t *testing.T) {
 			t.Error("no caller")
 		}
 		var in struct{ To string }
-		if err := ReadJSON(r, &in); err != nil {
-			WriteError(w, err)
+		if !Take(w, r, &in) {
 			return
 		}
 		if in.To == "nobody" {

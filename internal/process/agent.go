@@ -31,11 +31,7 @@ import (
 // Agent runs the agent of this host until ctx ends. PostgreSQL goes on running
 // unless stop says otherwise when ctx ends.
 func Agent(ctx context.Context, c *config.Config, version string, log *slog.Logger, stop func() bool) error {
-	id, err := pki.Load(c.IdentityDir())
-	if err != nil {
-		return err
-	}
-	facts, err := ReadFacts(c)
+	id, facts, err := loadHost(c)
 	if err != nil {
 		return err
 	}

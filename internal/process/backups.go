@@ -117,8 +117,7 @@ func (h *hostAgent) getBackup(w http.ResponseWriter, _ *http.Request) {
 // passes the wish on.
 func (h *hostAgent) postBackup(w http.ResponseWriter, r *http.Request) {
 	var q BackupRequest
-	if err := peer.ReadJSON(r, &q); err != nil {
-		peer.WriteError(w, err)
+	if !peer.Take(w, r, &q) {
 		return
 	}
 	j, err := h.askBackup(r.Context(), q)

@@ -9,6 +9,7 @@ import (
 
 	"manada/internal/config"
 	"manada/internal/durable"
+	"manada/internal/pki"
 )
 
 // Facts is what a host knows of its herd before it has talked to anybody: told
@@ -24,6 +25,16 @@ type Facts struct {
 }
 
 func factsPath(c *config.Config) string { return filepath.Join(c.StateDir(), "herd.json") }
+
+// loadHost reads who this host is and what it remembers of its herd.
+func loadHost(c *config.Config) (*pki.Identity, Facts, error) {
+	id, err := pki.Load(c.IdentityDir())
+	if err != nil {
+		return nil, Facts{}, err
+	}
+	f, err := ReadFacts(c)
+	return id, f, err
+}
 
 // ReadFacts reads them; a host that knows nothing yet has none.
 func ReadFacts(c *config.Config) (Facts, error) {

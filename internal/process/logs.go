@@ -11,9 +11,7 @@ import (
 // keepLogs bounds the logs whose writers go on when the supervisor's children
 // end: PostgreSQL's, its guardian's, and what `manada up` has its hosts print.
 func (h *hostAgent) keepLogs(ctx context.Context) {
-	tick := time.NewTicker(10 * time.Second)
-	defer tick.Stop()
-	for {
+	every(ctx, 10*time.Second, func() {
 		for _, path := range []string{
 			filepath.Join(h.cfg.LogDir(), "postgresql.log"), filepath.Join(h.cfg.RunDir, "guardian.log"), filepath.Join(h.cfg.LogDir(), "run.log"),
 		} {
@@ -21,10 +19,5 @@ func (h *hostAgent) keepLogs(ctx context.Context) {
 				h.log.Warn("a log was not cut as it should be", "log", path, "error", err.Error())
 			}
 		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-	}
+	})
 }

@@ -95,18 +95,11 @@ func (h *hostAgent) keepParameters(ctx context.Context) {
 	cached, _ := cachedParameters(h.cfg) // addDatabase has told of an error
 	h.setShared(cached)
 	h.adoptParameters(ctx)
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for {
+	every(ctx, time.Second, func() {
 		if err := h.takeParameters(ctx); err != nil && ctx.Err() == nil {
 			h.log.Debug("the cluster's parameters are not known", "error", err.Error())
 		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-	}
+	})
 }
 
 func (h *hostAgent) setShared(p map[string]string) {

@@ -23,11 +23,7 @@ import (
 // Proxy runs this host's proxy until ctx ends, then drains it. It follows the
 // record by what the agents say and needs no access to the store.
 func Proxy(ctx context.Context, c *config.Config, log *slog.Logger) error {
-	id, err := pki.Load(c.IdentityDir())
-	if err != nil {
-		return err
-	}
-	f, err := ReadFacts(c)
+	id, f, err := loadHost(c)
 	if err != nil {
 		return err
 	}

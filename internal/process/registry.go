@@ -87,16 +87,7 @@ func (k *certificates) noted() []cluster.Certificate {
 // keepRegistry asks the store for the list every second.
 func (h *hostAgent) keepRegistry(ctx context.Context) {
 	h.certs.good = time.Now()
-	tick := time.NewTicker(registryEvery)
-	defer tick.Stop()
-	for {
-		h.askRegistry(ctx, registryEvery/2)
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-	}
+	every(ctx, registryEvery, func() { h.askRegistry(ctx, registryEvery/2) })
 }
 
 // askRegistry brings this host's list up to date unless that was tried within
@@ -265,19 +256,12 @@ func keepProxyRegistry(ctx context.Context, c *config.Config, id *pki.Identity) 
 	if c.HasAgent() {
 		return // this host's agent does
 	}
-	tick := time.NewTicker(2 * time.Second)
-	defer tick.Stop()
-	for {
+	every(ctx, 2*time.Second, func() {
 		if f, err := ReadFacts(c); err == nil {
 			list, err := askMembers(ctx, id, f.Peers, func(cluster.Registry) bool { return true })
 			if err == nil {
 				_ = id.Registry().Set(list) // else the last one goes on, and it is tried again
 			}
 		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-	}
+	})
 }

@@ -70,8 +70,7 @@ func (r *repository) Restore(ctx context.Context, label, dir string, progress fu
 // postPlan answers POST /v1/restore/plan: the primary's host knows its disk.
 func (h *hostAgent) postPlan(w http.ResponseWriter, r *http.Request) {
 	var q PlanRequest
-	if err := peer.ReadJSON(r, &q); err != nil {
-		peer.WriteError(w, err)
+	if !peer.Take(w, r, &q) {
 		return
 	}
 	st, t := h.agent.Status(), h.agent.Term()

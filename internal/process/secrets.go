@@ -113,16 +113,7 @@ func (h *hostAgent) joinSecretExposed() bool {
 // watchJoinSecret looks now and then whether the join secret of this host is one
 // that a removed host knows. Comparing takes a good part of a second.
 func (h *hostAgent) watchJoinSecret(ctx context.Context) {
-	tick := time.NewTicker(2 * time.Second)
-	defer tick.Stop()
-	for {
-		h.exposed.Store(h.joinSecretExposed())
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-	}
+	every(ctx, 2*time.Second, func() { h.exposed.Store(h.joinSecretExposed()) })
 }
 
 // RotateVerb is the body of POST /v1/secrets/rotate.
@@ -133,8 +124,7 @@ type RotateVerb struct {
 
 func (h *hostAgent) postRotate(w http.ResponseWriter, r *http.Request) {
 	var q RotateVerb
-	if err := peer.ReadJSON(r, &q); err != nil {
-		peer.WriteError(w, err)
+	if !peer.Take(w, r, &q) {
 		return
 	}
 	known := []string{pki.RotatePasswords, pki.RotateCertificates, pki.RotateCA, pki.RotateFinish}
@@ -174,8 +164,7 @@ type SuperuserVerb struct {
 // hand. PostgreSQL is asked whether it is that.
 func (h *hostAgent) postSuperuser(w http.ResponseWriter, r *http.Request) {
 	var q SuperuserVerb
-	if err := peer.ReadJSON(r, &q); err != nil {
-		peer.WriteError(w, err)
+	if !peer.Take(w, r, &q) {
 		return
 	}
 	err := h.onPrimary(r.Context(), "/v1/secrets/superuser", q, nil, func() error {

@@ -18,11 +18,7 @@ import (
 
 // Store runs this host's voter until ctx ends.
 func Store(ctx context.Context, c *config.Config, log *slog.Logger) error {
-	id, err := pki.Load(c.IdentityDir())
-	if err != nil {
-		return err
-	}
-	f, err := ReadFacts(c)
+	id, f, err := loadHost(c)
 	if err != nil {
 		return err
 	}

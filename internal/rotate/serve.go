@@ -80,8 +80,7 @@ func (k *Keeper) askFor(ctx context.Context, q pki.Refresh) (*pki.Refreshed, err
 func (k *Keeper) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	r.Body = http.MaxBytesReader(w, r.Body, maxRequest)
 	var q pki.Refresh
-	if err := peer.ReadJSON(r, &q); err != nil {
-		peer.WriteError(w, err)
+	if !peer.Take(w, r, &q) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)

@@ -223,12 +223,35 @@ func (h *Herd) Kill(t testing.TB, name string) {
 }
 
 // Signal sends a signal to the voter's process (SIGSTOP: a host that drops
-// packets, as seen from outside).
+// packets, as seen from outside; it returns when no thread runs any more, which
+// on a busy machine is long after the signal was sent).
 func (h *Herd) Signal(t testing.TB, name string, s syscall.Signal) {
 	t.Helper()
-	if err := h.Hosts[name].cmd.Process.Signal(s); err != nil {
+	p := h.Hosts[name].cmd.Process
+	if err := p.Signal(s); err != nil {
 		t.Fatal(err)
 	}
+	if s == syscall.SIGSTOP {
+		Eventually(t, "a halt of "+name, func() error { return halted(p.Pid) })
+	}
+}
+
+// halted says which thread of a process still runs.
+func halted(pid int) error {
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	if err != nil || len(threads) == 0 {
+		return fmt.Errorf("no threads of %d: %v", pid, err)
+	}
+	for _, file := range threads {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		if _, after, ok := strings.Cut(string(b), ") "); !ok || after[0] != 'T' {
+			return fmt.Errorf("%s: %s", file, b)
+		}
+	}
+	return nil
 }
 
 // LoseDisk removes the folder of a host whose voter does not run.
