@@ -7,6 +7,7 @@ import (
 
 	"manada/internal/cluster"
 	"manada/internal/guardian"
+	"manada/internal/peer"
 	"manada/internal/store"
 )
 
@@ -141,12 +142,29 @@ func (a *Agent) leaveWord() {
 	wait, end := context.WithTimeout(ctx, lastWordWithin)
 	defer end()
 	said := func() bool { t, _ := a.recordNow(); _, ok := t.LastWord(); return ok || t.Leader != a.cfg.Node }
-	a.until(wait, said)
+	a.until(wait, func() bool { return said() || a.deserted(time.Now(), a.hub.Heard()) })
 	if t, _ := a.recordNow(); !said() {
 		a.log.Warn("this host is stopped, and only it has the newest commits", "epoch", t.Epoch)
 	} else if p, ok := t.LastWord(); ok {
 		a.log.Info("all commits are in the archive; another node may lead if this one does not come back", "epoch", t.Epoch, "lsn", p.LSN.String())
 	}
+}
+
+// deserted: neither the store nor any other host has been heard for a while, as
+// when all of them are stopped at once. Nobody would keep a last word, or hear it.
+func (a *Agent) deserted(now time.Time, heard map[string]peer.Heard) bool {
+	a.mu.Lock()
+	age := now.Sub(a.rec.snap.Sent)
+	a.mu.Unlock()
+	if age < a.storeStale() {
+		return false
+	}
+	for name, h := range heard {
+		if name != a.cfg.Node && now.Sub(h.At) < a.storeStale() {
+			return false
+		}
+	}
+	return true
 }
 
 func (a *Agent) refused(id string) bool {
