@@ -10,7 +10,7 @@
 GO      ?= go
 # What many goroutines share is tested with the race detector, and the rest without.
 RACED   := ./internal/peer/... ./internal/agent/... ./internal/store/... ./internal/blob/... ./internal/proxy/...
-REST     = $(shell $(GO) list ./... | grep -vE '/internal/(peer|agent|store|blob|proxy)(/|$$)')
+REST     = $(shell $(GO) list ./... | grep -vE '/internal/(peer|agent|store|blob|proxy)(/|$$)|/test/')
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS := -s -w -X manada/internal/cli.version=$(VERSION)
 
@@ -25,15 +25,16 @@ build:
 deps:
 	@scripts/deps.sh run
 
-# One package after the other: many of them start real herds, which should not
-# compete for two cores. 20 minutes for the slowest package.
+# Two packages at a time; one after the other where they start real herds, which
+# should not compete for two cores. 20 minutes for the slowest package.
 test:
 	@scripts/deps.sh test
 	@[ "$$MANADA_SKIP_DOCKER" = 1 ] || scripts/deps.sh docker
 	$(GO) vet ./...
-	MANADA_POSTGRES_TESTS=1 $(GO) test -race -p 1 -timeout 20m $(RACED)
+	MANADA_POSTGRES_TESTS=1 $(GO) test -race -p 2 -timeout 20m $(RACED)
 	$(GO) test -p 1 -run 'DoesNotAllocate|CostNoMemory' ./internal/proxy/classify ./internal/proxy/session
-	$(GO) test -p 1 -timeout 20m $(REST)
+	$(GO) test -p 2 -timeout 20m $(REST)
+	$(GO) test -p 1 -timeout 20m ./test/...
 
 check:
 	$(GO) vet ./...

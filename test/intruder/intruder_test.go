@@ -133,18 +133,9 @@ func (s *site) removed(node string) {
 		}
 	}
 	time.Sleep(time.Until(end)) // the promise: five seconds
-	var did atomic.Int32
-	tried := 0
-	for _, p := range people {
-		all := slices.DeleteFunc(actions(), func(a action) bool { return strings.HasPrefix(a.name, "public") })
-		tried += s.tryAll(p, append(all, s.loginActions(p)...), func(a action, err error) {
-			if err == nil {
-				did.Add(1)
-				s.Errorf("%s, of a removed host: %s succeeded", p.name, a.name)
-			}
-		})
-	}
-	s.Logf("%d actions tried five seconds after the removal, %d succeeded", tried, did.Load())
+	s.doNothing(people, "five seconds after the removal")
+	s.settled() // a voter that was starting again kept everybody out
+	s.doNothing(people, "when all voters had started again")
 	kvs, err := s.readStore(copied(s, "", s.cfgs["master"].IdentityDir()), "master")
 	must(s, err)
 	if _, err := openAuthority(kvs, host.kek); err == nil {
@@ -152,6 +143,23 @@ func (s *site) removed(node string) {
 	}
 	s.certificateIsNothing(host)
 	s.wantOK("after a removal")
+}
+
+// doNothing: people of a removed host have tried everything in vain.
+func (s *site) doNothing(people []person, when string) {
+	s.Helper()
+	var did atomic.Int32
+	tried := 0
+	for _, p := range people {
+		all := slices.DeleteFunc(actions(), func(a action) bool { return strings.HasPrefix(a.name, "public") })
+		tried += s.tryAll(p, append(all, s.loginActions(p)...), func(a action, err error) {
+			if err == nil {
+				did.Add(1)
+				s.Errorf("%s, of a removed host: %s succeeded %s", p.name, a.name, when)
+			}
+		})
+	}
+	s.Logf("%d actions tried %s, %d succeeded", tried, when, did.Load())
 }
 
 // held is a connection from before; ends returns nil when it is over by then.

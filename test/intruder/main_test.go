@@ -2,6 +2,7 @@ package intruder
 
 import (
 	"context"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"manada/internal/config"
+	"manada/internal/rotate"
 	"manada/test/herdtest"
 )
 
@@ -122,6 +124,23 @@ func (s *site) wantOK(when string) {
 		}
 	}
 	s.Fatalf("%s: the herd is not OK: %s", when, last)
+}
+
+// settled waits until every host has what a removal has made new, and every voter
+// has started again with it.
+func (s *site) settled() {
+	s.Helper()
+	var out string
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		var err error
+		var st rotate.State
+		out, err = s.Manada(s.ctx, "secrets", "status", "-o", "json")
+		if err == nil && json.Unmarshal([]byte(out), &st) == nil && len(st.Behind)+len(st.Voters) == 0 && st.Pending == nil && !st.Spreading {
+			s.wantOK("when everything is new") // every voter is up
+			return
+		}
+	}
+	s.Fatalf("not everything is new: %s", out)
 }
 
 func must(t testing.TB, err error) {

@@ -88,11 +88,16 @@ func (s *site) older() {
 		s.Fatalf("manada node remove y1: %v\n%s", err, out)
 	}
 	time.Sleep(5 * time.Second) // the promise
-	for _, p := range append(key.mints(s), gone) {
-		if s.knock(p, "master") == nil {
-			s.Errorf("%s got into the store", p.name)
+	keptOut := func() {
+		for _, p := range append(key.mints(s), gone) {
+			if s.knock(p, "master") == nil {
+				s.Errorf("%s got into the store", p.name)
+			}
 		}
 	}
+	keptOut()
+	s.settled()
+	keptOut()
 	for _, host := range all[:3] {
 		if err := s.knock(copied(s, host, s.cfgs[host].IdentityDir()), "master"); err != nil {
 			s.Errorf("%s is kept out: %v", host, err)
