@@ -1,14 +1,18 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"manada/internal/cluster"
+	"manada/internal/porttest"
 	"manada/internal/postgres"
 	"manada/test/trust"
 )
@@ -48,6 +52,9 @@ func restoreBeforeSwitchovers(t *testing.T, n int) {
 		e.ok(e.manada("switchover"))
 		e.healthy()
 	}
+	if n == 0 {
+		e.copyBeforeSwitchovers(at, 10*n)
+	}
 	l := e.write()
 	before := e.healthy()
 	l.Stop()
@@ -82,6 +89,54 @@ func restoreBeforeSwitchovers(t *testing.T, n int) {
 		}
 	}
 	e.historiesGrow()
+}
+
+// copyBeforeSwitchovers: a copy of that time begins a timeline of its own, whose
+// history grows, and a standby of the copy follows it.
+func (e *env) copyBeforeSwitchovers(at string, base int) {
+	e.Helper()
+	e.archiveAll(e.healthy().Primary)
+	folder := e.ownedFolder(e.Data + "/backup")
+	dir, standby := filepath.Join(folder, "copy"), filepath.Join(folder, "standby")
+	e.asPrinted(e.ok(e.manada("restore", "--to", dir, "--target-time", at)), folder, func(psql func(string) string) {
+		rows := fmt.Sprintf("select string_agg(n::text, ',' order by n) from e2e_retrace where n > %d", base)
+		e.eventually(time.Minute, "end of recovery", func() string { return strings.Trim(psql("select pg_is_in_recovery()"), "f") })
+		if got := psql(rows); got != fmt.Sprint(base+1) {
+			e.Errorf("the copy has rows %s", got)
+		}
+		timeline := psql("select substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8)")
+		if err := postgres.CheckHistory(filepath.Join(dir, "pg_wal", timeline+".history")); err != nil {
+			e.Error(err)
+		}
+		hba, err := os.OpenFile(filepath.Join(dir, "pg_hba.conf"), os.O_APPEND|os.O_WRONLY, 0)
+		if err == nil {
+			_, err = fmt.Fprintf(hba, "local replication %s peer map=owner\n", cluster.RoleSuperuser)
+			err = errors.Join(err, hba.Close())
+		}
+		if err != nil {
+			e.Fatal(err)
+		}
+		psql("select pg_reload_conf()")
+		shell := func(format string, args ...any) string {
+			return e.ok(e.run(e.asOwner(exec.CommandContext(e.ctx, "sh", "-c", fmt.Sprintf(format, args...)), folder))).out
+		}
+		shell("%s/pg_basebackup -h %s -p %s -U %s -D %s -R -c fast -X none", pgbin, dir, psql("show port"), cluster.RoleSuperuser, standby)
+		port, err := porttest.Pick()
+		if err != nil {
+			e.Fatal(err)
+		}
+		// The copy's own recovery, which is over, stands in its settings.
+		ctl := func(what string) {
+			shell(`%s/pg_ctl -D %s -l %s.log -o "-p %d -k %s -c restore_command= -c recovery_target_time=" -w %s`, pgbin, standby, standby, port, standby, what)
+		}
+		ctl("start")
+		defer ctl("-m immediate stop")
+		psql(fmt.Sprintf("insert into e2e_retrace values (%d)", base+9))
+		e.eventually(time.Minute, "the standby of the copy has what was written since", func() string {
+			got := strings.TrimSpace(shell(`psql -h %s -p %d -U %s postgres -XAtqc "%s"`, standby, port, cluster.RoleSuperuser, rows))
+			return strings.TrimPrefix(got, fmt.Sprintf("%d,%d", base+1, base+9))
+		})
+	})
 }
 
 // killDuringRestore kills hosts at different moments of a restore, and starts them
