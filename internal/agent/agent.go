@@ -173,7 +173,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	loops := []func(context.Context){a.followStore, a.renewLoop, a.eventLoop, a.membersLoop, a.loop}
 	if a.db != nil {
 		a.observe(ctx)
-		loops = append(loops, a.observeLoop, a.guardianLoop, a.careLoop, a.furnishLoop)
+		loops = append(loops, a.observeLoop, a.guardianLoop, a.careLoop, a.furnishLoop, a.strangersLoop)
 		if a.repo != nil {
 			loops = append(loops, a.backfillLoop)
 		}

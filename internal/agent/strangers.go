@@ -2,6 +2,7 @@ package agent
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"slices"
 	"time"
@@ -151,6 +152,23 @@ func (a *Agent) passedBy(s *observed, started []postgres.SenderStart) bool {
 		delete(x.seen, b.PID)
 	}
 	return any
+}
+
+// strangersLoop looks at PostgreSQL's log between two observations: the sooner
+// somebody under a member's name is found, the less it acknowledges.
+func (a *Agent) strangersLoop(ctx context.Context) {
+	tick := time.NewTicker(a.cfg.Beat / 5)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if a.leading() && a.db.StrangerBegan() {
+			a.observe(ctx)
+		}
+	}
 }
 
 // part notes that an impostor is gone, and what it may have acknowledged that no

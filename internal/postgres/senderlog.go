@@ -25,9 +25,10 @@ type SenderStart struct {
 // file can keep one out (log_replication_commands, log_line_prefix): a walsender that comes and goes between two
 // looks leaves no other trace. Such a session cannot change its name any more.
 type senderLog struct {
-	mu   sync.Mutex
-	from int64
-	open bool // from is known
+	mu    sync.Mutex
+	from  int64
+	open  bool          // from is known
+	found []SenderStart // not taken yet
 }
 
 // senderLogMost is how much of what the log has got since the last look is read,
@@ -39,10 +40,29 @@ const senderLogMost = 4 << 20
 // hold no line ends: nobody can write one with words of his own.
 var senderStarted = regexp.MustCompile(`(?m)^(\S+ \S+) (\S+) \[(\d+)\] walsender (.*) LOG:  received replication command: START_REPLICATION `)
 
-// look reads what the log has got since the last time; the first time nothing.
+// StrangerBegan reads what PostgreSQL's log has got since it was last read, and
+// says whether there is one that the next observation will tell of. It costs
+// little where nothing is logged: it is for looking more often than PostgreSQL
+// can be asked.
+func (i *Instance) StrangerBegan() bool {
+	l := &i.senderLog
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.found = append(l.found, l.read(i.cfg.LogFile)...)
+	return len(l.found) > 0
+}
+
+// look gives those that were found since it was last called.
 func (l *senderLog) look(log string) []SenderStart {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	found := append(l.found, l.read(log)...)
+	l.found = nil
+	return found
+}
+
+// read reads what the log has got since the last time; the first time nothing.
+func (l *senderLog) read(log string) []SenderStart {
 	f, err := os.Open(log)
 	if err != nil {
 		return nil

@@ -29,6 +29,9 @@ func TestSenderLog(t *testing.T) {
 	if o := a.observe(); len(o.Started) > 0 {
 		t.Fatalf("nobody came: %+v", o.Started)
 	}
+	if a.StrangerBegan() {
+		t.Fatal("nobody began")
+	}
 	began := time.Now().Add(-time.Millisecond)
 	visit := func(kind, name string) {
 		t.Helper()
@@ -44,6 +47,10 @@ func TestSenderLog(t *testing.T) {
 		}
 	}
 	visit("true", "b@e1")
+	until(t, "it is told at once that somebody began", a.StrangerBegan)
+	if !a.StrangerBegan() {
+		t.Error("forgotten before it was observed")
+	}
 	visit("database", "b~1")
 	visit("true", "feed")
 	visit("true", "LOG:  received b@e1x")
