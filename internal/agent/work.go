@@ -132,7 +132,14 @@ func (a *Agent) start(ctx context.Context, start func(context.Context) error) er
 	// The postmaster started with the placeholder and was never without: that
 	// commits wait is in force from its first moment (C5).
 	a.remembered(func(m *memory) { m.provedPID = a.seen.postmaster; m.progressAt = time.Now() })
+	a.makeReady(ctx)
 	return nil
+}
+
+// makeReady opens beside the loop what a winner needs right after its promotion:
+// that costs more than all the rest of what it does then.
+func (a *Agent) makeReady(ctx context.Context) {
+	go func() { _ = a.db.WarmFurnisher(ctx) }()
 }
 
 func (a *Agent) stop(ctx context.Context, mode, to string) error {
@@ -178,8 +185,7 @@ func (a *Agent) handOver(ctx context.Context, act decide.Action) error {
 
 func (a *Agent) promote(ctx context.Context, act decide.Action) error {
 	began := time.Now()
-	// What comes right after it is made ready meanwhile, where it is not.
-	go func() { _ = a.db.WarmFurnisher(ctx) }()
+	a.makeReady(ctx)
 	fork, err := a.db.Promote(ctx, act.Epoch, act.Timeline)
 	if err != nil {
 		return err
