@@ -38,7 +38,7 @@ const senderLogMost = 4 << 20
 // senderStarted is a line of it, with our log_line_prefix: role, @, database,
 // name. All that follows the first line of a message is indented, and names
 // hold no line ends: nobody can write one with words of his own.
-var senderStarted = regexp.MustCompile(`(?m)^(\S+ \S+) (\S+) \[(\d+)\] walsender (.*) LOG:  received replication command: START_REPLICATION `)
+var senderStarted = regexp.MustCompile(`^(\S+ \S+) (\S+) \[(\d+)\] walsender (.*) LOG:  received replication command: START_REPLICATION `)
 
 // StrangerBegan reads what PostgreSQL's log has got since it was last read, and
 // says whether there is one that the next observation will tell of. It costs
@@ -93,7 +93,14 @@ func (l *senderLog) read(log string) []SenderStart {
 }
 
 func senderStarts(text string) (out []SenderStart) {
-	for _, m := range senderStarted.FindAllStringSubmatch(text, -1) {
+	for line := range strings.Lines(text) {
+		if !strings.Contains(line, "START_REPLICATION") { // a log may be long
+			continue
+		}
+		m := senderStarted.FindStringSubmatch(line)
+		if m == nil {
+			continue
+		}
 		// Roles and databases may have any sign in them; members' names have no
 		// blank, and stand at the end.
 		role, rest, _ := strings.Cut(m[4], "@")
