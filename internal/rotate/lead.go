@@ -60,7 +60,7 @@ func (k *Keeper) notFinished(v *pki.Vault) error {
 		return nil
 	}
 	slices.Sort(behind)
-	return peer.Refuse(http.StatusConflict, "hosts_behind", "start them, or take them out of the herd (manada node remove), and try again; a voter needs a minute or two: manada secrets status",
+	return peer.Refuse(http.StatusConflict, "hosts_behind", "start them, or take them out of the herd (manada node remove), and try again; a voter needs some seconds, with one that is down half a minute: manada secrets status",
 		"%s would be cut off: they have not taken up the new authority yet", strings.Join(behind, ", "))
 }
 
