@@ -1,0 +1,455 @@
+package console
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"manada/internal/proxy/wire"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// orders is a source with one of everything, that notes what it was told.
+type orders struct {
+	Source
+	mu   sync.Mutex
+	told []string
+	wait chan struct{} // PAUSE waits for it
+}
+
+func (o *orders) note(what string) order {
+	return func(ctx context.Context, arg string) *wire.Error {
+		o.mu.Lock()
+		o.told = append(o.told, strings.TrimSpace(what+" "+arg))
+		o.mu.Unlock()
+		if arg == "nosuch" {
+			return &wire.Error{Severity: "ERROR", Code: "3D000", Message: "no such database: nosuch"}
+		}
+		if what == "pause" && o.wait != nil {
+			select {
+			case <-o.wait:
+			case <-ctx.Done():
+				o.mu.Lock()
+				o.told = append(o.told, "gone")
+				o.mu.Unlock()
+			}
+		}
+		return nil
+	}
+}
+
+func newOrders() *orders {
+	o := &orders{}
+	at := time.Date(2026, 11, 29, 4, 22, 50, 0, time.UTC)
+	o.Source = Source{
+		Version: "1.2",
+		Clients: func() []Client {
+			return []Client{{ID: 7, User: "app", Database: "orders", Replication: "none", State: "waiting", Addr: "10.0.0.1:51566", Local: "10.0.0.9:5431",
+				Connected: at, Requested: at, Wait: 1500*time.Millisecond + 20*time.Microsecond, ApplicationName: "psql"}}
+		},
+		Servers: func() []Server {
+			return []Server{{ID: 3, User: "app", Database: "orders", Replication: "none", State: "active", Addr: "/run/.s.PGSQL.5432", Connected: at, Requested: at, CloseNeeded: true, Client: 7, PID: 4242}}
+		},
+		Pools: func() []Pool {
+			return []Pool{{Database: "orders", User: "app", Active: 3, Waiting: 1, Servers: 2, Idle: 1, MaxWait: 1500 * time.Millisecond, Mode: "transaction"}}
+		},
+		Databases: func() []Database {
+			return []Database{{Name: "orders", Host: "db1", Port: 5432, Size: 20, Lifetime: time.Hour, Servers: 3, Clients: 4, Paused: true}}
+		},
+		Users: func() []User { return []User{{Name: "app", Clients: 4, Servers: 3}} },
+		Stats: func() []Stats {
+			return []Stats{{"orders", Counts{Queries: 123456789012, Wait: 10000}, Counts{Queries: 5}}}
+		},
+		Config: func() []Setting { return []Setting{{"proxy.max_clients", "1000", "1000"}} },
+		Pause:  o.note("pause"), Resume: o.note("resume"), Reconnect: o.note("reconnect"), WaitClose: o.note("wait_close"), Kill: o.note("kill"),
+		Disable: o.note("disable"), Enable: o.note("enable"), KillClient: o.note("kill_client"), Reload: o.note("reload"),
+	}
+	return o
+}
+
+// serve lets consoles in on a port of their own, which log in everybody.
+func serve(t *testing.T, s *Source, right Right) (addr string, stop func()) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() {
+				defer conn.Close()
+				if st, err := wire.ReadStartup(conn); err != nil || st.Kind != wire.KindStartup {
+					return
+				}
+				b := wire.AppendAuth(nil, wire.AuthOK, nil)
+				for _, p := range Parameters {
+					b = wire.AppendParameterStatus(b, p[0], p[1])
+				}
+				conn.Write(b)
+				Serve(ctx, conn, s, right)
+			})
+		}
+	})
+	stop = func() { l.Close(); cancel(); wg.Wait() }
+	t.Cleanup(stop)
+	return l.Addr().String(), stop
+}
+
+func dial(t *testing.T, addr, more string) *pgx.Conn {
+	t.Helper()
+	c, err := pgx.Connect(t.Context(), "postgres://app@"+addr+"/manada?sslmode=disable"+more)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		c.Close(ctx)
+	})
+	return c
+}
+
+// pgbouncer is what PgBouncer 1.26.1 answers: names and types of its columns.
+var pgbouncer = map[string]string{
+	"clients":        "type/25 user/25 database/25 replication/25 state/25 addr/25 port/23 local_addr/25 local_port/23 connect_time/25 request_time/25 wait/23 wait_us/23 close_needed/23 ptr/25 link/25 remote_pid/23 tls/25 application_name/25 prepared_statements/23 id/23",
+	"servers":        "type/25 user/25 database/25 replication/25 state/25 addr/25 port/23 local_addr/25 local_port/23 connect_time/25 request_time/25 wait/23 wait_us/23 close_needed/23 ptr/25 link/25 remote_pid/23 tls/25 application_name/25 prepared_statements/23 id/23",
+	"pools":          "database/25 user/25 cl_active/23 cl_waiting/23 cl_active_cancel_req/23 cl_waiting_cancel_req/23 sv_active/23 sv_active_cancel/23 sv_being_canceled/23 sv_idle/23 sv_used/23 sv_tested/23 sv_login/23 maxwait/23 maxwait_us/23 pool_mode/25 load_balance_hosts/25",
+	"databases":      "name/25 host/25 port/23 database/25 force_user/25 pool_size/23 min_pool_size/23 reserve_pool_size/23 server_lifetime/23 pool_mode/25 load_balance_hosts/25 max_connections/23 current_connections/23 max_client_connections/23 current_client_connections/23 paused/23 disabled/23",
+	"users":          "name/25 pool_size/25 reserve_pool_size/25 pool_mode/25 max_user_connections/23 current_connections/23 max_user_client_connections/23 current_client_connections/23",
+	"stats":          "database/25 total_server_assignment_count/1700 total_xact_count/1700 total_query_count/1700 total_received/1700 total_sent/1700 total_xact_time/1700 total_query_time/1700 total_wait_time/1700 total_client_parse_count/1700 total_server_parse_count/1700 total_bind_count/1700 total_client_login_count/1700 avg_server_assignment_count/1700 avg_xact_count/1700 avg_query_count/1700 avg_recv/1700 avg_sent/1700 avg_xact_time/1700 avg_query_time/1700 avg_wait_time/1700 avg_client_parse_count/1700 avg_server_parse_count/1700 avg_bind_count/1700 avg_client_login_count/1700",
+	"stats_totals":   "database/25 server_assignment_count/1700 xact_count/1700 query_count/1700 bytes_received/1700 bytes_sent/1700 xact_time/1700 query_time/1700 wait_time/1700 client_parse_count/1700 server_parse_count/1700 bind_count/1700 client_login_count/1700",
+	"stats_averages": "database/25 server_assignment_count/1700 xact_count/1700 query_count/1700 bytes_received/1700 bytes_sent/1700 xact_time/1700 query_time/1700 wait_time/1700 avg_client_parse_count/1700 avg_server_parse_count/1700 avg_bind_count/1700 avg_client_login_count/1700",
+	"lists":          "list/25 items/23",
+	"config":         "key/25 value/25 default/25 changeable/25",
+	"version":        "version/25",
+}
+
+func TestColumnsArePgBouncers(t *testing.T) {
+	addr, _ := serve(t, &newOrders().Source, Read)
+	c := dial(t, addr, "").PgConn()
+	for name, want := range pgbouncer {
+		for _, sql := range []string{"show " + name, "SHOW " + strings.ToUpper(name) + ";"} {
+			r := c.Exec(t.Context(), sql)
+			var got []string
+			for r.NextResult() {
+				for _, f := range r.ResultReader().FieldDescriptions() {
+					got = append(got, fmt.Sprintf("%s/%d", f.Name, f.DataTypeOID))
+				}
+				if _, err := r.ResultReader().Close(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := r.Close(); err != nil || strings.Join(got, " ") != want {
+				t.Errorf("%s: %v\ngot  %s\nwant %s", sql, err, strings.Join(got, " "), want)
+			}
+		}
+	}
+	if len(pgbouncer) != len(shows) {
+		t.Errorf("%d tables, %d are compared", len(shows), len(pgbouncer))
+	}
+}
+
+func TestRows(t *testing.T) {
+	addr, _ := serve(t, &newOrders().Source, Read)
+	c := dial(t, addr, "").PgConn()
+	for sql, want := range map[string]string{
+		"show clients":   "C|app|orders|none|waiting|10.0.0.1|51566|10.0.0.9|5431|2026-11-29 04:22:50 UTC|2026-11-29 04:22:50 UTC|1|500020|0|0x7||0||psql|0|7",
+		"show servers":   "S|app|orders|none|active|/run/.s.PGSQL.5432|0||0|2026-11-29 04:22:50 UTC|2026-11-29 04:22:50 UTC|0|0|1|0x3|0x7|4242|||0|3",
+		"show pools":     "orders|app|3|1|0|0|2|0|0|1|0|0|0|1|500000|transaction|NULL",
+		"show databases": "orders|db1|5432|orders|NULL|20|0|0|3600|NULL|NULL|0|3|0|4|1|0",
+		"show users":     "app|||NULL|0|3|0|4",
+		"show config":    "proxy.max_clients|1000|1000|yes",
+		"show version":   "Manada 1.2",
+	} {
+		r, err := c.Exec(t.Context(), sql).ReadAll()
+		if err != nil || len(r) != 1 || len(r[0].Rows) != 1 || r[0].CommandTag.String() != "SHOW" {
+			t.Errorf("%s: %v", sql, err)
+			continue
+		}
+		var cells []string
+		for _, v := range r[0].Rows[0] {
+			if v == nil {
+				cells = append(cells, "NULL")
+				continue
+			}
+			cells = append(cells, string(v))
+		}
+		if got := strings.Join(cells, "|"); got != want {
+			t.Errorf("%s:\ngot  %s\nwant %s", sql, got, want)
+		}
+	}
+}
+
+// Drivers use the extended protocol, and binary formats.
+func TestExtendedProtocol(t *testing.T) {
+	addr, _ := serve(t, &newOrders().Source, Admin)
+	for _, mode := range []string{"cache_statement", "cache_describe", "describe_exec", "exec", "simple_protocol"} {
+		c := dial(t, addr, "&default_query_exec_mode="+mode)
+		for range 2 {
+			rows, err := c.Query(t.Context(), "show stats")
+			if err != nil {
+				t.Fatal(mode, err)
+			}
+			for rows.Next() {
+				v, err := rows.Values()
+				if err != nil || len(v) != 25 {
+					t.Fatal(mode, err, v)
+				}
+				if got := fmt.Sprint(v[0], v[3], v[8]); !strings.HasPrefix(got, "orders{") || !strings.Contains(got, "123456789012 ") {
+					t.Errorf("%s: %s", mode, got)
+				}
+			}
+			if rows.Err() != nil {
+				t.Error(mode, rows.Err())
+			}
+			row, _ := c.Query(t.Context(), "show pools")
+			pool, err := pgx.CollectExactlyOneRow(row, pgx.RowToMap)
+			if err != nil || pool["cl_waiting"] != int32(1) || pool["pool_mode"] != "transaction" {
+				t.Error(mode, err, pool)
+			}
+			if tag, err := c.Exec(t.Context(), "reconnect orders"); err != nil || tag.String() != "RECONNECT" {
+				t.Error(mode, tag, err)
+			}
+			if _, err := c.Exec(t.Context(), "reconnect nosuch"); sqlState(err) != "3D000" {
+				t.Error(mode, err)
+			}
+			if _, err := c.Exec(t.Context(), "nonsense"); sqlState(err) != "42601" {
+				t.Error(mode, err)
+			}
+		}
+	}
+}
+
+func sqlState(err error) string {
+	var e *pgconn.PgError
+	if errors.As(err, &e) {
+		return e.Code
+	}
+	return fmt.Sprint(err)
+}
+
+func TestNumbers(t *testing.T) {
+	addr, _ := serve(t, &Source{Stats: func() []Stats {
+		return []Stats{{"d", Counts{0, 1, 9999, 10000, 10001, 99999999, 100000000, 9223372036854775807, -1, -10000, 0, 12}, Counts{}}}
+	}}, Read)
+	c := dial(t, addr, "")
+	rows, err := c.Query(t.Context(), "show stats_totals", pgx.QueryResultFormats{pgx.BinaryFormatCode})
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := pgx.CollectExactlyOneRow(rows, func(r pgx.CollectableRow) ([]any, error) { return r.Values() })
+	if err != nil {
+		t.Fatal(err)
+	}
+	simple, err := c.PgConn().Exec(t.Context(), "show stats_totals").ReadAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 1; i < len(v); i++ {
+		got, err := v[i].(pgtype.Numeric).Value()
+		if want := string(simple[0].Rows[0][i]); err != nil || got != want {
+			t.Errorf("%v, want %s, %v", got, want, err)
+		}
+	}
+}
+
+func TestOrders(t *testing.T) {
+	o := newOrders()
+	addr, _ := serve(t, &o.Source, Admin)
+	c := dial(t, addr, "").PgConn()
+	for _, sql := range []string{"PAUSE", "pause orders;", `pause "Odd Name"`, "resume", "resume orders", "disable orders", "enable orders", "reconnect", "wait_close orders", "wait_close",
+		"kill orders", "kill", "kill_client 7", "reload", "-- by hand\nreload /* now */ ;", ";", "", "set extra_float_digits = 3", "SET client_encoding TO 'UTF8'", "set application_name='x'"} {
+		if _, err := c.Exec(t.Context(), sql).ReadAll(); err != nil {
+			t.Errorf("%s: %v", sql, err)
+		}
+	}
+	want := "pause, pause orders, pause Odd Name, resume, resume orders, disable orders, enable orders, reconnect, wait_close orders, wait_close, kill orders, kill, kill_client 7, reload, reload"
+	if got := strings.Join(o.told, ", "); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	for sql, want := range map[string]string{
+		"foo bar": "42601 invalid command 'foo bar', use SHOW HELP;", "show nosuch": "42601", "select 1": "42601", "disable": "42601 a database is required",
+		"kill_client": "42601", "reload now": "42601", "pause a b": "42601", "show version; pause": "42601", "pause nosuch": "3D000 no such database: nosuch", "set x = 1": "42601", `pause "x`: "42601", "/* ": "42601", "pause ''": "42601",
+	} {
+		_, err := c.Exec(t.Context(), sql).ReadAll()
+		var e *pgconn.PgError
+		if !errors.As(err, &e) || !strings.HasPrefix(e.Code+" "+e.Message, want) {
+			t.Errorf("%s: %v, want %s", sql, err, want)
+		}
+	}
+}
+
+// Who may only read gives no order, by whichever protocol.
+func TestReadersGiveNoOrders(t *testing.T) {
+	o := newOrders()
+	addr, _ := serve(t, &o.Source, Read)
+	c := dial(t, addr, "")
+	for _, v := range Verbs {
+		sql := v.Name + " orders"
+		if v.Argument == Nothing {
+			sql = v.Name
+		}
+		if _, err := c.PgConn().Exec(t.Context(), sql).ReadAll(); sqlState(err) != "42501" {
+			t.Errorf("%s: %v", sql, err)
+		}
+		if _, err := c.Exec(t.Context(), sql); sqlState(err) != "42501" {
+			t.Errorf("%s: %v", sql, err)
+		}
+	}
+	if len(o.told) > 0 {
+		t.Error(o.told)
+	}
+}
+
+// What a source does not have is no command, and not in the help.
+func TestOnlyWhatIsThere(t *testing.T) {
+	s := &Source{Version: "1", Pools: newOrders().Pools, Reload: newOrders().Reload}
+	addr, _ := serve(t, s, Admin)
+	cfg, err := pgconn.ParseConfig("postgres://app@" + addr + "/manada?sslmode=disable")
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := ""
+	cfg.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) { said = n.Detail }
+	c, err := pgconn.ConnectConfig(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close(t.Context())
+	if _, err := c.Exec(t.Context(), "show help").ReadAll(); err != nil {
+		t.Fatal(err)
+	}
+	if want := "\n\tSHOW HELP|POOLS|VERSION\n\tRELOAD: reads the configuration again"; said != want {
+		t.Errorf("%q", said)
+	}
+	for _, sql := range []string{"show clients", "show stats", "show lists", "pause", "kill x"} {
+		if _, err := c.Exec(t.Context(), sql).ReadAll(); sqlState(err) != "42601" {
+			t.Errorf("%s: %v", sql, err)
+		}
+	}
+}
+
+// A client that leaves while its order waits ends the wait.
+func TestLeavingEndsTheWait(t *testing.T) {
+	o := newOrders()
+	o.wait = make(chan struct{})
+	addr, stop := serve(t, &o.Source, Admin)
+	c := dial(t, addr, "").PgConn()
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if _, err := c.Exec(ctx, "pause").ReadAll(); err == nil {
+		t.Fatal("PAUSE did not wait")
+	}
+	stop() // waits for Serve
+	if !slices.Equal(o.told, []string{"pause", "gone"}) {
+		t.Error(o.told)
+	}
+}
+
+func TestShutdownIsSaid(t *testing.T) {
+	addr, stop := serve(t, &newOrders().Source, Read)
+	c := dial(t, addr, "").PgConn()
+	go stop()
+	_, err := c.ReceiveMessage(t.Context())
+	if sqlState(err) != "57P01" {
+		t.Error(err)
+	}
+}
+
+// Garbage ends the one who sent it, with a word.
+func TestGarbage(t *testing.T) {
+	addr, _ := serve(t, &newOrders().Source, Admin)
+	for _, raw := range [][]byte{{'Q', 0xff, 0xff, 0xff, 0xff}, {'Q', 0x7f, 0xff, 0xff, 0xff}, {'B', 0, 0, 0, 4}, {'B', 0, 0, 0, 7, 0, 'x', 1}, {'E', 0, 0, 0, 5, 0}, {'D', 0, 0, 0, 4},
+		{'P', 0, 0, 0, 6, 'a', 'b'}, {'C', 0, 0, 0, 6, 'Q', 0}, {'F', 0, 0, 0, 4}, {0, 0, 0, 0, 4}, {'d', 0, 0, 0, 4}} {
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.SetDeadline(time.Now().Add(5 * time.Second))
+		conn.Write(wire.AppendStartup(nil, []wire.Param{{Name: "user", Value: "x"}}))
+		for typ := byte(0); typ != wire.TypeReady; {
+			if typ, _, err = wire.ReadMessage(conn, maxMessage); err != nil {
+				t.Fatal(err)
+			}
+		}
+		conn.Write(append(raw, wire.AppendMessage(nil, wire.TypeSync, nil)...))
+		typ, body, err := wire.ReadMessage(conn, maxMessage)
+		if err != nil || typ != wire.TypeError {
+			t.Errorf("% x: %q %v", raw, typ, err)
+			continue
+		}
+		if e := wire.ParseError(body); e.Code != "08P01" && e.Code != "0A000" {
+			t.Errorf("% x: %v", raw, e)
+		}
+		conn.Close()
+	}
+}
+
+func TestPsql(t *testing.T) {
+	psql, err := exec.LookPath("psql")
+	if err != nil {
+		t.Skip("psql is not installed")
+	}
+	addr, _ := serve(t, &newOrders().Source, Admin)
+	host, port, _ := net.SplitHostPort(addr)
+	cmd := exec.CommandContext(t.Context(), psql, "-h", host, "-p", port, "-U", "app", "-At", "-v", "ON_ERROR_STOP=1", "manada",
+		"-c", "show version", "-c", "pause orders", "-c", "show lists")
+	cmd.Env = append(os.Environ(), "PGSSLMODE=disable", "PGGSSENCMODE=disable")
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.HasPrefix(string(out), "Manada 1.2\n") || !strings.Contains(string(out), "PAUSE\n") || !strings.Contains(string(out), "used_clients|1\n") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// Rows are given out by as many as Execute asks for.
+func TestSuspendedPortal(t *testing.T) {
+	addr, _ := serve(t, &newOrders().Source, Read)
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(5 * time.Second))
+	b := wire.AppendStartup(nil, []wire.Param{{Name: "user", Value: "x"}})
+	b = wire.AppendMessage(b, 'P', []byte("\x00show lists\x00\x00\x00"))
+	b = wire.AppendMessage(b, 'B', []byte("\x00\x00\x00\x00\x00\x00\x00\x00"))
+	b = wire.AppendMessage(b, 'E', []byte{0, 0, 0, 0, 10})
+	b = wire.AppendMessage(b, 'E', []byte{0, 0, 0, 0, 10})
+	b = wire.AppendMessage(b, wire.TypeSync, nil)
+	conn.Write(b)
+	var got strings.Builder
+	for ready := 0; ready < 2; {
+		typ, _, err := wire.ReadMessage(conn, maxMessage)
+		if errors.Is(err, io.EOF) || err != nil {
+			t.Fatal(err)
+		}
+		if typ == wire.TypeReady {
+			ready++
+		}
+		got.WriteByte(typ)
+	}
+	if want := "Z12" + strings.Repeat("D", 10) + "s" + strings.Repeat("D", 4) + "CZ"; !strings.HasSuffix(got.String(), want) {
+		t.Errorf("%s, want %s", got.String(), want)
+	}
+}

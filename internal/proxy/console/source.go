@@ -1,0 +1,122 @@
+package console
+
+import (
+	"context"
+	"time"
+
+	"manada/internal/proxy/wire"
+)
+
+// Databases are the names under which a console is reached, unless PostgreSQL has a
+// database of that name.
+var Databases = []string{"manada", "pgbouncer"}
+
+// Right is what somebody may do here.
+type Right uint8
+
+const (
+	None  Right = iota
+	Read        // SHOW: members of pg_monitor
+	Admin       // everything: superusers and members of manada_admin
+)
+
+// Client is one of the proxy's.
+type Client struct {
+	ID                   uint64
+	User, Database       string
+	Replication          string // none, logical, physical
+	State                string // active, idle, waiting
+	Addr, Local          string // host:port
+	Connected, Requested time.Time
+	Wait                 time.Duration
+	Server               uint64 // ID of the one it has; 0: none
+	TLS, ApplicationName string
+	Prepared             int
+}
+
+// Server is a connection to PostgreSQL.
+type Server struct {
+	ID                   uint64
+	User, Database       string
+	Replication          string
+	State                string // active, idle, login, closing
+	Addr, Local          string
+	Connected, Requested time.Time
+	CloseNeeded          bool
+	Client               uint64 // ID of the one that has it; 0: nobody
+	PID                  uint32
+	TLS, ApplicationName string
+	Prepared             int
+}
+
+// Pool is that of a database and user.
+type Pool struct {
+	Database, User                         string
+	Active, Waiting                        int // clients; those that are idle count as active
+	Servers, Idle, Reset, Login, Cancelled int
+	MaxWait                                time.Duration
+	Mode                                   string
+}
+
+// Database is one with its limits; 0 is none.
+type Database struct {
+	Name, Host          string
+	Port                int
+	Size, Min, Reserve  int
+	Lifetime            time.Duration
+	Mode                string
+	MaxServers, Servers int
+	MaxClients, Clients int
+	Paused, Disabled    bool
+}
+
+// User is one with its limits; "" is none of its own.
+type User struct {
+	Name, Size, Reserve, Mode string
+	Servers                   int
+	MaxClients, Clients       int
+}
+
+// Counts are what happened in a database since the proxy began. Times are in
+// microseconds, volumes in bytes.
+type Counts struct {
+	Assignments, Transactions, Queries int64
+	Received, Sent                     int64
+	TransactionTime, QueryTime, Wait   int64
+	ClientParses, ServerParses, Binds  int64
+	Logins                             int64
+}
+
+// Stats are a database's counts, and their growth in the last whole period: per
+// second, and the times for each.
+type Stats struct {
+	Database       string
+	Total, Average Counts
+}
+
+// Setting is a key of the configuration.
+type Setting struct{ Key, Value, Default string }
+
+// Source is what the console shows and who carries out its orders. What is nil is not
+// there. Its functions are safe for concurrent use; those with a context may take long.
+type Source struct {
+	Version   string
+	Clients   func() []Client
+	Servers   func() []Server
+	Pools     func() []Pool
+	Databases func() []Database
+	Users     func() []User
+	Stats     func() []Stats
+	Config    func() []Setting
+
+	// Orders. An empty database is all.
+	Pause      func(ctx context.Context, database string) *wire.Error // returns when nothing is open any more
+	Resume     func(ctx context.Context, database string) *wire.Error
+	Reconnect  func(ctx context.Context, database string) *wire.Error
+	WaitClose  func(ctx context.Context, database string) *wire.Error
+	Kill       func(ctx context.Context, database string) *wire.Error
+	Disable    func(ctx context.Context, database string) *wire.Error
+	Enable     func(ctx context.Context, database string) *wire.Error
+	KillClient func(ctx context.Context, id string) *wire.Error
+	Reload     func(ctx context.Context, _ string) *wire.Error
+}
