@@ -1,11 +1,13 @@
 package postgres
 
 import (
+	"os"
 	"strings"
 	"testing"
 	"time"
 
 	"manada/internal/cluster"
+	"manada/internal/guardian"
 	"manada/internal/pgconnect"
 )
 
@@ -152,5 +154,21 @@ func TestFurnishWaitsForNobody(t *testing.T) {
 	a.furnisher.times["role manada_monitor"] = []time.Time{time.Now().Add(-putBackEvery - time.Second)}
 	if a.furnisher.often("role manada_monitor", time.Now()) {
 		t.Error("a minute later it is still not put back")
+	}
+}
+
+// A session of the postmaster before is not asked: what is prepared on it is not
+// there, and PostgreSQL's log would tell of an error at every start.
+func TestFurnishAfterAStart(t *testing.T) {
+	a := leader(t, "a")
+	ctx := deadline(t, 30*time.Second)
+	must(t, a.WarmFurnisher(ctx))
+	must(t, a.Stop(ctx, guardian.Fast, 10*time.Second))
+	must(t, a.StartStandby(ctx))
+	until(t, "it answers", func() bool { return a.WarmFurnisher(ctx) == nil })
+	b, err := os.ReadFile(a.cfg.LogFile)
+	must(t, err)
+	if strings.Contains(string(b), "manada_compare") {
+		t.Errorf("log:\n%s", b)
 	}
 }

@@ -101,6 +101,7 @@ func (i *Instance) prepare() error {
 		return fmt.Errorf("%s holds no database cluster", i.cfg.DataDir)
 	}
 	i.main.close()
+	i.furnisher.session.close()
 	i.probe.reset()
 	if err := i.sweep(); err != nil {
 		return err
