@@ -27,7 +27,7 @@ func TestPauseAndResume(t *testing.T) {
 	if !slices.Equal(d.done, []uint64{id}) {
 		t.Fatalf("%v", d.done)
 	}
-	if _, err = d.b.Pause("orders", nil); err == nil || err.Message != "database orders is already paused" {
+	if _, err = d.b.Pause("orders", nil); err != nil { // PgBouncer's too: it is waited for again
 		t.Errorf("%v", err)
 	}
 	if out, err = d.b.Resume(d.now, "orders", nil); err != nil {

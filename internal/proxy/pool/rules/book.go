@@ -157,8 +157,8 @@ var states = []string{"login", "idle", "active", "closing"}
 // Claim is one side of a client that wants a server. The driver keeps it for as
 // long as it likes and uses it again.
 type Claim struct {
-	// Tag is the driver's own: whose it is.
-	Tag uint64
+	// Data is the driver's own: whose it is.
+	Data any
 
 	account *Account
 	pool    *Pool // where it waits; nil while it does not

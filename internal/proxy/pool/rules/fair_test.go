@@ -16,7 +16,7 @@ func TestManyClientsFewConnections(t *testing.T) {
 	served := make([]int, clients)
 	claims := make([]*Claim, clients)
 	for i := range claims {
-		claims[i] = &Claim{Tag: uint64(i)}
+		claims[i] = &Claim{Data: i}
 		d.do(d.b.Want(d.now, claims[i], a, nil, i%2, nil))
 	}
 	for range 3000 { // each turn all that have a server finish, and ask again
@@ -26,9 +26,9 @@ func TestManyClientsFewConnections(t *testing.T) {
 			holders = append(holders, c)
 		}
 		for _, c := range holders {
-			served[c.Tag]++
+			served[c.Data.(int)]++
 			d.give(c)
-			d.do(d.b.Want(d.now, c, a, nil, int(c.Tag)%2, nil))
+			d.do(d.b.Want(d.now, c, a, nil, c.Data.(int)%2, nil))
 		}
 	}
 	if len(d.denied) > 0 || len(d.opens) != 100 {

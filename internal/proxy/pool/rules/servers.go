@@ -175,3 +175,6 @@ func (b *Book) Failed(now Moment, s *Server, err *wire.Error, out []Decision) []
 	}
 	return b.Closed(now, s, out)
 }
+
+// Leaving says whether a server is to be closed.
+func (s *Server) Leaving() bool { return s.state == closing }

@@ -171,7 +171,7 @@ func (s *sim) leave(c *simClient) {
 	s.waiting = slices.DeleteFunc(s.waiting, func(o *simClient) bool { return o == c })
 }
 
-func (s *sim) of(c *Claim) *simClient { return s.clients[c.Tag] }
+func (s *sim) of(c *Claim) *simClient { return c.Data.(*simClient) }
 
 func (s *sim) target(c *simClient) *simNode {
 	if c.node == nil {
@@ -212,7 +212,7 @@ func (s *sim) work(i int) {
 
 func (s *sim) step() {
 	c := s.clients[s.r.IntN(len(s.clients))]
-	c.claim.Tag = uint64(slices.Index(s.clients, c))
+	c.claim.Data = c
 	switch k := s.r.IntN(100); {
 	case k < 35:
 		s.act(c)
