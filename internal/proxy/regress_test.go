@@ -24,11 +24,11 @@ const postgresTests = "../../bin/postgres-tests"
 // ownTests copies a folder of PostgreSQL's tests to where its user may write.
 func (h *herd) ownTests(t *testing.T, name string) string {
 	t.Helper()
+	if os.Getenv("MANADA_POSTGRES_TESTS") == "" {
+		t.Skip("make test and make regress set MANADA_POSTGRES_TESTS; scripts/postgres-tests.sh brings them")
+	}
 	if _, err := os.Stat(postgresTests + "/VERSION"); err != nil {
-		if os.Getenv("MANADA_POSTGRES_TESTS") != "" {
-			t.Fatal(err)
-		}
-		t.Skip("scripts/postgres-tests.sh brings PostgreSQL's own tests; make test does it")
+		t.Fatal(err)
 	}
 	to := filepath.Join(h.dir, strings.ReplaceAll(t.Name(), "/", "-"))
 	if out, err := exec.Command("cp", "-r", filepath.Join(postgresTests, name), to).CombinedOutput(); err != nil {
@@ -86,17 +86,10 @@ func (h *herd) dropAfter(t *testing.T, database string) {
 
 // PostgreSQL's own regression suite passes through the proxy as it does without.
 func TestPostgresRegressionSuite(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes minutes")
-	}
 	f := start(t, unsplit)
 	dir := f.ownTests(t, "regress")
-	addr := f.Addr(session.ReadWrite).String()
-	if os.Getenv("MANADA_DIRECT") != "" { // what PostgreSQL itself fails here
-		addr = f.primary.addr()
-	}
 	f.dropAfter(t, "regression")
-	failed, diffs := f.suite(t, "regress/pg_regress", dir, addr, "--schedule="+dir+"/parallel_schedule")
+	failed, diffs := f.suite(t, "regress/pg_regress", dir, f.Addr(session.ReadWrite).String(), "--schedule="+dir+"/parallel_schedule")
 	if len(failed) > 0 {
 		t.Errorf("%d fail: %s\n%.20000s", len(failed), strings.Join(failed, ", "), diffs)
 	}
@@ -105,9 +98,6 @@ func TestPostgresRegressionSuite(t *testing.T) {
 // The tester of concurrent sessions passes through the proxy, where every client
 // has a server of its own.
 func TestPostgresIsolation(t *testing.T) {
-	if os.Getenv("MANADA_REGRESS") == "" {
-		t.Skip("make regress runs it: it takes minutes")
-	}
 	f := start(t, unsplit)
 	dir := f.ownTests(t, "isolation")
 	f.dropAfter(t, "isolation_regression")

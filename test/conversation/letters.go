@@ -84,7 +84,9 @@ func rewritten(text string, cs []*Conversation, came map[*Conversation]*Transcri
 			finish()
 			at++
 		}
-		if bare := prefix.ReplaceAllString(l, ""); !strings.HasPrefix(bare, "= ") && bare != "=" {
+		bare := prefix.ReplaceAllString(l, "")
+		told := strings.HasPrefix(bare, "= ") || bare == "="
+		if !told || came[cs[at]] == nil { // one that was not played keeps its own
 			out = append(out, l)
 		}
 	}

@@ -60,6 +60,10 @@ type client struct {
 	ended   bool
 }
 
+func newClient(conn net.Conn, t Target) *client {
+	return &client{Conn: conn, in: bufio.NewReaderSize(conn, 1<<16), target: t}
+}
+
 // open logs in. What the server says before its first ReadyForQuery is one line:
 // the settings that it reports, in order of their names.
 func open(ctx context.Context, t Target, minor int, params map[string]string) (*client, error) {
@@ -67,7 +71,7 @@ func open(ctx context.Context, t Target, minor int, params map[string]string) (*
 	if err != nil {
 		return nil, err
 	}
-	c := &client{Conn: conn, in: bufio.NewReaderSize(conn, 1<<16), target: t}
+	c := newClient(conn, t)
 	if deadline, ok := ctx.Deadline(); ok {
 		conn.SetDeadline(deadline)
 	}

@@ -115,6 +115,19 @@ func (p *play) client(ctx context.Context, n int) (*client, error) {
 	return c, err
 }
 
+// dial connects a client that makes its own start-up packet.
+func (p *play) dial(ctx context.Context, n int) error {
+	conn, err := p.Target.dial(ctx)
+	if err != nil {
+		return err
+	}
+	if deadline, ok := ctx.Deadline(); ok {
+		conn.SetDeadline(deadline)
+	}
+	p.clients[n] = newClient(conn, p.Target)
+	return nil
+}
+
 func (p *play) step(ctx context.Context, s Step) error {
 	switch s.Kind {
 	case Admin:
@@ -124,6 +137,8 @@ func (p *play) step(ctx context.Context, s Step) error {
 		return p.until(ctx, p.put(s.Text))
 	case Letters:
 		return nil
+	case Dial:
+		return p.dial(ctx, s.Client)
 	}
 	c, err := p.client(ctx, s.Client)
 	if err != nil || c.ended {
