@@ -183,8 +183,12 @@ func (c *client) giveUp(ctx context.Context, err error) error {
 	return err
 }
 
-// copyIn writes five rows by one COPY.
+// copyIn writes five rows by one COPY. What ended an idle session is asked for
+// first: the driver's CopyFrom does not tell it.
 func (c *client) copyIn(ctx context.Context) error {
+	if err := c.idle(ctx); err != nil {
+		return err
+	}
 	var b bytes.Buffer
 	var seqs []int
 	for range 5 {
