@@ -6,6 +6,8 @@
 # make up      a herd on this machine          make down    its end
 # make trust   what must hold every time, tried as often as is promised; hours
 # make regress PostgreSQL's regression suite, isolation tester and pipelines through the proxy
+# make drivers node-postgres, psycopg 2 and 3 and pgjdbc through the proxy
+# make proxy-soak  switchovers and crashes under many clients, every answer checked; hours
 # make race    every test that does not measure, with the race detector
 GO      ?= go
 # What many goroutines share is tested with the race detector, and the rest without.
@@ -14,7 +16,7 @@ REST     = $(shell $(GO) list ./... | grep -vE '/internal/(peer|agent|store|blob
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS := -s -w -X manada/internal/cli.version=$(VERSION)
 
-.PHONY: all build test check chaos trust race regress notices image guide demo up down deps clean
+.PHONY: all build test check chaos trust race regress drivers proxy-soak notices image guide demo up down deps clean
 
 all: build
 
@@ -59,10 +61,20 @@ race:
 	@scripts/deps.sh test
 	MANADA_SKIP_DOCKER=1 $(GO) test -race -p 1 -timeout 60m ./...
 
-# PostgreSQL's own tests through 5431. All but the isolation tester's are in `make test`, too.
+# PostgreSQL's own tests through 5431; in `make test`, too.
 regress:
 	@scripts/deps.sh test
-	MANADA_POSTGRES_TESTS=1 MANADA_REGRESS=1 $(GO) test ./internal/proxy -run Postgres -count=1 -timeout 30m -v
+	MANADA_POSTGRES_TESTS=1 $(GO) test ./internal/proxy -run Postgres -count=1 -timeout 30m -v
+
+drivers:
+	@scripts/deps.sh drivers
+	MANADA_DRIVERS=1 $(GO) test ./test/drivers -count=1 -timeout 20m -v
+
+# 100 switchovers and 40 crashes, then 20 switchovers with long transactions among the others.
+proxy-soak:
+	@scripts/deps.sh test
+	$(GO) test ./test/soak -count=1 -timeout 4h -v -args -switchovers 100 -crashes 40
+	$(GO) test ./test/soak -count=1 -timeout 2h -v -args -switchovers 20 -crashes 0 -longest 30s
 
 # The images of deploy/compose, of the program as it is here.
 image: build

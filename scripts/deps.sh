@@ -6,6 +6,7 @@
 #   scripts/deps.sh run     what a herd needs: PostgreSQL 15
 #   scripts/deps.sh test    and what the tests compare with: pgbackrest, iproute2 ...,
 #                           and PostgreSQL's own tests (postgres-tests.sh)
+#   scripts/deps.sh drivers the drivers of other languages, into bin/drivers where they are no packages
 #   scripts/deps.sh docker  what the images and the guide need; nothing is started
 set -eu
 
@@ -16,6 +17,11 @@ mode=${1:-run}
 case "$mode" in
 run) want="$run_packages" ;;
 test) want="$run_packages $test_packages" ;;
+drivers)
+	want="$run_packages python3-psycopg2 python3-psycopg libpostgresql-jdbc-java"
+	command -v javac >/dev/null 2>&1 || want="$want default-jdk-headless"
+	command -v npm >/dev/null 2>&1 || want="$want nodejs npm"
+	;;
 docker)
 	want=""
 	# An engine from elsewhere will do.
@@ -25,7 +31,7 @@ docker)
 	[ -n "$want" ] || exit 0
 	;;
 *)
-	echo "deps.sh: usage: scripts/deps.sh run|test|docker" >&2
+	echo "deps.sh: usage: scripts/deps.sh run|test|drivers|docker" >&2
 	exit 2
 	;;
 esac
@@ -40,7 +46,13 @@ for p in $want; do
 	[ "$(dpkg-query -W -f '${db:Status-Status}' "$p" 2>/dev/null)" = installed ] || missing="$missing $p"
 done
 finish() {
-	[ "$mode" != test ] || exec "$(dirname "$0")/postgres-tests.sh"
+	here=$(cd "$(dirname "$0")/.." && pwd)
+	[ "$mode" != test ] || exec "$here/scripts/postgres-tests.sh"
+	if [ "$mode" = drivers ]; then
+		mkdir -p "$here/bin/drivers"
+		cp -r "$here/test/drivers/node" "$here/bin/drivers/"
+		cd "$here/bin/drivers/node" && npm install --silent --no-audit --no-fund
+	fi
 	exit 0
 }
 [ -n "$missing" ] || finish

@@ -52,6 +52,32 @@ func connect(ctx context.Context, t target, sslmode string) error {
 	return err
 }
 
+// added is how much longer one client waits for an answer than without anything
+// between, in us: the medians of questions asked in turns.
+func added(ctx context.Context, s *stage, t target) (float64, error) {
+	var took [2][]time.Duration
+	var conns [2]*pgconn.PgConn
+	for i, addr := range []string{s.addr(), t.addr} {
+		c, err := pgconn.Connect(ctx, dsn(addr, "sslmode=disable"))
+		if err != nil {
+			return 0, err
+		}
+		defer c.Close(ctx)
+		conns[i] = c
+	}
+	for end := time.Now().Add(time.Duration(*seconds) * time.Second); time.Now().Before(end); {
+		for i, c := range conns {
+			began := time.Now()
+			if _, err := c.Exec(ctx, "select abalance from pgbench_accounts where aid = 4711").ReadAll(); err != nil {
+				return 0, err
+			}
+			took[i] = append(took[i], time.Since(began))
+		}
+	}
+	middle := func(d []time.Duration) float64 { slices.Sort(d); return float64(d[len(d)/2].Nanoseconds()) / 1000 }
+	return middle(took[1]) - middle(took[0]), nil
+}
+
 // crowd are clients that are connected.
 type crowd struct{ conns []*pgconn.PgConn }
 

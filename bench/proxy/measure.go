@@ -81,20 +81,18 @@ func resident(pid int) (int64, error) {
 	return n << 10, err
 }
 
-var progress = regexp.MustCompile(`progress: ([0-9.]+) s, ([0-9.]+) tps, lat ([0-9.]+) ms`)
+var progress = regexp.MustCompile(`progress: ([0-9.]+) s, ([0-9.]+) tps`)
 
 // window is what pgbench did between its first report and its last but one, when
 // nobody logs in or leaves.
 type window struct {
-	tx      float64
-	cpu     time.Duration
-	latency float64 // us, mean
-	seconds float64
+	tx  float64
+	cpu time.Duration
 }
 
 // run is pgbench -S against a target. The processor time is the target's process's.
 func (s *stage) run(ctx context.Context, t target, mode string, clients int, sslmode string, seconds int) (window, error) {
-	args := []string{"-n", "-S", "-M", mode, "-c", strconv.Itoa(clients), "-T", strconv.Itoa(seconds + 2), "-P", "1"}
+	args := []string{"-n", "-S", "-M", mode, "-c", strconv.Itoa(clients), "-T", strconv.Itoa(seconds + 3), "-P", "1"}
 	cmd := s.pgbench(t.addr, sslmode, args...)
 	errs, err := cmd.StderrPipe()
 	if err != nil {
@@ -118,18 +116,14 @@ func (s *stage) run(ctx context.Context, t target, mode string, clients int, ssl
 		}
 		at, _ := strconv.ParseFloat(m[1], 64)
 		tps, _ := strconv.ParseFloat(m[2], 64)
-		lat, _ := strconv.ParseFloat(m[3], 64)
-		now := time.Duration(0)
-		if t.pid != 0 {
-			if now, err = cpu(t.pid); err != nil {
-				return w, err
-			}
+		now, err := cpu(t.pid)
+		if err != nil {
+			return w, err
 		}
 		if n++; n == 1 {
 			before = now
 		} else if n <= seconds+1 {
-			w.tx, w.seconds, w.latency = w.tx+tps*(at-last), w.seconds+at-last, w.latency+lat*1000*tps*(at-last)
-			after = now
+			w.tx, after = w.tx+tps*(at-last), now
 		}
 		last = at
 	}
@@ -139,6 +133,6 @@ func (s *stage) run(ctx context.Context, t target, mode string, clients int, ssl
 	if w.tx == 0 {
 		return w, fmt.Errorf("pgbench reported nothing\n%s", strings.Join(said, "\n"))
 	}
-	w.cpu, w.latency = after-before, w.latency/w.tx
+	w.cpu = after - before
 	return w, nil
 }

@@ -25,7 +25,7 @@ type figure struct {
 	Unit    string               `json:"unit"`
 	Values  map[string][]float64 `json:"values"`
 	Median  map[string]float64   `json:"median"`
-	Failed  map[string]string    `json:"failed,omitempty"`
+	Failed  map[string]string    `json:"failed,omitempty"` // the last failure
 	Bars    []verdict            `json:"bars,omitempty"`
 	bars    []bar
 	targets []string
@@ -74,7 +74,7 @@ func (f *figure) finish() {
 		if rival != 0 {
 			v.Ratio = who / rival
 		}
-		v.Met = there && f.Failed[b.who] == "" && b.met(who, rival)
+		v.Met = there && b.met(who, rival)
 		f.Bars = append(f.Bars, v)
 	}
 }
@@ -98,11 +98,11 @@ func (r *result) write(dir string) error {
 func (f *figure) print() {
 	fmt.Printf("%s (%s)\n", f.Row, f.Unit)
 	for _, t := range f.targets {
-		if why, failed := f.Failed[t]; failed {
-			fmt.Printf("  %-12s failed: %s\n", t, why)
+		v := f.Values[t]
+		if len(v) == 0 {
+			fmt.Printf("  %-12s failed: %s\n", t, f.Failed[t])
 			continue
 		}
-		v := f.Values[t]
 		fmt.Printf("  %-12s %9.2f  [%.2f - %.2f]", t, f.Median[t], slices.Min(v), slices.Max(v))
 		if base := f.Median["pgbouncer"]; base != 0 && t != "pgbouncer" {
 			fmt.Printf("  %.2fx", f.Median[t]/base)

@@ -53,15 +53,6 @@ func pgbench(mode string, clients int, sslmode string) func(context.Context, *st
 	}
 }
 
-func latency(ctx context.Context, s *stage, t target) (float64, error) {
-	plain, err := s.run(ctx, target{addr: s.addr()}, "simple", 1, "disable", *seconds)
-	if err != nil {
-		return 0, err
-	}
-	w, err := s.run(ctx, t, "simple", 1, "disable", *seconds)
-	return w.latency - plain.latency, err
-}
-
 func noTLS(t target) bool   { return !t.tls }
 func noFloor(t target) bool { return t.name[:5] == "relay" }
 
@@ -85,7 +76,7 @@ func rows() []row {
 	return append(out,
 		row{name: "prepared, 16 clients, TLS", unit: "us of CPU per transaction", measure: pgbench("prepared", 16, "require"), skip: noTLS,
 			bars: []bar{ratio("manada-tcp", 1.1)}},
-		row{name: "added latency, 1 client", unit: "us", measure: latency, bars: []bar{ratio("manada", 1.0)}},
+		row{name: "added latency, 1 client", unit: "us", measure: added, bars: []bar{ratio("manada", 1.0)}},
 		row{name: "connect, select, disconnect", unit: "us of CPU each", measure: connecting("disable"), skip: noFloor, bars: []bar{ratio("manada", 1.5)}},
 		row{name: "connect, select, disconnect, TLS", unit: "us of CPU each", measure: connecting("require"), skip: noTLS, bars: []bar{ratio("manada", 2)}},
 		row{name: "idle client, 1,000 to 10,000", unit: "bytes each", crowded: true, measure: growing("disable"), skip: noFloor, bars: []bar{{"manada", "pgbouncer", 1.0, 2048, 0}}},
