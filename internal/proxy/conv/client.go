@@ -109,6 +109,12 @@ func (c *Conv) message(r *run, typ byte, total int, rest []byte) bool {
 			return true
 		}
 	}
+	if c.unsure && !c.open && c.pooled() && names[from[typ].kind] && !(typ == 'P' && len(rest) > headerLen && rest[headerLen] == 0) {
+		if l := c.links[Main]; l != nil && !l.free() && !l.failing {
+			c.wait = forReset
+			return false
+		}
+	}
 	if need := c.wants(typ, total); len(rest) < need || !c.ready(r.fx) {
 		return false
 	}
@@ -149,7 +155,11 @@ func (c *Conv) toMain(r *run, typ byte, total int, rest []byte) {
 	e, head, instead, local := c.means(r, typ, msg, total)
 	c.keep(msg, total, e.kind, r.fx)
 	main.sent(e)
-	c.open = opens[e.kind] || c.open && (typ == 'H')
+	c.open = opens[e.kind] || c.open && (typ == 'H') || main.failing
+	c.unsure = c.unsure || e.note != nil && e.note.made+e.note.closed != ""
+	if c.barrier && !c.open && !main.free() {
+		c.barrier, c.wait = false, forReset
+	}
 	switch {
 	case local:
 		r.drop(have)
@@ -180,19 +190,19 @@ func (c *Conv) means(r *run, typ byte, msg []byte, total int) (e entry, head int
 		}
 	case bind:
 		var n int
-		if n, instead = c.bind(r, msg); instead != nil {
+		if e.note, n, instead = c.bind(r, msg); instead != nil {
 			head = n
 		}
 	case describe:
 		if total > headerLen && msg[headerLen] != 'S' {
 			e.kind = portal
 		}
-		instead = c.describe(r, msg)
+		e.note, instead = c.describe(r, msg)
 	case closing:
 		e, local = c.closed(msg)
 	case execute:
 		c.read.wrote = true
-		e.note = c.executes()
+		e.note = c.executes(msg)
 	case call:
 		c.unknown("a FunctionCall")
 	}
@@ -213,6 +223,9 @@ func (c *Conv) tooLong(typ byte, msg []byte) {
 
 // opens are the messages that begin a batch, or go on with it.
 var opens = [...]bool{parse: true, bind: true, describe: true, portal: true, execute: true, closing: true, copyEnd: false}
+
+// names are the messages that name a statement.
+var names = [...]bool{parse: true, bind: true, describe: true, closing: true, copyEnd: false}
 
 // begin is called before something is given to Main while nothing is owed.
 func (c *Conv) begin(fx *Effects) {

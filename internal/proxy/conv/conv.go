@@ -14,20 +14,23 @@ type Conv struct {
 	// The client's side.
 	skip    int  // bytes of its message under way, which go to Main
 	open    bool // a batch has begun
+	unsure  bool // a unit under way makes or closes named statements: if it fails it has not
+	barrier bool // nothing goes behind its end until that is answered
 	stopped bool // it is not read from
 	paused  bool // and Main is not, while a standby's message is on its way to it
 	wait    wait // what it waits for before it is read on
 	mid     Side // whose message is on its way to it; Client: nobody's
 
 	// What it has.
-	shown *report          // the settings that it was told; nil: nobody knows
-	stmts map[string]*stmt // its named statements
-	kept  int              // bytes of their texts
-	plain *stmt            // its unnamed statement
-	bound *note            // of what is bound to the unnamed portal
-	set   set
-	pin   string // why nobody but Main may answer it; "" anybody
-	told  string // and the driver has been told
+	shown  *report          // the settings that it was told; nil: nobody knows
+	stmts  map[string]*stmt // its named statements
+	kept   int              // bytes of their texts
+	serial int              // of the last one
+	plain  *stmt            // its unnamed statement
+	bound  *note            // of what is bound to the unnamed portal
+	set    set
+	pin    string // why nobody but Main may answer it; "" anybody
+	told   string // and the driver has been told
 
 	owed owed
 	read reading
@@ -58,7 +61,7 @@ const (
 	forAnswer         // the standby answers
 	forMain           // Want
 	forTuning         // Main takes the client's settings over
-	forReset          // what goes back to the client's start-up values is answered first
+	forReset          // what makes or drops statements, or start-up values, is answered first
 	forWalsender      // what a replication session has asked is answered first
 )
 

@@ -14,9 +14,14 @@ type note struct {
 	drops string // a statement of the client's is gone then
 
 	made   string // a statement of the client's is made: forgotten when that fails
+	is     *stmt
 	body   string // a statement of ours is made on the link, by its key
 	closed string // a statement of the client's is closed: not so when that is skipped
 	was    *stmt
+	at     int // the last serial before it was closed
+
+	quiet   bool // its error is for nobody
+	numbers bool // the last values of sequences are gone
 
 	alias, name string // an error that names alias means name
 }
@@ -37,9 +42,6 @@ func (c *Conv) query(r *run, msg []byte) (*note, []byte) {
 	}
 	o.peeked = false
 	n := c.effect(r, is, settingSQL(textOf(msg), is), false)
-	if n != nil && len(c.set.first) > 0 && (is.Default || is.Kind == classify.Discard) {
-		c.wait = forReset // the server goes back to its own, see tune
-	}
 	if is.Kind == classify.Forget && c.pooled() {
 		if named, instead := c.deallocate(r, msg); instead != nil {
 			return named, instead
@@ -79,9 +81,12 @@ func (c *Conv) effect(r *run, is about, sql string, inBatch bool) *note {
 	if is.Level != classify.LevelKept {
 		c.set.watched = true
 	}
+	if c.pooled() && (is.Kind == classify.Discard || is.Kind == classify.Forget || is.Default && len(c.set.first) > 0) {
+		c.barrier = true
+	}
 	switch {
 	case is.Kind == classify.Settings, is.Kind == classify.Discard, is.Kind == classify.Forget,
-		is.Level != classify.LevelKept, is.Mark != classify.MarkNone && is.Mark != classify.MarkSome:
+		is.Level != classify.LevelKept, is.Inserts && is.Queries > 0 && c.cfg.Mode == Auto, is.Mark != classify.MarkNone && is.Mark != classify.MarkSome:
 		return &note{about: is, sql: sql}
 	}
 	return nil
@@ -109,6 +114,9 @@ func (c *Conv) done(n *note, l *Link) {
 	case is.Kind == classify.Discard:
 		c.pin, c.plain, l.plain, l.numbered = "", nil, nil, false
 	}
+	if n.about.Inserts {
+		c.inserted = true
+	}
 	if c.set.note(n) {
 		c.pinned("too many settings in one transaction")
 		c.set.undo()
@@ -120,7 +128,7 @@ func (c *Conv) unknown(what string) {
 	c.owed.wrote, c.read.wrote = true, true
 	c.pinned(what)
 	if l := c.links[Main]; l != nil {
-		l.numbered, c.inserted = true, true
+		l.numbered = true
 	}
 }
 

@@ -28,14 +28,13 @@ func (c *Conv) ready(fx *Effects) bool {
 // tune gives Main the client's settings, where it has others.
 func (c *Conv) tune(fx *Effects) {
 	l := c.links[Main]
-	sql := ""
+	sql, numbers := "", c.numbers && l.numbered && !c.used && l.status == 'I'
 	if l.status == 'I' {
 		if !same(l.vars, c.set.vars) {
 			sql = l.vars.become(c.set.vars)
 		}
-		if c.numbers && l.numbered && c.pin == "" {
-			sql += "DISCARD SEQUENCES;" // somebody else's
-			l.numbered = false
+		if numbers {
+			sql += "DISCARD SEQUENCES\n;" // somebody else's
 		}
 	} else if len(c.set.ops) > 0 {
 		sql = c.set.off()
@@ -44,8 +43,8 @@ func (c *Conv) tune(fx *Effects) {
 		c.tuned(fx)
 		return
 	}
-	c.wait = forTuning
-	l.sent(entry{kind: query, ours: true})
+	c.wait, c.refused = forTuning, nil
+	l.sent(entry{kind: query, ours: true, note: &note{numbers: numbers}})
 	l.plain = nil
 	fx.say(Main, wire.TypeQuery, append([]byte(sql), 0))
 }
@@ -126,7 +125,7 @@ func (c *Conv) back(side Side, l *Link) How {
 // then on the client keeps the server in which it inserts.
 func (c *Conv) sequences(r *run, is about, inBatch bool) {
 	l := c.links[Main]
-	if c.cfg.Mode != Auto || c.pin != "" {
+	if c.cfg.Mode != Auto {
 		return
 	}
 	if is.Numbers {
@@ -136,19 +135,30 @@ func (c *Conv) sequences(r *run, is about, inBatch bool) {
 		}
 	}
 	if is.Inserts {
-		l.numbered, c.inserted = true, true
+		l.numbered = true
 		if c.numbers {
 			c.pinned("the last value of a sequence")
 		}
 	}
 }
 
+// inserts says whether a command has inserted, by its tag.
+func inserts(tag []byte) bool {
+	for _, t := range [][]byte{tagInsert, tagCopy, tagMerge, tagUpdate, tagDelete} {
+		if bytes.HasPrefix(tag, t) {
+			return true
+		}
+	}
+	return false
+}
+
+var tagInsert, tagCopy, tagMerge, tagUpdate, tagDelete = []byte("INSERT "), []byte("COPY "), []byte("MERGE "), []byte("UPDATE "), []byte("DELETE ")
+
 func (c *Conv) discardSequences(r *run, l *Link, inBatch bool) {
 	const sql = "DISCARD SEQUENCES"
-	l.numbered = false
 	if !inBatch {
 		r.flush()
-		l.sent(entry{kind: query, ours: true})
+		l.sent(entry{kind: query, ours: true, note: &note{numbers: true}})
 		r.fx.say(Main, wire.TypeQuery, []byte(sql+"\x00"))
 		return
 	}
@@ -158,7 +168,7 @@ func (c *Conv) discardSequences(r *run, l *Link, inBatch bool) {
 		k    kind
 		body string
 	}{{'B', bind, "manada:s\x00" + own + "\x00\x00\x00\x00\x00\x00\x00"}, {'E', execute, "manada:s\x00\x00\x00\x00\x00"}, {'C', closing, "Pmanada:s\x00"}} {
-		l.sent(entry{kind: m.k, ours: true})
+		l.sent(entry{kind: m.k, ours: true, note: &note{numbers: m.k == execute}})
 		r.fx.say(Main, m.typ, []byte(m.body))
 	}
 }

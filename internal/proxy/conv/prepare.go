@@ -3,6 +3,7 @@ package conv
 import (
 	"bytes"
 	"encoding/binary"
+	"strings"
 
 	"manada/internal/proxy/classify"
 	"manada/internal/proxy/wire"
@@ -12,6 +13,9 @@ import (
 // that the client gave them. A server that others use too has them under names of
 // the link, shared by all who prepare the same text under the same settings; what a
 // link lacks is prepared there when the client uses it.
+
+// prefix begins the link's names. No client gets at them by their names.
+var prefix = []byte("manada:")
 
 // maxBody bounds the text of a statement that is kept to be prepared again, in bytes.
 const maxBody = 64 << 10
@@ -46,7 +50,7 @@ func (c *Conv) parse(r *run, msg []byte) (e entry, instead []byte, local bool) {
 			c.pinned("a prepared statement that cannot be carried")
 		}
 		c.remember(string(name), s)
-		e.note = &note{made: string(name)}
+		e.note = &note{made: string(name), is: s}
 		return e, instead, false
 	}
 	return c.share(r, l, string(name), s)
@@ -72,8 +76,10 @@ func (c *Conv) share(r *run, l *Link, name string, s *stmt) (e entry, instead []
 	s.key = c.key(l, s)
 	own, fresh, gone := l.stmts.use(s.key)
 	c.remember(name, s)
-	e.note = &note{made: name}
-	c.close(r, l, gone)
+	e.note = &note{made: name, is: s}
+	if gone != "" {
+		c.close(r, l, gone)
+	}
 	if !fresh && l.status != 'E' && l.q.batch() {
 		e.local = '1'
 		return e, nil, true
@@ -95,11 +101,8 @@ func (c *Conv) key(l *Link, s *stmt) string {
 	return string(b)
 }
 
-// close forgets one of the link's names; "" is none.
+// close forgets one of the link's names.
 func (c *Conv) close(r *run, l *Link, own string) {
-	if own == "" {
-		return
-	}
 	r.flush()
 	l.sent(entry{kind: closing, ours: true})
 	r.fx.add(Effect{Kind: Send, Side: r.to, B: r.fx.statement('C', own)})
@@ -111,9 +114,12 @@ func (c *Conv) has(r *run, l *Link, s *stmt) (own string) {
 		s.key = c.key(l, s)
 	}
 	own, fresh, gone := l.stmts.use(s.key)
-	c.close(r, l, gone)
+	if gone != "" {
+		c.close(r, l, gone)
+	}
 	if fresh {
 		r.flush()
+		c.unsure = c.unsure || r.to == Main
 		l.sent(entry{kind: parse, ours: true, note: &note{body: s.key}})
 		at := len(r.fx.own)
 		r.fx.own = appendParse(r.fx.own, own, s.body)
@@ -139,6 +145,12 @@ func (c *Conv) hasPlain(r *run, l *Link, s *stmt) {
 // the name that it has there.
 func (c *Conv) given(r *run, l *Link, name []byte, s *stmt) (own string, renamed bool) {
 	switch {
+	case s == nil && len(name) == 0 && c.pooled() && l.plain != nil: // somebody else's
+		l.plain = nil
+		c.close(r, l, "")
+		return "", false
+	case s == nil && c.pooled() && bytes.HasPrefix(name, prefix):
+		return "?" + string(name), true // which does not exist
 	case s == nil:
 		return "", false
 	case len(name) == 0:
@@ -151,33 +163,47 @@ func (c *Conv) given(r *run, l *Link, name []byte, s *stmt) (own string, renamed
 }
 
 // bind notes what is about to be executed, and renames its statement.
-func (c *Conv) bind(r *run, msg []byte) (head int, instead []byte) {
+func (c *Conv) bind(r *run, msg []byte) (n *note, head int, instead []byte) {
 	c.read.wrote = true
 	portal, rest, _ := bytes.Cut(msg[headerLen:], zero)
 	name, _, ok := bytes.Cut(rest, zero)
 	s := c.statement(name)
-	if !ok || s == nil {
-		c.owed.wrote = true
-		if !c.pooled() || c.pin != "" {
-			c.pinned("a prepared statement that was not seen")
-		}
-		return 0, nil
+	if !ok {
+		c.unknown("a prepared statement that was not seen")
+		return nil, 0, nil
 	}
-	n := c.effect(r, s.about, s.sql, true)
-	switch {
-	case n != nil && (len(portal) > 0 || c.bound != nil):
-		c.pinned("a portal of a statement that changes settings")
-	case len(portal) == 0:
-		c.bound = n
-	}
+	c.binds(r, portal, s)
 	own, renamed := c.given(r, c.links[Main], name, s)
 	if !renamed {
-		return 0, nil
+		return nil, 0, nil
+	}
+	if s == nil {
+		n = stranger(string(name))
 	}
 	head = headerLen + len(portal) + 1 + len(name) + 1
 	at := len(r.fx.own)
 	r.fx.own = appendBind(r.fx.own, msg, portal, name, own)
-	return head, r.fx.own[at:]
+	return n, head, r.fx.own[at:]
+}
+
+// stranger is the note of a message whose statement nobody has, with a name like ours.
+func stranger(name string) *note { return &note{alias: "?" + name, name: name} }
+
+// binds notes what a Bind means.
+func (c *Conv) binds(r *run, portal []byte, s *stmt) {
+	if s == nil {
+		c.owed.wrote = true
+		if !c.pooled() {
+			c.pinned("a prepared statement that was not seen")
+		}
+		return
+	}
+	n := c.effect(r, s.about, s.sql, true)
+	if len(portal) == 0 {
+		c.bound = n
+	} else if n != nil {
+		c.pinned("a named portal of a statement that changes settings")
+	}
 }
 
 // appendBind writes the beginning of a Bind with another name.
@@ -188,23 +214,29 @@ func appendBind(b, msg, portal, name []byte, own string) []byte {
 	return append(append(b, own...), 0)
 }
 
-// executes is what the next Execute means.
-func (c *Conv) executes() (n *note) {
-	n, c.bound = c.bound, nil
+// executes is what an Execute means.
+func (c *Conv) executes(msg []byte) (n *note) {
+	if len(msg) > headerLen && msg[headerLen] == 0 {
+		n, c.bound = c.bound, nil
+	}
 	return n
 }
 
 // describe renames a Describe's statement.
-func (c *Conv) describe(r *run, msg []byte) (instead []byte) {
+func (c *Conv) describe(r *run, msg []byte) (n *note, instead []byte) {
 	name, ok := named(msg)
 	if !ok {
-		return nil
+		return nil, nil
 	}
-	own, renamed := c.given(r, c.links[Main], name, c.statement(name))
+	s := c.statement(name)
+	own, renamed := c.given(r, c.links[Main], name, s)
 	if !renamed {
-		return nil
+		return nil, nil
 	}
-	return r.fx.statement('D', own)
+	if s == nil {
+		n = stranger(string(name))
+	}
+	return n, r.fx.statement('D', own)
 }
 
 // statement writes a Describe or Close of a statement.
@@ -222,15 +254,28 @@ func (c *Conv) closed(msg []byte) (e entry, local bool) {
 	if !ok {
 		return e, false
 	}
-	if s := c.statement(name); s != nil && len(name) > 0 {
-		e.note = &note{closed: string(name), was: s}
-		local = c.pooled() && s.body != ""
+	if len(name) > 0 {
+		s := c.stmts[string(name)]
+		e.note = &note{closed: string(name), was: s, at: c.serial}
+		// One that nobody knows is closed already, unless it was made by PREPARE.
+		local = c.pooled() && (s != nil && s.body != "" || s == nil && (c.pin == "" || bytes.HasPrefix(name, prefix)))
 	}
 	c.forget(string(name))
 	if local {
 		e.local = '3'
 	}
 	return e, local
+}
+
+// isClosed: a Close was answered. What was closed before it, and came back because
+// that was skipped, is closed now.
+func (c *Conv) isClosed(n *note) {
+	if n == nil {
+		return
+	}
+	if s := c.stmts[n.closed]; s != nil && s.serial <= n.at {
+		c.forget(n.closed)
+	}
 }
 
 // named is the statement that a Describe or Close is about.
@@ -252,6 +297,10 @@ func (c *Conv) remember(name string, s *stmt) {
 	}
 	c.kept += len(s.body)
 	c.stmts[name] = s
+	if s.serial == 0 {
+		c.serial++
+		s.serial = c.serial
+	}
 }
 
 func (c *Conv) forget(name string) {
@@ -293,9 +342,12 @@ func (c *Conv) lost(l *Link, e entry) {
 		l.stmts.lost(n.body)
 	}
 	if n.made != "" {
-		c.forget(n.made)
+		n.is.dead = true
+		if c.stmts[n.made] == n.is {
+			c.forget(n.made)
+		}
 	}
-	if n.closed != "" && c.stmts[n.closed] == nil {
+	if n.was != nil && !n.was.dead && c.stmts[n.closed] == nil {
 		c.remember(n.closed, n.was)
 	}
 }
@@ -304,11 +356,21 @@ func (c *Conv) lost(l *Link, e entry) {
 func (c *Conv) deallocate(r *run, msg []byte) (n *note, instead []byte) {
 	name := deallocated(textOf(msg))
 	s := c.stmts[name]
+	if s == nil && strings.HasPrefix(name, string(prefix)) {
+		return stranger(name), wire.AppendMessage(nil, wire.TypeQuery, []byte("DEALLOCATE "+identifier("?"+name)+"\x00"))
+	}
 	if name == "" || s == nil || s.body == "" {
 		return nil, nil
 	}
-	own := c.has(r, c.links[Main], s)
-	return &note{drops: name, body: s.key}, wire.AppendMessage(nil, wire.TypeQuery, []byte("DEALLOCATE "+identifier(own)+"\x00"))
+	l := c.links[Main]
+	before := l.q.n
+	own := c.has(r, l, s)
+	if l.q.n > before { // were it to fail, the Query would be skipped
+		l.q.at(l.q.n - 1).note.quiet = true
+		l.sent(entry{kind: syncing, ours: true})
+		r.fx.say(Main, wire.TypeSync, nil)
+	}
+	return &note{alias: own, name: name, drops: name, body: s.key}, wire.AppendMessage(nil, wire.TypeQuery, []byte("DEALLOCATE "+identifier(own)+"\x00"))
 }
 
 // deallocated is the name in DEALLOCATE [PREPARE] name; "" for all, and where it is

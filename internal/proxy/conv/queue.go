@@ -210,8 +210,15 @@ func (l *Link) error(lost func(entry)) (who entry, ok bool) {
 		e.mid = true
 		return who, true
 	}
-	for l.q.n > 0 && l.q.at(0).kind != syncing {
-		lost(l.q.pop())
+	n := 0
+	for n < l.q.n && l.q.at(n).kind != syncing {
+		n++
+	}
+	for i := n - 1; i >= 0; i-- { // each undoes what it did to those before it
+		lost(*l.q.at(i))
+	}
+	for range n {
+		l.q.pop()
 	}
 	if l.q.n == 0 {
 		l.failing, l.tail = true, true

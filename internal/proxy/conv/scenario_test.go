@@ -94,7 +94,7 @@ func config(t testing.TB, args []datadriven.CmdArg) *Config {
 			*map[string]*time.Duration{"query": &cfg.QueryTimeout, "tx": &cfg.TxTimeout,
 				"idle-tx": &cfg.IdleTxTimeout, "idle": &cfg.IdleTimeout}[a.Key] = d
 		case "dangerous":
-			cfg.Dangerous = names(a.Vals)
+			cfg.Dangerous = listed(a.Vals)
 		default:
 			cfg.Startup = append(cfg.Startup, wire.Param{Name: a.Key, Value: value})
 		}
@@ -183,7 +183,7 @@ func (s *story) tell(t *testing.T, cuts func(int) []int, joined bool) string {
 	return b.String()
 }
 
-// names is a set of dangerous names.
-type names []string
+// listed is a set of dangerous names.
+type listed []string
 
-func (n names) Dangerous(name []byte) bool { return slices.Contains(n, strings.ToLower(string(name))) }
+func (n listed) Dangerous(name []byte) bool { return slices.Contains(n, strings.ToLower(string(name))) }

@@ -85,7 +85,11 @@ func (c *Conv) fromServer(side Side, b []byte, fx *Effects) int {
 func (c *Conv) locals(r *run, l *Link) {
 	for c.mid == Client && l.q.n > 0 && l.q.at(0).local != 0 {
 		r.flush()
-		r.fx.say(Client, l.q.pop().local, nil)
+		e := l.q.pop()
+		if e.kind == closing {
+			c.isClosed(e.note)
+		}
+		r.fx.say(Client, e.local, nil)
 	}
 }
 
@@ -144,7 +148,12 @@ func (c *Conv) hear(r *run, side Side, l *Link, typ byte, msg []byte, total int)
 	case side == Reader:
 		return c.fromReader(r, who, last, typ, msg, total)
 	case who.ours:
+		if who.note != nil && who.note.numbers && bytes.HasPrefix(body, tagDiscard) && typ == wire.TypeComplete {
+			l.numbered = false
+		}
 		return strip
+	case who.kind == closing:
+		c.isClosed(who.note)
 	case typ == wire.TypeComplete:
 		c.commandEnds(r.fx, l, who, body)
 	}
@@ -158,6 +167,9 @@ func (c *Conv) commandEnds(fx *Effects, l *Link, who entry, tag []byte) {
 	if bytes.HasPrefix(tag, tagSelect) {
 		fx.Count.Queries++
 	}
+	if c.cfg.Mode == Auto && !c.inserted {
+		c.inserted = inserts(tag)
+	}
 	if c.eager() || c.set.watched || c.pooled() {
 		c.set.completed(tag, l)
 		if who.kind == execute {
@@ -165,6 +177,8 @@ func (c *Conv) commandEnds(fx *Effects, l *Link, who entry, tag []byte) {
 		}
 	}
 }
+
+var tagDiscard = []byte("DISCARD SEQUENCES")
 
 var tagSelect = []byte("SELECT ")
 
@@ -212,14 +226,13 @@ func (c *Conv) readyFrom(r *run, side Side, l *Link) {
 		c.answered(r.fx)
 	case side == Main && c.wait == forTuning && l.free():
 		if why := c.refused; why != nil {
-			c.refused = nil
 			c.untuned(why)
 		} else {
 			c.tuned(r.fx)
 		}
 	case side == Main && l.free():
 		r.fx.recycle(c.owed.unit)
-		c.owed = owed{}
+		c.owed, c.unsure = owed{}, false
 		if c.wait == forWalsender || c.wait == forReset {
 			c.wait = nothing
 		}
@@ -285,15 +298,19 @@ func (c *Conv) failed(r *run, side Side, l *Link, msg []byte, total int) act {
 		return pass
 	}
 	who, ok := l.error(func(e entry) { c.lost(l, e) })
+	if l.failing && c.wait == forReset { // nothing is answered before the client sends Sync
+		c.wait = nothing
+	}
 	switch {
 	case !ok:
 		c.desync(r, side, "an error that nothing asked for")
 		return over
-	case side == Main && c.wait == forTuning:
-		c.refused = wire.ParseError(body)
+	case side == Main && who.ours && who.kind == query:
+		c.refused = wire.ParseError(body) // see tune
+		return strip
+	case side == Main && who.ours && who.note != nil && who.note.quiet:
 		return strip
 	case side == Main:
-		c.bound = nil
 		if n := who.note; n != nil && n.alias != "" {
 			r.flush()
 			r.fx.say(Client, wire.TypeError, bytes.ReplaceAll(body, []byte(n.alias), []byte(n.name)))

@@ -13,6 +13,9 @@ type stmt struct {
 	// body is the Parse message behind the name; "" when it is not kept.
 	body string
 	key  string // of the link that had it last
+
+	serial int  // it is the client's how manieth
+	dead   bool // it was not made after all
 }
 
 // maxKept bounds the texts of prepared statements that are kept for a client, in
@@ -53,7 +56,7 @@ func (s *statements) use(key string) (name string, fresh bool, gone string) {
 		gone = s.oldest()
 	}
 	s.seq++
-	h := &held{name: "manada:" + strconv.Itoa(s.seq), used: s.clock}
+	h := &held{name: string(prefix) + strconv.Itoa(s.seq), used: s.clock}
 	s.names[key] = h
 	return h.name, true, gone
 }

@@ -1,0 +1,243 @@
+package conv
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// herd is some clients who share links, and for each a server of its own that is
+// asked the same.
+type herd struct {
+	t       *testing.T
+	rng     *rand.Rand
+	clients []*guest
+	idle    []*server
+	fx      Effects
+	log     []string
+	quiet   bool // answers are not compared
+}
+
+type server struct {
+	link *Link
+	pg   *model
+}
+
+type guest struct {
+	c       *Conv
+	alone   *model
+	main    *server
+	held    []byte // of the client, not consumed
+	stopped bool
+	got     []byte
+	want    []byte
+	waits   bool
+	ended   bool
+}
+
+// step gives a client's conversation an event and does what it asks for.
+func (h *herd) step(g *guest, ev Event) {
+	if g.ended {
+		return
+	}
+	h.fx.Reset()
+	n := g.c.Step(ev, &h.fx)
+	if ev.Kind == Bytes && ev.Side == Client {
+		g.held = g.held[n:]
+	} else if ev.Kind == Bytes && n != len(ev.Bytes) {
+		h.t.Fatalf("a whole message of the server is left: %q", ev.Bytes[n:])
+	}
+	var answers []byte
+	start := false
+	for _, e := range h.fx.List {
+		switch e.Kind {
+		case Send:
+			if e.Side == Client {
+				g.got = append(g.got, e.B...)
+			} else {
+				answers = append(answers, g.main.pg.feed(e.B)...)
+			}
+		case Want:
+			g.waits = true
+		case Give:
+			h.giveBack(g, e.How)
+		case Stop:
+			g.stopped = true
+		case Start:
+			g.stopped, start = false, true
+		case End:
+			g.ended = true
+		}
+	}
+	if len(answers) > 0 && g.main != nil {
+		h.answer(g, answers)
+	}
+	if start && len(g.held) > 0 {
+		h.step(g, Event{Side: Client, Bytes: bytes.Clone(g.held)})
+	}
+}
+
+// answer brings a server's answers, message by message or at once.
+func (h *herd) answer(g *guest, b []byte) {
+	for len(b) > 0 && g.main != nil {
+		n := len(b)
+		if h.rng.IntN(2) == 0 {
+			n = 1 + int(uint32At(b[1:]))
+		}
+		h.step(g, Event{Side: Main, Bytes: bytes.Clone(b[:n])})
+		b = b[n:]
+	}
+}
+
+func (h *herd) giveBack(g *guest, how How) {
+	s := g.main
+	g.main = nil
+	switch how {
+	case Discard:
+		s.pg.feed([]byte("Q\x00\x00\x00\x10DISCARD ALL\x00"))
+		s.pg.told = s.pg.vars["datestyle"]
+		s.link.reported = s.link.reported.with("DateStyle", s.pg.told)
+		s.link.Discarded()
+	case Close:
+		return
+	}
+	if s.pg.tx != 'I' || s.pg.implicit || len(s.pg.in) > 0 {
+		h.t.Fatalf("a server is given back in a transaction: %c", s.pg.tx)
+	}
+	h.idle = append(h.idle, s)
+}
+
+// grant gives whoever waits a server that was given back, or a new one.
+func (h *herd) grant(g *guest) {
+	g.waits = false
+	if n := len(h.idle); n > 0 {
+		i := h.rng.IntN(n)
+		g.main = h.idle[i]
+		h.idle = append(h.idle[:i], h.idle[i+1:]...)
+	} else {
+		g.main = &server{NewLink("n1", 7, map[string]string{"DateStyle": "iso"}, 'I'), newModel()}
+	}
+	h.step(g, Event{Kind: Granted, Side: Main, Link: g.main.link})
+}
+
+// units are what clients do; %d is the client's number.
+var units = []string{
+	"Q(set a.a = %d)", "Q(set a.b = x%d)", "Q(show a.a)", "Q(show a.b)", "Q(show datestyle)", "Q(reset a.a)", "Q(reset all)",
+	"Q(set datestyle = s%d)", "Q(set datestyle = iso)", "Q(reset datestyle)", "Q(set local a.a = l%d)", "Q(set local datestyle = l%d)",
+	"Q(begin)", "Q(begin)", "Q(commit)", "Q(commit)", "Q(rollback)", "Q(savepoint s)", "Q(savepoint t)", "Q(rollback to s)", "Q(rollback to savepoint t)", "Q(release s)",
+	"Q(insert into t values %d)", "Q(select lastval())", "Q(select 1/0)", "Q(select '01/02/2024'::date)",
+	"P(d|select '01/02/2024'::date) S", "B(|d) E S", "P(|select '01/02/2024'::date) B E S", "P(|select '01/02/2024'::date) S", "B E S", "D(S|) S", "D(S|d) S", "C(S|d) S",
+	"P(u%d|show a.b) B(|u%d) E S", "C(S|u%d) S", "P(|set a.b = e%d) B E S", "P(|begin) B E S", "P(|commit) B E S", "P(|set a.a = e%d) B E P(|select 1/0) B E S",
+	"P(w|select 1/0) B(|w) E C(S|w) S", "C(S|w) P(w|show a.a) B(|w) E S", "Q(deallocate d)", "Q(deallocate all)", "P(x|nonsense) S",
+	"Q(create temp table x (a int))", "Q(select a from x)", "Q(discard all)", "Q(discard all)", "P(d|show datestyle) B(|d) E H", "S",
+	"B(|manada:1) E S", "D(S|manada:2) S", "C(S|manada:1) S", "Q(deallocate manada:1)", "B(p|d) E(p) C(P|p) S", "Q(set a.a = m%d; show a.a)",
+}
+
+// TestNobodySeesAnothers: clients who share servers get, message for message, what
+// each would get with a server of its own: settings, prepared statements, temporary
+// tables, and never another client's last value.
+//
+// PostgreSQL keeps what a literal meant when its statement was prepared, also when
+// the client sets DateStyle anew. What is prepared again on another server means
+// what it means then: so a client here either prepares such literals or sets
+// DateStyle again.
+func TestNobodySeesAnothers(t *testing.T) {
+	literal := func(u string) bool { return strings.Contains(u, "'01/02/2024'") }
+	style := func(u string) bool {
+		return strings.Contains(u, "datestyle =") || strings.Contains(u, "reset") || strings.Contains(u, "discard")
+	}
+	for seed := range uint64(200) {
+		if !runHerd(t, seed, slices.DeleteFunc(slices.Clone(units), literal), "") {
+			return
+		}
+		if !runHerd(t, seed, slices.DeleteFunc(slices.Clone(units), style), "Q(set datestyle = s%d)") {
+			return
+		}
+	}
+}
+
+func runHerd(t *testing.T, seed uint64, units []string, first string) bool {
+	const clients, rounds = 4, 60
+	h := &herd{t: t, rng: rand.New(rand.NewPCG(seed, 1))}
+	for range clients {
+		g := &guest{c: New(&Config{Mode: Auto}), alone: newModel()}
+		g.c.Shown(map[string]string{"DateStyle": "iso"})
+		h.clients = append(h.clients, g)
+	}
+	for round := range rounds * clients {
+		i := h.rng.IntN(clients)
+		line := ""
+		if round < clients {
+			i, line = round, fill(first, round+1)
+		}
+		for range 1 + h.rng.IntN(2) {
+			line += " " + fill(units[h.rng.IntN(len(units))], i+1)
+		}
+		if !h.talk(seed, i, line) {
+			return false
+		}
+	}
+	return true
+}
+
+// talk lets a client say something, and its own server answer the same. Where the
+// client asked for a last value and there is none, both begin anew.
+func (h *herd) talk(seed uint64, i int, line string) bool {
+	g := h.clients[i]
+	b, err := messages(line, true)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.log = append(h.log, fmt.Sprintf("client %d: %s", i+1, line))
+	g.got, g.want = nil, g.alone.feed(b)
+	for len(b) > 0 {
+		n := 1 + h.rng.IntN(len(b))
+		g.held = append(g.held, b[:n]...)
+		b = b[n:]
+		if !g.stopped {
+			h.step(g, Event{Side: Client, Bytes: bytes.Clone(g.held)})
+		}
+		if g.waits {
+			h.grant(g)
+		}
+	}
+	for g.waits {
+		h.grant(g)
+	}
+	switch {
+	case !g.ended && bytes.Equal(g.got, g.want):
+		return true
+	case !g.ended && bytes.Contains(g.got, []byte("C55000\x00")):
+		h.quiet = true
+		h.talk(seed, i, "S Q(rollback)")
+		h.quiet = false
+		return h.talk(seed, i, "Q(discard all)")
+	case h.quiet:
+		return true
+	}
+	h.t.Errorf("seed %d, client %d, pinned %q:\n%s\ngot  %s\nwant %s", seed, i+1, g.c.Pin(), tail(h.log, 400), spell(g.got, false), spell(g.want, false))
+	return false
+}
+
+func tail(lines []string, n int) (out string) {
+	for _, l := range lines[max(0, len(lines)-n):] {
+		out += l + "\n"
+	}
+	return out
+}
+
+func fill(unit string, n int) string {
+	var out bytes.Buffer
+	for i := 0; i < len(unit); i++ {
+		if i+1 < len(unit) && unit[i] == '%' && unit[i+1] == 'd' {
+			fmt.Fprint(&out, n)
+			i++
+			continue
+		}
+		out.WriteByte(unit[i])
+	}
+	return out.String()
+}
