@@ -14,7 +14,7 @@ import (
 // connects opens, asks once and closes, from several at a time, and gives the
 // processor time of the target's process for each, in us.
 func connects(ctx context.Context, t target, sslmode string, seconds int) (float64, error) {
-	before, err := cpu(t.pid)
+	before, err := t.cpu()
 	if err != nil {
 		return 0, err
 	}
@@ -38,7 +38,7 @@ func connects(ctx context.Context, t target, sslmode string, seconds int) (float
 	if err := <-errs; err != nil {
 		return 0, err
 	}
-	after, err := cpu(t.pid)
+	after, err := t.cpu()
 	return float64((after - before).Nanoseconds()) / 1000 / float64(done.Load()), err
 }
 

@@ -1,4 +1,4 @@
-// Command proxy measures the proxy beside PgBouncer and beside a relay that does
+// Command proxy measures the proxy beside PgBouncer, pgpool-II and a relay that does
 // nothing, which is the floor: interleaved in one run, medians. What counts is the
 // processor time of the pooler's process, which another load on the machine
 // changes less than transactions per second. Log-ins are outside of what is
@@ -97,7 +97,11 @@ func (s *stage) targets(ctx context.Context) ([]target, error) {
 	if err != nil {
 		return nil, err
 	}
-	all := append(append([]target{bouncer}, ours...), floor...)
+	pgpool, err := s.pgpool(*rivals)
+	if err != nil {
+		return nil, err
+	}
+	all := append(append([]target{bouncer}, ours...), append(floor, pgpool)...)
 	for _, t := range all {
 		if err := ready(ctx, dsn(t.addr, "sslmode=disable")); err != nil {
 			return nil, fmt.Errorf("%s (see %s): %w", t.name, s.dir, err)

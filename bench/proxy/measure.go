@@ -44,8 +44,30 @@ func (s *stage) makeCert() error {
 	return nil
 }
 
-// cpu is what all threads of a process have used.
-func cpu(pid int) (time.Duration, error) {
+// cpu is what a target's process has used, and its children where they count.
+func (t target) cpu() (time.Duration, error) {
+	sum, err := used(t.pid)
+	if err != nil || !t.children {
+		return sum, err
+	}
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%[1]d/task/%[1]d/children", t.pid))
+	if err != nil {
+		return 0, err
+	}
+	for _, child := range strings.Fields(string(b)) {
+		pid, err := strconv.Atoi(child)
+		if err != nil {
+			return 0, err
+		}
+		if d, err := used(pid); err == nil { // one that ended is not counted
+			sum += d
+		}
+	}
+	return sum, nil
+}
+
+// used is the processor time of all threads of a process.
+func used(pid int) (time.Duration, error) {
 	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
 	if err != nil || len(tasks) == 0 {
 		return 0, fmt.Errorf("process %d is gone (%w)", pid, err)
@@ -90,9 +112,14 @@ type window struct {
 	cpu time.Duration
 }
 
-// run is pgbench -S against a target. The processor time is the target's process's.
-func (s *stage) run(ctx context.Context, t target, mode string, clients int, sslmode string, seconds int) (window, error) {
-	args := []string{"-n", "-S", "-M", mode, "-c", strconv.Itoa(clients), "-T", strconv.Itoa(seconds + 3), "-P", "1"}
+// run is pgbench -S, or a script, against a target. The processor time is the target's process's.
+func (s *stage) run(ctx context.Context, t target, mode, script string, clients int, sslmode string, seconds int) (window, error) {
+	args := []string{"-n", "-M", mode, "-c", strconv.Itoa(clients), "-T", strconv.Itoa(seconds + 3), "-P", "1"}
+	if script == "" {
+		args = append(args, "-S")
+	} else {
+		args = append(args, "-f", script)
+	}
 	cmd := s.pgbench(t.addr, sslmode, args...)
 	errs, err := cmd.StderrPipe()
 	if err != nil {
@@ -116,7 +143,7 @@ func (s *stage) run(ctx context.Context, t target, mode string, clients int, ssl
 		}
 		at, _ := strconv.ParseFloat(m[1], 64)
 		tps, _ := strconv.ParseFloat(m[2], 64)
-		now, err := cpu(t.pid)
+		now, err := t.cpu()
 		if err != nil {
 			return w, err
 		}

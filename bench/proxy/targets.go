@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"syscall"
 
 	"manada/internal/porttest"
@@ -20,10 +19,11 @@ import (
 
 // target is one thing that is measured.
 type target struct {
-	name string
-	addr string
-	pid  int
-	tls  bool
+	name     string
+	addr     string
+	pid      int
+	tls      bool
+	children bool // its processes' time counts, too
 }
 
 // variants are the ways in which the proxy is run, each a process of its own.
@@ -74,7 +74,7 @@ func (s *stage) manada() ([]target, error) {
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, target{v.name, addr, pid, true})
+		out = append(out, target{name: v.name, addr: addr, pid: pid, tls: true})
 	}
 	return out, nil
 }
@@ -129,59 +129,4 @@ func (s *stage) relays(ctx context.Context) ([]target, error) {
 		out = append(out, target{name: name, addr: addr, pid: pid})
 	}
 	return out, nil
-}
-
-// pgbouncer runs in its root, over TCP and with its defaults but for the sizes.
-func (s *stage) pgbouncer(root string, size int) (target, error) {
-	addr, err := pick()
-	if err != nil {
-		return target{}, err
-	}
-	dir, err := os.MkdirTemp(filepath.Join(root, "tmp"), "bench-")
-	if err != nil {
-		return target{}, err
-	}
-	if err := os.Chmod(dir, 0o777); err != nil {
-		return target{}, err
-	}
-	inside := strings.TrimPrefix(dir, strings.TrimSuffix(root, "/"))
-	host, port, _ := net.SplitHostPort(addr)
-	files := map[string]string{
-		"users": fmt.Sprintf("%q %q\n", "bench", s.verifier),
-		"ini": fmt.Sprintf(`[databases]
-postgres = host=127.0.0.1 port=%d dbname=postgres
-[pgbouncer]
-listen_addr = %s
-listen_port = %s
-unix_socket_dir =
-auth_type = scram-sha-256
-auth_file = %[4]s/users
-pool_mode = transaction
-max_client_conn = 15000
-default_pool_size = %d
-max_prepared_statements = 200
-client_tls_sslmode = allow
-client_tls_cert_file = %[4]s/crt
-client_tls_key_file = %[4]s/key
-query_wait_timeout = 120
-log_connections = 0
-log_disconnections = 0
-`, s.port, host, port, inside, size),
-	}
-	for _, f := range []string{"crt", "key"} {
-		b, err := os.ReadFile(filepath.Join(s.dir, f))
-		if err != nil {
-			return target{}, err
-		}
-		files[f] = string(b)
-	}
-	for name, text := range files {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
-			return target{}, err
-		}
-	}
-	cmd := exec.Command("/usr/sbin/pgbouncer", inside+"/ini")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Chroot: root, Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
-	pid, err := s.start(fmt.Sprintf("pgbouncer-%d", size), cmd)
-	return target{"pgbouncer", addr, pid, true}, err
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -21,6 +22,7 @@ var kinds = []struct {
 	{"copy", (*client).copyIn},
 	{"reader", (*client).read},
 	{"idle", (*client).idle},
+	{"canceller", (*client).cancelled},
 }
 
 // client is one connection that is made again when it ended.
@@ -149,7 +151,7 @@ func (c *client) explicit(ctx context.Context) error {
 	one, two := c.next(), c.next()
 	lasts := time.Duration(c.r.Int64N(int64(300*time.Millisecond))) + 10*time.Millisecond
 	if c.longest > 0 && c.r.IntN(20) == 0 {
-		lasts = c.longest
+		lasts = c.longest / time.Duration(1+9*c.r.IntN(2)) // or a tenth of it
 	}
 	for i, sql := range []string{"begin", c.insert(one), "", c.insert(two)} {
 		if sql == "" {
@@ -207,17 +209,42 @@ func (c *client) read(ctx context.Context) error {
 	if err := c.autocommit(ctx); err != nil {
 		return err
 	}
-	res, err := c.conn.Exec(ctx, fmt.Sprintf("select %d, current_setting('app.tag'), count(*) from soak.ledger where client = %d and tag = current_setting('app.tag')", c.id, c.id)).ReadAll()
+	res, err := c.conn.Exec(ctx, fmt.Sprintf("select %d, current_setting('app.tag'), count(*), repeat(current_setting('app.tag')||' ', 3000) from soak.ledger where client = %d and tag = current_setting('app.tag')", c.id, c.id)).ReadAll()
 	if err != nil {
 		c.failed(c.kind, "select", err)
 		return err
 	}
 	c.own(res[0].Rows)
+	if want := strings.Repeat(tag(c.id)+" ", 3000); string(res[0].Rows[0][3]) != want {
+		c.violation("client %d reads a long value that is not its own: %.60q", c.id, res[0].Rows[0][3])
+	}
 	var n int
 	if _, err := fmt.Sscan(string(res[0].Rows[0][2]), &n); err != nil || n < c.acked || n > c.acked+c.unsure {
 		c.violation("client %d reads %s rows, %d were acknowledged and %d may be there, too", c.id, res[0].Rows[0][2], c.acked, c.unsure)
 	}
 	return nil
+}
+
+// cancelled asks for something that takes a moment and cancels it at any time,
+// also too late: whatever runs then is not this client's and goes on.
+func (c *client) cancelled(ctx context.Context) error {
+	asked := make(chan error, 1)
+	conn, after := c.conn, time.Duration(c.r.Int64N(int64(20*time.Millisecond)))
+	go func() {
+		time.Sleep(after)
+		asked <- conn.CancelRequest(ctx)
+	}()
+	res, err := c.conn.Exec(ctx, fmt.Sprintf("select %d, current_setting('app.tag'), pg_sleep(0.01)", c.id)).ReadAll()
+	<-asked // a proxy that went away has ended the session, too
+	if err == nil {
+		c.own(res[0].Rows)
+		return nil
+	}
+	if code, _ := judge(err); code == "57014" {
+		return nil
+	}
+	c.failed(c.kind, "select", err)
+	return err
 }
 
 // idle asks seldom, so that a switchover finds it doing nothing.

@@ -64,6 +64,9 @@ func (l *ledger) violation(format string, a ...any) {
 // failed counts an error and says what is known of the rows behind it.
 func (l *ledger) failed(kind, what string, err error) (o outcome) {
 	code, o := judge(err)
+	if code == "57014" {
+		l.violation("a statement of %s was cancelled, and nobody asked for it: %v", kind, err)
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.errs[kind+" "+what+" "+code]++

@@ -22,9 +22,9 @@ import (
 var (
 	switchovers = flag.Int("switchovers", 1, "how many")
 	crashes     = flag.Int("crashes", 1, "how often the primary's postmaster is killed")
-	clients     = flag.Int("clients", 66, "how many connections")
+	clients     = flag.Int("clients", 70, "how many connections")
 	rate        = flag.Int("rate", 300, "transactions a second, all together")
-	longest     = flag.Duration("longest", 0, "some explicit transactions last so long")
+	longest     = flag.Duration("longest", 0, "some explicit transactions last so long, some a tenth of it")
 	// Without pools a session ends with its server. With them it does not.
 	live = flag.Bool("live", false, "no session without a transaction may see an error of a switchover, or be lost by a crash")
 	hold = flag.Duration("hold", 0, "how long a switchover may hold everybody up; 0: any time")
