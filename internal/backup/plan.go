@@ -138,7 +138,7 @@ func (o *PlanOptions) countWAL(ctx context.Context, p *Plan, e *repo.BackupEntry
 		return err
 	}
 	for n := first; n <= last; n++ {
-		if !have[n] {
+		if have[n].IsZero() {
 			per := uint64(1<<32) / o.SegmentSize
 			if o.Type != RestoreDefault {
 				p.Gap = fmt.Sprintf("%08X%08X", n/per, n%per) // it may lie behind the target
@@ -152,13 +152,14 @@ func (o *PlanOptions) countWAL(ctx context.Context, p *Plan, e *repo.BackupEntry
 	return nil
 }
 
-// archived finds which segments from first on the line has in the archive.
-func (o *PlanOptions) archived(ctx context.Context, archiveID string, first uint64) (have map[uint64]bool, last uint64, err error) {
+// archived finds which segments from first on the line has in the archive, and
+// when each was stored.
+func (o *PlanOptions) archived(ctx context.Context, archiveID string, first uint64) (have map[uint64]time.Time, last uint64, err error) {
 	dirs, err := o.Storage.List(ctx, repo.ArchivePath(o.Stanza, archiveID), false)
 	if err != nil {
 		return nil, 0, fmt.Errorf("list the archive: %w", err)
 	}
-	have = map[uint64]bool{}
+	have = map[uint64]time.Time{}
 	for _, d := range dirs {
 		if !d.Dir || !repo.IsWALDir(d.Name) || !o.mayHold(d.Name, first) {
 			continue
@@ -173,7 +174,7 @@ func (o *PlanOptions) archived(ctx context.Context, archiveID string, first uint
 				continue
 			}
 			if n, err := segmentNumber(w.Name, o.SegmentSize); err == nil && n >= first && o.lineHas(w.Name, n) {
-				have[n] = true
+				have[n] = e.ModTime
 				last = max(last, n)
 			}
 		}

@@ -187,17 +187,11 @@ func hashStored(ctx context.Context, s blob.Storage, name string, offset, length
 
 // wal reads the archive of one cluster, and misses what backups need of it.
 func (v *verifier) wal(ctx context.Context, info *repo.BackupInfo, db repo.DB) error {
-	need := map[string]bool{}
-	for i := range info.Backups {
-		e := &info.Backups[i]
-		if e.DBID == db.ID && e.ArchiveStart != "" && (v.Set == "" || e.Label == v.Set) {
-			need[e.ArchiveStart], need[e.ArchiveStop] = true, true
-		}
-	}
 	es, err := v.Storage.List(ctx, repo.ArchivePath(v.Stanza, db.ArchiveID()), true)
 	if err != nil {
 		return err
 	}
+	need := v.needed(ctx, info, db, es)
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(v.Workers)
 	for _, e := range es {
@@ -228,6 +222,29 @@ func (v *verifier) wal(ctx context.Context, info *repo.BackupInfo, db repo.DB) e
 		v.problem("", n, "a backup needs it, and it is not in the archive")
 	}
 	return nil
+}
+
+// needed are the segments without which the backups are not consistent.
+func (v *verifier) needed(ctx context.Context, info *repo.BackupInfo, db repo.DB, archived []blob.Info) map[string]bool {
+	size := uint64(0) // of segments; unknown where none can be read, and that is told
+	for _, e := range archived {
+		if _, file, _ := cutLast(e.Name); size == 0 && len(file) >= 24 && repo.KindOfWAL(file[:24]) == repo.WALSegment {
+			size, _ = segmentSize(ctx, v.Storage, v.Stanza, e.Name, db)
+		}
+	}
+	need := map[string]bool{}
+	for i := range info.Backups {
+		e := &info.Backups[i]
+		if e.DBID != db.ID || e.ArchiveStart == "" || v.Set != "" && e.Label != v.Set {
+			continue
+		}
+		need[e.ArchiveStart], need[e.ArchiveStop] = true, true
+		between, _ := repo.Segments(e.ArchiveStart, e.ArchiveStop, size)
+		for _, n := range between {
+			need[n] = true
+		}
+	}
+	return need
 }
 
 func cutLast(s string) (dir, file string, ok bool) {

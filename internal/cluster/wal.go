@@ -89,6 +89,28 @@ func ParseSegment(name string, segSize uint64) (t Timeline, number uint64, ok bo
 // HistoryFile names the timeline's history file, "00000002.history".
 func (t Timeline) HistoryFile() string { return fmt.Sprintf("%08X.history", uint32(t)) }
 
+// ParseHistory reads a timeline's history file: its ancestors, oldest first, and
+// where each was left.
+func ParseHistory(text []byte) ([]Stretch, error) {
+	var out []Stretch
+	for line := range strings.Lines(string(text)) {
+		f := strings.Fields(line)
+		if len(f) < 2 || strings.HasPrefix(f[0], "#") {
+			continue
+		}
+		tl, err := strconv.ParseUint(f[0], 10, 32)
+		if err != nil {
+			return nil, fmt.Errorf("parse timeline %q: %w", f[0], err)
+		}
+		at, err := ParseLSN(f[1])
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, Stretch{Timeline(tl), at})
+	}
+	return out, nil
+}
+
 // Position is a place in the history of a herd: the epoch whose WAL it is and
 // the LSN in it. Two positions compare by epoch first: after two takeovers a
 // lower LSN can be the right history (finding C7).

@@ -41,8 +41,16 @@ type Backup struct {
 	Damaged     string // the last backup, if pages in it are damaged, and the newest clean one
 	TestErr     string // why the last restore test failed; empty: it did not
 	Lost        string // what the repository had and has not any more; empty: nothing
+	Gap         Gap    // WAL that the archive lacks and the newest backup needs
+	OldGap      Gap    // WAL that it lacks and older backups need
 	Full        string // why the repository takes no new files; empty: it does
 	Missed      string // the scheduled backup that was not made, and why; empty: none
+}
+
+// Gap is WAL that the archive lacks; empty: it lacks none.
+type Gap struct {
+	WAL  string // what is missing
+	Cost string // what cannot be restored without it
 }
 
 // Limits are thresholds; zero fields get the defaults.

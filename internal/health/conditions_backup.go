@@ -19,6 +19,7 @@ const (
 	BackupsLost       Code = "M-B13"
 	RepoFull          Code = "M-B14"
 	ArchiveOther      Code = "M-B15"
+	OldArchiveGap     Code = "M-B16"
 )
 
 var backupEntries = []Entry{
@@ -74,10 +75,12 @@ var backupEntries = []Entry{
 	},
 	{
 		Code: ArchiveGap, Severity: cluster.Warning, Title: "The archive has a gap",
-		Text: "the archive lacks {segment}: nothing after it can be reached from backups before it",
-		Hint: "take a new backup:  manada backup",
-		Args: []string{"segment"},
-		Doc:  "After a promotion the new primary back-fills what it holds. A gap remains only when no node has the segment any more.",
+		Text: "the archive lacks {segment}: {cost}",
+		Hint: "take a new backup now:  manada backup",
+		Args: []string{"segment", "cost"},
+		Doc: "The repository host compares the names in the archive with what the backups need, from the oldest on along the newest timeline. " +
+			"After a promotion the new primary back-fills what it holds; what is missing for longer than half a minute is told. " +
+			"No backup begins behind the gap, so that nothing that happened after it can be restored until there is a new backup.",
 	},
 	{
 		Code: BackupMissed, Severity: cluster.Warning, Title: "A scheduled backup was not made",
@@ -132,5 +135,12 @@ var backupEntries = []Entry{
 			"before the primary did; or its disk has altered the primary's WAL since. Nothing is replaced by itself, as nobody can tell the true one " +
 			"by its content: an operator decides. The file that is set aside is kept in manada/set-aside of the repository, and the command says " +
 			"when it was stored; manada history says who led then. Until then WAL waits on the primary, and restores end before this file.",
+	},
+	{
+		Code: OldArchiveGap, Severity: cluster.Info, Title: "The archive had a gap",
+		Text: "the archive lacks {segment}: {cost}; newer backups are behind it",
+		Hint: "bring the files back from a copy of the repository, if there is one; what is missing or damaged is listed by  manada verify",
+		Args: []string{"segment", "cost"},
+		Doc:  "As M-B08, but a newer backup begins behind the gap: only times between the two cannot be restored to. It is told until the backups before the gap are expired.",
 	},
 }

@@ -250,6 +250,12 @@ func (b *builder) backup(st cluster.Status) []cluster.Condition {
 	if k.Lost != "" {
 		cs = append(cs, Say(BackupsLost, k.Host, "what", k.Lost))
 	}
+	if g := k.Gap; g.WAL != "" {
+		cs = append(cs, Say(ArchiveGap, "", "segment", g.WAL, "cost", g.Cost))
+	}
+	if g := k.OldGap; g.WAL != "" {
+		cs = append(cs, Say(OldArchiveGap, "", "segment", g.WAL, "cost", g.Cost))
+	}
 	if k.Full != "" {
 		cs = append(cs, Say(RepoFull, k.Host, "why", k.Full))
 	}

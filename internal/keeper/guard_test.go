@@ -34,7 +34,7 @@ type house struct {
 	inner blob.Storage
 	guard *Guard
 	keep  *Keeper
-	free  volume // of the repository's file system
+	disk  disk // of the repository
 	now   time.Time
 	url   string
 }
@@ -44,10 +44,10 @@ func newHouse(t *testing.T) *house {
 	inner, err := blob.NewPosix(t.TempDir(), blob.PosixOptions{})
 	must(t, err)
 	room := Bound(inner, Reserve{Path: "/repo", Bytes: 100 << 20})
-	h := &house{T: t, inner: inner, guard: NewGuard(room, stanza, nil), free: volume{free: 1 << 40}, now: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)}
+	h := &house{T: t, inner: inner, guard: NewGuard(room, stanza, nil), disk: disk{v: volume{free: 1 << 40}}, now: time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)}
 	clock := func() time.Time { return h.now }
 	h.guard.now = clock
-	room.look = func(string) (volume, error) { return h.free, nil }
+	room.look = func(string) (volume, error) { return h.disk.change(func(*volume) {}), nil }
 	h.keep = New(Config{Node: "repo", Storage: inner, Stanza: stanza, Memory: t.TempDir() + "/m.json", MinAge: 24 * time.Hour,
 		Retention: backup.Retention{Full: 2}, Now: clock})
 	must(t, h.keep.Create(t.Context(), stanza, backup.Cluster{Version: "15", SystemID: 7}))

@@ -386,30 +386,3 @@ func (k *Keeper) ReadBack(ctx context.Context) error {
 
 // State is what is remembered.
 func (k *Keeper) State() (Memory, error) { return k.memory.load() }
-
-// Run looks at the repository all the time, reads new backups back and expires
-// what was waiting for that, until ctx ends.
-func (k *Keeper) Run(ctx context.Context, g *Guard) {
-	tick := time.NewTicker(10 * time.Second)
-	defer tick.Stop()
-	for n := 0; ; n++ {
-		if node, swept := g.Sweep(); swept {
-			k.cfg.Log.Warn("took back the lock of the stanza: it was held for too long", "peer", node)
-		}
-		err := k.Look(ctx)
-		if err == nil && n%60 == 1 {
-			err = k.ReadBack(ctx)
-			if err == nil {
-				_, err = k.ExpireBackups(ctx, k.cfg.Stanza, k.cfg.Retention, false)
-			}
-		}
-		if err != nil && ctx.Err() == nil && !errors.Is(err, blob.ErrLocked) && backup.Code(err) != backup.CodeLock && backup.Code(err) != backup.CodeFileMissing {
-			k.cfg.Log.Warn("cannot look after the repository", "error", err.Error())
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-	}
-}

@@ -2,6 +2,7 @@ package keeper
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -107,5 +108,46 @@ func TestOnlyReadAndOldBackupsPushOut(t *testing.T) {
 	}
 	if m, _ := h.keep.State(); len(m.Lost) != 0 || len(m.Backups) != 2 {
 		t.Errorf("%+v", m)
+	}
+}
+
+// TestGapsAreTold: WAL that stays missing is told, not what is archived a moment
+// later.
+func TestGapsAreTold(t *testing.T) {
+	h := newHouse(t)
+	ctx, a := t.Context(), h.as("db1")
+	must(t, h.keep.LookForGaps(ctx)) // nothing is there yet
+	name := func(n int) string { return fmt.Sprintf("0000000100000000000000%02X", n) }
+	label := h.backups("F")[0]
+	info, err := repo.LoadBackupInfo(ctx, h.inner, stanza)
+	must(t, err)
+	e := info.Find(label)
+	e.Online, e.ArchiveStart, e.ArchiveStop, e.LSNStop = true, name(1), name(1), "0/1000A0"
+	must(t, repo.SaveBackupInfo(ctx, h.inner, stanza, info))
+	archive := func(n int) {
+		t.Helper()
+		path, text := segment(t, name(n), 1)
+		must(t, put(ctx, a, path, text))
+	}
+	told := func() []KnownGap {
+		t.Helper()
+		must(t, h.keep.LookForGaps(ctx))
+		st, err := a.State(ctx)
+		must(t, err)
+		return st.Gaps
+	}
+	for _, n := range []int{1, 2, 4} {
+		archive(n)
+	}
+	if g := told(); len(g) != 0 {
+		t.Errorf("told at once: %+v", g)
+	}
+	h.now = h.now.Add(gapPatience)
+	if g := told(); len(g) != 1 || g[0].First != name(3) || g[0].Backup != label || g[0].Covered {
+		t.Errorf("told %+v", g)
+	}
+	archive(3)
+	if g := told(); len(g) != 0 {
+		t.Errorf("it is filled, and told: %+v", g)
 	}
 }

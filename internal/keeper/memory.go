@@ -25,6 +25,7 @@ type Memory struct {
 	// WAL is the newest segment that was seen of each archive id.
 	WAL  map[string]string `json:"wal,omitempty"`
 	Lost []string          `json:"lost,omitempty"` // what was there and is gone
+	Gaps []KnownGap        `json:"gaps,omitempty"` // of the archive, as last looked
 }
 
 // State is what the repository host tells of a stanza.

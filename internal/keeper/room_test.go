@@ -5,6 +5,7 @@ import (
 	"io"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -12,20 +13,41 @@ import (
 	"manada/internal/blob"
 )
 
-// fills takes the space of what is read through it.
-type fills struct {
-	h    *house
-	left int64
+// disk is a file system whose room the test says.
+type disk struct {
+	mu sync.Mutex
+	v  volume
 }
 
-func (f *fills) Read(p []byte) (int, error) {
-	if f.left <= 0 {
+func (d *disk) change(f func(*volume)) volume {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	f(&d.v)
+	return d.v
+}
+
+// fills takes the space of what is read through it.
+type fills struct {
+	*disk
+	left int64 // guarded by disk.mu
+}
+
+func (f *fills) Read(p []byte) (n int, err error) {
+	f.change(func(v *volume) {
+		n = int(min(int64(len(p)), f.left))
+		f.left -= int64(n)
+		v.free -= int64(n)
+	})
+	if n == 0 {
 		return 0, io.EOF
 	}
-	n := int(min(int64(len(p)), f.left))
-	f.left -= int64(n)
-	f.h.free.free -= int64(n)
 	return n, nil
+}
+
+// end makes it give no more, and says what is left.
+func (f *fills) end() (left int64) {
+	f.change(func(*volume) { left, f.left = f.left, 0 })
+	return left
 }
 
 // TestReserve: whatever others store, the reserve stays free; they are told why,
@@ -44,19 +66,19 @@ func TestReserve(t *testing.T) {
 	label := h.label("F")
 	must(t, put(ctx, a, "backup/demo/"+label+"/small", "x"))
 
-	h.free.free = 120 << 20 // 20 MB above the reserve
-	flood := &fills{h, 1 << 30}
+	h.disk.change(func(v *volume) { v.free = 120 << 20 }) // 20 MB above the reserve
+	flood := &fills{&h.disk, 1 << 30}
 	err = a.Put(ctx, "backup/demo/"+label+"/flood", flood, blob.PutOptions{})
 	if !errors.Is(err, blob.ErrNoSpace) || !strings.Contains(err.Error(), "backup.repo_reserve") {
 		t.Fatalf("a flood: %v", err)
 	}
-	if wrote := 1<<30 - flood.left; wrote > 128<<20 {
+	if wrote := 1<<30 - flood.end(); wrote > 128<<20 {
 		t.Errorf("%d MB were written, with 20 MB of room", wrote>>20)
 	}
 	if _, err := h.inner.Stat(ctx, "backup/demo/"+label+"/flood"); !errors.Is(err, blob.ErrNotExist) {
 		t.Errorf("what was refused is there: %v", err)
 	}
-	h.free.free = 99 << 20
+	h.disk.change(func(v *volume) { v.free = 99 << 20 })
 	if err := put(ctx, a, seg, text); !errors.Is(err, blob.ErrNoSpace) {
 		t.Errorf("WAL below the reserve: %v", err)
 	}
@@ -81,12 +103,12 @@ func TestReserve(t *testing.T) {
 	if err != nil || len(e.Backups) != 1 || e.Backups[0] != old[0] {
 		t.Errorf("expired %+v, %v", e, err)
 	}
-	h.free.free = 101 << 20
+	h.disk.change(func(v *volume) { v.free = 101 << 20 })
 	must(t, put(ctx, a, seg, text))
 	if st, _ := a.State(ctx); st.Full != "" {
 		t.Errorf("with room again: %q", st.Full)
 	}
-	h.free.inodes, h.free.files = 1000, 9
+	h.disk.change(func(v *volume) { v.inodes, v.files = 1000, 9 })
 	if err := put(ctx, a, "archive/demo/15-1/00000002.history", "1\t0/3000000\tno reason\n"); !errors.Is(err, blob.ErrNoSpace) {
 		t.Errorf("without inodes: %v", err)
 	}

@@ -50,6 +50,7 @@ func Handler(k *Keeper, g *Guard) http.Handler {
 			return
 		}
 		w.Header().Set("Content-Type", "application/json")
+		m.Gaps = settled(m.Gaps, k.cfg.Now())
 		_ = json.NewEncoder(w).Encode(State{Memory: m, Full: g.Full()})
 	})
 	for verb, do := range verbs {

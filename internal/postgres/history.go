@@ -1,13 +1,10 @@
 package postgres
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 
 	"manada/internal/cluster"
 	"manada/internal/durable"
@@ -33,26 +30,17 @@ func (i *Instance) history(t cluster.Timeline) ([]switchPoint, error) {
 }
 
 func readHistory(path string) ([]switchPoint, error) {
-	f, err := os.Open(path)
+	b, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
+	line, err := cluster.ParseHistory(b)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
 	var out []switchPoint
-	for s := bufio.NewScanner(f); s.Scan(); {
-		l := strings.Fields(s.Text())
-		if len(l) < 2 || strings.HasPrefix(l[0], "#") {
-			continue
-		}
-		tl, err := strconv.ParseUint(l[0], 10, 32)
-		if err != nil {
-			return nil, fmt.Errorf("read %s: %w", path, err)
-		}
-		at, err := cluster.ParseLSN(l[1])
-		if err != nil {
-			return nil, fmt.Errorf("read %s: %w", path, err)
-		}
-		out = append(out, switchPoint{cluster.Timeline(tl), at})
+	for _, s := range line {
+		out = append(out, switchPoint{s.Timeline, s.End})
 	}
 	return out, nil
 }

@@ -139,6 +139,32 @@ func lost(m keeper.State) string {
 	return text
 }
 
+// gapsIn tells of the gap that the newest backup has before it, and of one that
+// only older ones have.
+func gapsIn(gaps []keeper.KnownGap) (now, old health.Gap) {
+	for _, g := range slices.Backward(gaps) {
+		h := health.Gap{WAL: "WAL segment " + g.First, Cost: "backup " + g.Backup + " cannot be restored"}
+		switch {
+		case g.Segments == 0:
+			h.WAL = g.First
+		case g.Segments > 1:
+			h.WAL = fmt.Sprintf("%d WAL segments, %s to %s", g.Segments, g.First, g.Last)
+		}
+		if !g.Inside {
+			h.Cost = fmt.Sprintf("restores from backup %s, and from older ones, end at %s", g.Backup, g.Until)
+			if !g.Stored.IsZero() {
+				h.Cost += ", archived " + g.Stored.UTC().Format("2006-01-02 15:04:05Z")
+			}
+		}
+		if g.Covered && old.WAL == "" {
+			old = h
+		} else if !g.Covered && now.WAL == "" {
+			now = h
+		}
+	}
+	return now, old
+}
+
 // OpenRepository is the repository as seen from this host, by what it knows of
 // the herd.
 func OpenRepository(c *config.Config) (blob.Storage, error) {
@@ -288,6 +314,7 @@ func (r *repository) status(ctx context.Context) *health.Backup {
 		}
 	}
 	b.Lost, b.Full = lost(told), told.Full
+	b.Gap, b.OldGap = gapsIn(told.Gaps)
 	r.addSchedule(ctx, s, info, b)
 	return b
 }

@@ -51,6 +51,8 @@ func TestHerd(t *testing.T) {
 		{"RestoreUndone", restoreUndone},
 		{"TablespacesRestored", tablespacesRestored},
 		{"RepositoryGone", repositoryGone},
+		{"ArchiveGap", archiveGap},
+		{"RepositoryEmptied", repositoryEmptied},
 		{"DamagedPages", damagedPages},
 		{"PgbackrestFace", pgbackrestFace},
 		{"ScheduledBackup", scheduledBackup},
