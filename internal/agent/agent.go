@@ -142,6 +142,8 @@ type Agent struct {
 	// Only touched by the loop.
 	lastReason, lastFailure string
 	seq                     uint64
+
+	lastKnown lastKnown // only touched by SetBackups
 }
 
 // New makes an agent; Run starts it.
@@ -159,6 +161,7 @@ func New(cfg Config, p Parts) *Agent {
 		a.wal = filepath.Join(a.db.Config().DataDir, "pg_wal")
 	}
 	a.mem = newMemory()
+	a.readLastKnown()
 	a.turned.Store(time.Now().UnixNano())
 	// A write of the run before may still arrive: nothing is loosened until a
 	// read and a write of this run have succeeded (H2).

@@ -12,7 +12,8 @@ import (
 )
 
 // SetBackups keeps what the repository holds for the status. Where it could not be
-// asked the last that was known stays, with since when that is so.
+// asked the last that was known stays, with since when that is so, over restarts of
+// the agent, too. Called by one at a time.
 func (a *Agent) SetBackups(b *health.Backup) {
 	a.mu.Lock()
 	old, now := a.backupStatus, time.Now().UTC()
@@ -28,8 +29,10 @@ func (a *Agent) SetBackups(b *health.Backup) {
 		}
 	}
 	a.backupStatus = b
+	kept := *b
 	news := old == nil || !sameLabel(old.Last, b.Last)
 	a.mu.Unlock()
+	a.keepLastKnown(&kept, now)
 	if news {
 		a.poke() // the others hear of a new backup at once
 	}

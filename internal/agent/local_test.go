@@ -25,7 +25,7 @@ func newTestAgent(t *testing.T) *Agent {
 	hub := peer.NewHub(peer.Config{Cluster: "c", Node: "master"})
 	t.Cleanup(hub.Close)
 	return New(Config{
-		Cluster: "c", Node: "master", Kind: "data", Beat: 100 * time.Millisecond,
+		Cluster: "c", Node: "master", Kind: "data", Beat: 100 * time.Millisecond, StateDir: t.TempDir(),
 		Spec: decide.Spec{SuspectAfter: time.Second, Durability: cluster.Quorum, WantK: 1},
 	}, Parts{High: high, Hub: hub, Database: &postgres.Instance{}, Log: slog.New(slog.DiscardHandler)})
 }

@@ -59,12 +59,33 @@ func repositoryAway(t *testing.T) {
 	for _, host := range hosts[:2] {
 		e.unknownFrom(host, label)
 	}
+	follows := standby(e.statusOf(s.Primary))
+	e.anotherAgent(follows)
+	e.unknownFrom(follows, label)
 	e.askedWithAMistake(t, s.Primary)
 	if err := e.StartHost(e.ctx, "backup"); err != nil {
 		t.Fatal(err)
 	}
 	e.knownAgain(label)
 	e.healthy()
+}
+
+// anotherAgent kills a host's agent and waits until the next one answers.
+func (e *env) anotherAgent(host string) {
+	e.Helper()
+	agent := e.pid(host, "agent")
+	e.kill(agent, syscall.SIGKILL)
+	e.eventually(30*time.Second, "another agent of "+host, func() string {
+		r := e.bare("status", "-o", "json", "-c", filepath.Join(e.Data, host, config.FileName))
+		var s cluster.Status
+		if err := s.UnmarshalJSON([]byte(r.out)); err != nil || s.SeenFrom != host {
+			return fmt.Sprintf("%v, %s answers", err, s.SeenFrom)
+		}
+		if p := e.pids(host, "agent"); len(p) != 1 || p[0] == agent {
+			return fmt.Sprint(p)
+		}
+		return ""
+	})
 }
 
 // unknownFrom waits until a host says that it does not know, and what it knew.
