@@ -75,10 +75,7 @@ func (s *site) joined(node, kind string) person {
 	}
 	c := peer.Client{TLS: member.TLSFor, DialTimeout: 5 * time.Second}
 	must(s, c.Call(s.ctx, s.at("backup", peerPort), "backup", http.MethodPost, "/v1/token", map[string]string{"node": node, "kind": kind}, &answer))
-	dir := filepath.Join(s.TempDir(), node)
-	_, err = pki.Join(s.ctx, []string{s.at("backup", peerPort)}, pki.JoinOptions{
-		Dir: dir, Node: node, Kind: kind, Hosts: []string{"127.0.0.1"}, Secret: answer.Token,
-	})
+	dir, err := s.join(node, kind, answer.Token)
 	must(s, err)
 	p := copied(s, node, dir)
 	if kind == pki.KindProxy {

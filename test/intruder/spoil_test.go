@@ -49,9 +49,9 @@ func (s *site) locked(p person) (unlock func()) {
 	return func() { cancel(); resp.Body.Close(); tr.CloseIdleConnections() }
 }
 
-// set replaces a host's configuration by what it was and more, and restarts one
+// set replaces a host's configuration by what change makes of it, and restarts one
 // process with it. The function puts it back.
-func (s *site) set(host, process, more string) (back func()) {
+func (s *site) set(host, process string, change func(text string) string) (back func()) {
 	s.Helper()
 	file := filepath.Join(s.Data, host, "manada.yaml")
 	before, err := os.ReadFile(file)
@@ -59,6 +59,7 @@ func (s *site) set(host, process, more string) (back func()) {
 	use := func(text []byte) {
 		s.Helper()
 		must(s, os.WriteFile(file, text, 0o600))
+		old := s.process(host, process)
 		must(s, syscall.Kill(s.process(host, "run"), syscall.SIGHUP))
 		s.eventually("the new configuration", func() string {
 			now, err := os.ReadFile(filepath.Join(s.Data, host, "state", "manada.yaml.accepted"))
@@ -67,8 +68,9 @@ func (s *site) set(host, process, more string) (back func()) {
 			}
 			return ""
 		})
-		old := s.process(host, process)
-		must(s, syscall.Kill(old, syscall.SIGTERM))
+		if process != "agent" { // which starts again by itself; SIGTERM ends its PostgreSQL
+			must(s, syscall.Kill(old, syscall.SIGTERM))
+		}
 		s.eventually("another "+process, func() string {
 			if pid := s.process(host, process); pid == 0 || pid == old {
 				return fmt.Sprint(pid)
@@ -76,7 +78,7 @@ func (s *site) set(host, process, more string) (back func()) {
 			return ""
 		})
 	}
-	use(append(bytes.Clone(before), more...))
+	use([]byte(change(string(before))))
 	return func() { use(before) }
 }
 
@@ -128,7 +130,7 @@ func (s *site) floods() {
 	var st unix.Statfs_t
 	must(s, unix.Statfs(repo, &st))
 	reserve := int64(st.Bavail)*st.Bsize>>20 - 64
-	back := s.set("backup", "backupd", fmt.Sprintf("\nbackup:\n  repo_reserve: %dMB\n", reserve))
+	back := s.set("backup", "backupd", func(text string) string { return fmt.Sprintf("%s\nbackup:\n  repo_reserve: %dMB\n", text, reserve) })
 	s.eventually("repository", func() string {
 		if status, said := s.send(copied(s, "", s.cfgs["slave"].IdentityDir()), http.MethodGet, "/list/", nil); status != http.StatusOK {
 			return fmt.Sprintf("status %d, %s", status, said)
