@@ -45,6 +45,8 @@ type Statement struct {
 	Sets bool
 	// Numbers says that currval or lastval is asked, Inserts that nextval may be called.
 	Numbers, Inserts bool
+	// Begins says that a transaction is begun, and nothing else.
+	Begins bool
 	// Why says what a Pin may leave behind.
 	Why string
 	// Mark is what a savepoint's statement does to the one that MarkName names.
@@ -115,9 +117,9 @@ func classify(sql []byte, names Names) Statement {
 			out.Queries += one.Queries
 			out.Setting, out.Default = one.Setting, one.Default
 			if count == 1 {
-				out.Kind, out.Mark, out.MarkName = one.Kind, one.Mark, one.MarkName
+				out.Kind, out.Mark, out.MarkName, out.Begins = one.Kind, one.Mark, one.MarkName, one.Begins
 			} else {
-				out.Kind = max(several(out.Kind), several(one.Kind))
+				out.Kind, out.Begins = max(several(out.Kind), several(one.Kind)), false
 				if out.Mark != MarkNone || one.Mark != MarkNone {
 					out.Mark, out.MarkName = MarkSome, ""
 				}
@@ -295,6 +297,8 @@ func (p *parser) statement() Statement {
 		return Statement{Kind: p.pin("PREPARE")}
 	case "savepoint", "release", "rollback":
 		return p.savepoint(w)
+	case "begin", "start":
+		return Statement{Kind: Primary, Begins: true}
 	default:
 		if plain[w] {
 			return Statement{Kind: Primary}

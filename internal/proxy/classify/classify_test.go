@@ -233,7 +233,9 @@ func TestFollowed(t *testing.T) {
 		"insert into t values (1)":         {Inserts: true},
 		"with x as (insert into t values (1) returning a) select a from x": {Inserts: true},
 		"copy t from stdin":                 {Inserts: true},
-		"begin":                             {},
+		"begin":                             {Begins: true},
+		"start transaction read only":       {Begins: true},
+		"begin; select 1":                   {},
 		"select 1":                          {},
 		"savepoint A":                       {Mark: MarkSet, MarkName: "a"},
 		"savepoint \"A b\"":                 {Mark: MarkSet, MarkName: "a b"},
@@ -246,7 +248,7 @@ func TestFollowed(t *testing.T) {
 		"savepoint a; insert into t select": {Mark: MarkSome, Inserts: true},
 	} {
 		s := Text([]byte(sql))
-		got := Statement{Default: s.Default, Sets: s.Sets, Numbers: s.Numbers, Inserts: s.Inserts, Setting: s.Setting, Mark: s.Mark, MarkName: s.MarkName}
+		got := Statement{Default: s.Default, Sets: s.Sets, Numbers: s.Numbers, Begins: s.Begins, Inserts: s.Inserts, Setting: s.Setting, Mark: s.Mark, MarkName: s.MarkName}
 		if got.Mute = nil; !reflect.DeepEqual(got, want) {
 			t.Errorf("%q: %+v, want %+v", sql, got, want)
 		}

@@ -62,6 +62,12 @@ func (c *Conv) walk(r *run) {
 			r.n += k
 			continue
 		}
+		if c.lapses > 0 {
+			k := min(c.lapses, len(rest))
+			c.lapses -= k
+			r.drop(k)
+			continue
+		}
 		if c.blocked() || len(rest) < headerLen {
 			return
 		}
@@ -100,6 +106,16 @@ func (c *Conv) message(r *run, typ byte, total int, rest []byte) bool {
 	}
 	if c.cfg.Walsender && typ == wire.TypeQuery && !c.mayAsk(r) {
 		return false
+	}
+	if c.links[Main] == nil && c.haunted(typ) {
+		if len(rest) < c.wants(typ, total) {
+			return false
+		}
+		have := min(total, len(rest))
+		r.drop(have)
+		c.lapses = total - have
+		c.wail(r, typ, rest[:have], total)
+		return true
 	}
 	if !c.open {
 		switch c.look(r, typ, rest) {
@@ -230,7 +246,7 @@ var names = [...]bool{parse: true, bind: true, describe: true, closing: true, co
 // begin is called before something is given to Main while nothing is owed.
 func (c *Conv) begin(fx *Effects) {
 	o := &c.owed
-	o.unit, o.whole, o.wrote, o.lazy = fx.buffer(o.unit), true, false, false
+	o.unit, o.whole, o.wrote, o.lazy, o.relayed = fx.buffer(o.unit), true, false, false, false
 }
 
 // keepMost bounds what is kept of a unit under way, in bytes.
@@ -240,6 +256,7 @@ const keepMost = 8 << 10
 func (c *Conv) keep(msg []byte, total int, k kind, fx *Effects) {
 	o := &c.owed
 	switch {
+	case k == copyEnd || msg[0] == 'd': // data of what is kept
 	case !o.whole:
 		if k == query && !c.eager() {
 			c.judge(msg, total)
@@ -258,9 +275,14 @@ func (c *Conv) keep(msg []byte, total int, k kind, fx *Effects) {
 	}
 }
 
+// writes says whether a statement may change more than its session.
+func writes(is about) bool {
+	return is.Kind != classify.Read && is.Kind != classify.Settings && !is.Begins
+}
+
 // judge looks at a query that is not kept.
 func (c *Conv) judge(msg []byte, total int) {
-	if !c.owed.wrote && (len(msg) < total || c.classifiedQuery(msg).Kind != classify.Read) {
+	if !c.owed.wrote && (len(msg) < total || writes(c.classifiedQuery(msg))) {
 		c.owed.wrote = true
 	}
 }

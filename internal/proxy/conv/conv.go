@@ -13,6 +13,7 @@ type Conv struct {
 
 	// The client's side.
 	skip    int  // bytes of its message under way, which go to Main
+	lapses  int  // and of one that goes to nobody
 	open    bool // a batch has begun
 	unsure  bool // a unit under way makes or closes named statements: if it fails it has not
 	barrier bool // nothing goes behind its end until that is answered
@@ -32,8 +33,10 @@ type Conv struct {
 	pin    string // why nobody but Main may answer it; "" anybody
 	told   string // and the driver has been told
 
-	owed owed
-	read reading
+	owed  owed
+	read  reading
+	ghost ghost
+	phase Phase // of a switchover
 
 	// Main.
 	used     bool // since it was granted
@@ -61,18 +64,20 @@ const (
 	forAnswer         // the standby answers
 	forMain           // Want
 	forTuning         // Main takes the client's settings over
+	forHold           // the switchover
 	forReset          // what makes or drops statements, or start-up values, is answered first
 	forWalsender      // what a replication session has asked is answered first
 )
 
 // owed is what was given to Main since nothing was owed.
 type owed struct {
-	unit   []byte // as the client sent it
-	whole  bool   // and it is all there
-	wrote  bool   // not only reads
-	lazy   bool   // unit has queries that were not looked at
-	peeked bool   // the query that comes next was
-	query  about
+	unit    []byte // as the client sent it
+	whole   bool   // and it is all there
+	relayed bool   // the client has some of its answer
+	wrote   bool   // not only reads
+	lazy    bool   // unit has queries that were not looked at
+	peeked  bool   // the query that comes next was
+	query   about
 }
 
 // New begins a conversation with a client that is logged in. In mode Session Main
@@ -150,6 +155,8 @@ func (c *Conv) Step(ev Event, fx *Effects) (consumed int) {
 		if l := c.links[ev.Side]; l != nil && l.cancels > 0 {
 			l.cancels--
 		}
+	case Drain:
+		c.drain(ev.Phase)
 	case Expired:
 		c.expired(ev.Timer)
 	case Kill:
@@ -182,6 +189,7 @@ func (c *Conv) settle(fx *Effects) {
 		c.paused = false
 		fx.add(Effect{Kind: Start, Side: Main})
 	}
+	c.drained(fx)
 	if c.stopped && !c.blocked() {
 		c.stopped = false
 		fx.add(Effect{Kind: Start, Side: Client})
@@ -197,6 +205,9 @@ func (c *Conv) settle(fx *Effects) {
 func (c *Conv) status() byte {
 	if l := c.links[Main]; l != nil {
 		return l.status
+	}
+	if c.ghost.status != 0 {
+		return c.ghost.status
 	}
 	return 'I'
 }

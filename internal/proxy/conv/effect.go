@@ -70,7 +70,7 @@ var zero = []byte{0}
 
 // effect notes what a statement that is going to be executed may leave behind.
 func (c *Conv) effect(r *run, is about, sql string, inBatch bool) *note {
-	c.owed.wrote = c.owed.wrote || is.Kind != classify.Read
+	c.owed.wrote = c.owed.wrote || writes(is)
 	if is.Numbers || is.Inserts {
 		c.sequences(r, is, inBatch)
 	}

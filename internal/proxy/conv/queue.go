@@ -226,6 +226,14 @@ func (l *Link) error(lost func(entry)) (who entry, ok bool) {
 	return who, true
 }
 
+// abandon gives all that is owed to lost, the last first.
+func (l *Link) abandon(lost func(entry)) {
+	for i := l.q.n - 1; i >= 0; i-- {
+		lost(*l.q.at(i))
+	}
+	l.q = queue{}
+}
+
 // ready notes a ReadyForQuery.
 func (l *Link) ready(status byte) (failed bool) {
 	failed = l.failed

@@ -141,6 +141,7 @@ func (c *Conv) hear(r *run, side Side, l *Link, typ byte, msg []byte, total int)
 		c.desync(r, side, fmt.Sprintf("message %q that nothing asked for", typ))
 		return over
 	}
+	c.owed.relayed = c.owed.relayed || side == Main && !who.ours
 	if typ == wire.TypeReady {
 		return c.unitEnds(r, side, l, who, msg)
 	}
@@ -295,7 +296,7 @@ func (c *Conv) failed(r *run, side Side, l *Link, msg []byte, total int) act {
 			c.readerLost(r.fx)
 			return over
 		}
-		return pass
+		return c.dies(r, l, body, len(msg) == total)
 	}
 	who, ok := l.error(func(e entry) { c.lost(l, e) })
 	if l.failing && c.wait == forReset { // nothing is answered before the client sends Sync
@@ -328,6 +329,23 @@ func (c *Conv) failed(r *run, side Side, l *Link, msg []byte, total int) act {
 	}
 	c.read.left = 1
 	return c.fromReader(r, entry{kind: who.kind}, true, wire.TypeError, msg, total)
+}
+
+// dies deals with Main's last words. Where it goes down, its clients need not.
+func (c *Conv) dies(r *run, l *Link, body []byte, whole bool) act {
+	if !whole {
+		return pass
+	}
+	switch wire.ParseError(body).Code {
+	case "57P01", "57P02", "57P03":
+		if f := c.fate(l); f != leaves {
+			r.flush()
+			c.give(Main, Close, r.fx)
+			c.suffer(f, l, r.fx)
+			return over
+		}
+	}
+	return pass
 }
 
 // desync ends the conversation: what the server says fits to nothing that it was

@@ -37,6 +37,11 @@ func (c *Conv) mainGone(why Why, err *wire.Error, fx *Effects) {
 	if l == nil {
 		return
 	}
+	if f := c.fate(l); f != leaves && !l.fatal {
+		c.links[Main] = nil
+		c.suffer(f, l, fx)
+		return
+	}
 	var e *wire.Error
 	if c.mid == Client && !l.fatal && !c.leaves {
 		e = err
