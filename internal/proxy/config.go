@@ -46,6 +46,9 @@ type Config struct {
 	// same time, so that a changed password counts at once. At most a minute.
 	AuthCacheTTL time.Duration
 
+	// Loops is how many threads serve the clients that are logged in; 0: one for each
+	// processor.
+	Loops int
 	// MaxClientConn bounds the clients of both ports together.
 	MaxClientConn int
 	// LoginTimeout is how long a client may take for each thing that it has to send.

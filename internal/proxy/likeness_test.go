@@ -189,7 +189,7 @@ func TestCopyExtended(t *testing.T) {
 }
 
 // The unnamed statement of a read that a standby has answered can be used again,
-// by a read and by the primary.
+// by the primary, which describes it, and by a read.
 func TestSplitUnnamedAgain(t *testing.T) {
 	f := start(t, nil)
 	role := f.role(t, "login password 'pw'")
@@ -202,7 +202,7 @@ func TestSplitUnnamedAgain(t *testing.T) {
 	send(t, fe, &pgproto3.Describe{ObjectType: 'S'}, &pgproto3.Sync{})
 	receive(t, fe, "ParameterDescription", "RowDescription", "ReadyForQuery")
 	send(t, fe, run...)
-	receive(t, fe, "BindComplete", "DataRow f", "CommandComplete", "ReadyForQuery") // where it was described
+	receive(t, fe, "BindComplete", "DataRow t", "CommandComplete", "ReadyForQuery")
 }
 
 // Who hides warnings gets none, through transactions and on a standby, and who

@@ -11,7 +11,7 @@ import (
 )
 
 // metrics is the proxy's own registry. The counters live in session.Stats and
-// are read when somebody scrapes: counting costs the relay one atomic addition.
+// are read when somebody scrapes: counting costs those who serve clients one atomic addition.
 type metrics struct {
 	registry *prometheus.Registry
 	wait     prometheus.Histogram

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"crypto/hmac"
 	"crypto/rand"
@@ -8,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -70,7 +72,7 @@ func New(cfg Config) (*Proxy, error) {
 			ClientTLS: cfg.ClientTLS, RequireTLS: cfg.RequireTLS, MaxClients: cfg.MaxClientConn,
 			LoginTimeout: cfg.LoginTimeout, ConnectWait: cfg.ConnectWait,
 			ReadOnlyFallback: cfg.ReadOnlyFallback, MockSecret: mockSecret(cfg.MockSecret), MaxUnproved: cfg.MaxClientConn + spareClients,
-			Split: cfg.Split, HBA: rules,
+			Split: cfg.Split, HBA: rules, Loops: cmp.Or(cfg.Loops, runtime.GOMAXPROCS(0)),
 		},
 		Topology:  cfg.Topology,
 		Reader:    &route.Reader{Limits: route.Limits{LagBytes: cfg.MaxReadLagBytes, Lag: cfg.MaxReadLag}},
@@ -141,6 +143,10 @@ func (p *Proxy) Run(ctx context.Context) error {
 	if err := p.Listen(ctx); err != nil {
 		return err
 	}
+	if err := p.sessions.Start(); err != nil {
+		closeAll(p.ports())
+		return err
+	}
 	p.warnFiles()
 	// Clients outlive ctx by DrainTimeout; accepting and waiting for nodes do not.
 	ctx, stop := context.WithCancel(ctx)
@@ -168,6 +174,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 	closeAll(ports)
 	p.drain()
 	own.Wait()
+	p.sessions.Close()
 	p.verifiers.Close()
 	p.positions.Close()
 	p.cfg.Log.Info("proxy stopped")
@@ -224,12 +231,14 @@ func (p *Proxy) follow(ctx context.Context) {
 	}
 }
 
-// watch ends the sessions of hosts that have silently disappeared.
+// watch ends the sessions of hosts that have silently disappeared, and the reads at
+// standbys that have fallen behind.
 func (p *Proxy) watch(ctx context.Context) {
 	for pause(ctx, p.cfg.DeadAfter/5) {
 		if n := p.sessions.EndLost(p.cfg.DeadAfter); n > 0 {
-			p.cfg.Log.Warn("ended sessions of a host that does not answer", "sessions", n)
+			p.cfg.Log.Warn("gave up connections to a host that does not answer", "connections", n)
 		}
+		p.sessions.Sweep(p.cfg.Topology.Current())
 	}
 }
 
@@ -239,6 +248,7 @@ func (p *Proxy) drain() {
 	done := make(chan struct{})
 	go func() {
 		p.served.Wait()
+		p.sessions.Wait()
 		close(done)
 	}()
 	t := time.NewTimer(p.cfg.DrainTimeout)

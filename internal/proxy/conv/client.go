@@ -30,7 +30,7 @@ var from = func() (t [256]struct {
 	kind kind
 	most int
 }) {
-	for typ, k := range map[byte]kind{'Q': query, 'P': parse, 'B': bind, 'F': call, 'd': none} {
+	for typ, k := range map[byte]kind{'Q': query, 'P': parse, 'B': bind, 'F': call, 'd': copyData} {
 		t[typ].kind, t[typ].most = k, longest
 	}
 	for typ, k := range map[byte]kind{'D': describe, 'E': execute, 'C': closing, 'S': syncing, 'H': none, 'X': none, 'c': copyEnd, 'f': copyEnd} {
@@ -72,9 +72,7 @@ func (c *Conv) walk(r *run) {
 			return
 		}
 		typ, total := rest[0], 1+int(binary.BigEndian.Uint32(rest[1:]))
-		if e := illegal(typ, total); e != nil {
-			r.flush()
-			c.end(e, r.fx)
+		if c.bad = illegal(typ, total); c.bad != nil {
 			return
 		}
 		if !c.message(r, typ, total, rest) {
@@ -91,7 +89,7 @@ func illegal(typ byte, total int) *wire.Error {
 		return wire.Fatal("08P01", fmt.Sprintf("invalid frontend message type %d", typ), "")
 	case total < headerLen || total-1 > t.most:
 		return wire.Fatal("08P01", "invalid message length", "")
-	case (typ == 'S' || typ == 'H') && total != headerLen:
+	case typ == 'H' && total != headerLen:
 		return wire.Fatal("08P01", "invalid message format", "")
 	}
 	return nil
@@ -100,8 +98,13 @@ func illegal(typ byte, total int) *wire.Error {
 // message takes the one at the front of r. It returns false when it cannot yet.
 func (c *Conv) message(r *run, typ byte, total int, rest []byte) bool {
 	if typ == 'X' {
-		r.drop(min(total, len(rest)))
 		c.leaves = true
+		if k := min(total, len(rest)); c.links[Main] == nil || c.links[Main].free() || c.answering() {
+			r.drop(k)
+		} else { // it leaves in the middle of something: PostgreSQL ends that
+			r.n += k
+			c.skip = total - k
+		}
 		return false
 	}
 	if c.cfg.Walsender && typ == wire.TypeQuery && !c.mayAsk(r) {

@@ -47,6 +47,7 @@ type Conv struct {
 
 	armed  [Timers]bool
 	leaves bool        // it said good-bye
+	bad    *wire.Error // what it sent is nothing that PostgreSQL takes
 	killed *wire.Error // it is to end as soon as that may be said
 	shut   bool        // and as soon as it is idle
 	over   bool
@@ -177,7 +178,10 @@ func (c *Conv) settle(fx *Effects) {
 	case c.killed != nil && c.mid == Client:
 		c.end(c.killed, fx)
 		return
-	case c.leaves && (main == nil || main.free()):
+	case c.bad != nil && c.mid == Client && !c.answering():
+		c.end(c.bad, fx)
+		return
+	case c.leaves && c.wait == nothing && (main == nil || main.free()):
 		c.end(nil, fx)
 		return
 	case c.shut && c.idle():
@@ -226,7 +230,7 @@ const maxOwed = 1 << 15
 
 // blocked says whether the client's bytes have to stay where they are.
 func (c *Conv) blocked() bool {
-	if c.wait != nothing || c.leaves || c.killed != nil {
+	if c.wait != nothing || c.leaves || c.bad != nil || c.killed != nil {
 		return true
 	}
 	most := maxOwed

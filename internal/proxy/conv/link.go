@@ -16,6 +16,7 @@ type Link struct {
 	tail    bool // something of a batch was sent behind the last Sync, Query or FunctionCall
 	failing bool // the server skips everything up to a Sync that was not sent yet
 	failed  bool // an error came since the last ReadyForQuery
+	data    bool // COPY's data were sent since the last command
 	copying bool // the server reads COPY's data, and the client has not ended them
 	fatal   bool // the server has said its last words
 	cancels int  // requests to cancel under way
@@ -51,7 +52,7 @@ func (l *Link) Discarded() {
 }
 
 // free says whether nothing is owed and nothing stands open.
-func (l *Link) free() bool { return l.q.n == 0 && !l.tail && l.skip == 0 }
+func (l *Link) free() bool { return !l.tail && l.skip == 0 && (l.q.n == 0 || !l.q.owes()) }
 
 // idle says whether the link is outside of a transaction, too.
-func (l *Link) idle() bool { return l.free() && l.status == 'I' && !l.fatal }
+func (l *Link) idle() bool { return l.q.n == 0 && l.free() && l.status == 'I' && !l.fatal }

@@ -14,6 +14,7 @@ const (
 	syncing       // Z
 	query         // all there is, then Z
 	call          // V, then Z
+	copyData      // nothing
 	copyEnd       // nothing: it ends COPY's data, if the server reads any
 )
 
@@ -24,8 +25,11 @@ type entry struct {
 	// local is the type of the answer that the proxy gives itself, as soon as all
 	// before it is answered: the server was not asked.
 	local byte
-	mid   bool  // its first answer came
-	note  *note // what its answer means to the conversation; usually nothing
+	mid   bool // its first answer came
+	// late is a Sync behind data of a COPY. The server drops each that it reads within
+	// a COPY, but it does not when that failed at data before it: maybe.
+	late, maybe bool
+	note        *note // what its answer means to the conversation; usually nothing
 }
 
 // queue holds the entries in the order in which they were sent.
@@ -96,6 +100,9 @@ func (l *Link) sent(e entry) {
 	switch e.kind {
 	case none:
 		return
+	case copyData:
+		l.data = true
+		return
 	case copyEnd:
 		if l.copying {
 			l.copying = false
@@ -104,7 +111,11 @@ func (l *Link) sent(e entry) {
 		}
 		return
 	case syncing:
+		e.late = l.data
 		if l.copying {
+			if e.maybe = e.late; e.maybe {
+				l.q.push(e)
+			}
 			return
 		}
 		l.failing, l.tail = false, false
@@ -112,9 +123,10 @@ func (l *Link) sent(e entry) {
 		if l.failing {
 			return
 		}
-		l.tail = false
+		l.tail, l.data = false, false
 	default:
 		l.tail = true
+		l.data = l.data && e.kind != execute
 		if l.failing {
 			return
 		}
@@ -126,8 +138,14 @@ func (l *Link) sent(e entry) {
 // nobody's.
 func (l *Link) answer(typ byte) (who entry, last, ok bool) {
 	e := l.q.front()
+	for ; e != nil && e.maybe && typ != 'Z'; e = l.q.front() {
+		l.q.pop() // it was dropped
+	}
 	if e == nil {
 		return entry{}, false, false
+	}
+	if e.maybe {
+		return l.q.certain(), true, true
 	}
 	switch e.kind {
 	case query:
@@ -158,7 +176,12 @@ func (l *Link) answer(typ byte) (who entry, last, ok bool) {
 	switch typ {
 	case 'G', 'W':
 		l.reads()
-	case 'C', 'Z':
+	case 'C':
+		l.copying = false
+		for l.q.n > 1 && l.q.at(1).maybe { // COPY has taken them
+			l.q.remove(1)
+		}
+	case 'Z':
 		l.copying = false
 	}
 	if last {
@@ -183,17 +206,55 @@ var (
 // their end, also one that was sent before.
 func (l *Link) reads() {
 	l.copying = true
-	for l.q.n > 1 && l.q.at(1).kind == syncing {
-		l.q.remove(1)
+	n := 1
+	for l.q.n > n && l.q.at(n).kind == syncing {
+		if l.q.at(n).late {
+			l.q.at(n).maybe = true
+			n++
+		} else {
+			l.q.remove(n)
+		}
 	}
-	if l.q.n > 1 && l.q.at(1).kind == copyEnd {
-		l.q.remove(1)
+	if l.q.n > n && l.q.at(n).kind == copyEnd {
+		l.q.remove(n)
 		l.copying = false
 	}
 	if l.q.at(0).kind == execute {
-		last := l.q.at(l.q.n - 1).kind
+		last := execute
+		for i := range l.q.n {
+			if e := l.q.at(i); !e.maybe {
+				last = e.kind
+			}
+		}
 		l.tail = last != syncing && last != query && last != call
 	}
+}
+
+// certain takes out the Sync that a ReadyForQuery answers when the one at the front
+// may have been dropped: if there is one that was not, it is that.
+func (q *queue) certain() entry {
+	for i := 0; i < q.n; i++ {
+		e := *q.at(i)
+		switch {
+		case e.kind == copyEnd, e.maybe:
+			continue
+		case e.kind == syncing:
+			q.remove(i)
+			return e
+		}
+		break
+	}
+	return q.pop()
+}
+
+// owes says whether an answer is certain to come.
+func (q *queue) owes() bool {
+	for i := range q.n {
+		if e := q.at(i); !e.maybe && e.kind != copyEnd {
+			return true
+		}
+	}
+	return false
 }
 
 // error notes an ErrorResponse that does not end the connection and returns whose
@@ -201,6 +262,9 @@ func (l *Link) reads() {
 func (l *Link) error(lost func(entry)) (who entry, ok bool) {
 	l.failed, l.copying = true, false
 	e := l.q.front()
+	for ; e != nil && e.maybe && l.q.owes(); e = l.q.front() {
+		l.q.pop()
+	}
 	if e == nil {
 		return entry{}, false
 	}

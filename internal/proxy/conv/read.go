@@ -3,6 +3,7 @@ package conv
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 
 	"manada/internal/cluster"
 	"manada/internal/proxy/wire"
@@ -242,9 +243,11 @@ func (c *Conv) fromReader(r *run, who entry, last bool, typ byte, msg []byte, to
 	return strip
 }
 
-// wanted is how much of a message has to be there to be held back.
-func (rd *reading) wanted(typ byte, total int) int {
-	if rd.passed || typ == wire.TypeDataRow && rd.left <= 1 || len(rd.hold)+total > MaxBatch {
+// wanted is how much of a message has to be there: the whole one, to be held back,
+// or for there to be something to say behind it when the standby is lost. One that
+// is too large for that passes as it comes.
+func (rd *reading) wanted(total int) int {
+	if total > MaxBatch {
 		return headerLen
 	}
 	return total
@@ -298,13 +301,13 @@ func repeatable(e *wire.Error) bool {
 }
 
 // readerLost deals with a standby that went away before its answer was complete.
-func (c *Conv) readerLost(fx *Effects) {
+func (c *Conv) readerLost(node string, fx *Effects) {
 	rd := &c.read
 	switch {
 	case c.wait == forAnswer && rd.passed:
 		c.wait = nothing
 		c.forgetUnit(fx)
-		e := &wire.Error{Severity: "ERROR", Code: "40001", Message: "a standby was lost while it answered",
+		e := &wire.Error{Severity: "ERROR", Code: "40001", Message: fmt.Sprintf("standby %s was lost while it answered", node),
 			Detail: "The statement only read, and part of its rows was already sent.", Hint: "Repeat the statement."}
 		at := len(fx.own)
 		fx.own = wire.AppendMessage(e.Append(fx.own), wire.TypeReady, []byte{'I'})

@@ -45,7 +45,7 @@ func (c *Conv) fromServer(side Side, b []byte, fx *Effects) int {
 			break
 		}
 		have := min(total, len(rest))
-		if have < wanted(typ, total) || side == Reader && have < c.read.wanted(typ, total) {
+		if have < wanted(typ, total) || side == Reader && have < c.read.wanted(total) {
 			break
 		}
 		if c.mid != Client && c.mid != side {
@@ -293,7 +293,7 @@ func (c *Conv) failed(r *run, side Side, l *Link, msg []byte, total int) act {
 		if side == Reader {
 			r.flush()
 			c.give(Reader, Close, r.fx)
-			c.readerLost(r.fx)
+			c.readerLost(l.Node, r.fx)
 			return over
 		}
 		return c.dies(r, l, body, len(msg) == total)

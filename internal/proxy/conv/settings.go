@@ -151,12 +151,26 @@ func (s *set) commit(l *Link) {
 				l.vars = nil
 			}
 		case op.name != "":
-			s.both(l, op.name, op.sql, op.off)
+			s.both(l, op.name, l.asReported(op.name, op.sql), op.off)
 		}
 		s.session = op.hides(s.session, s.began)
 	}
 	s.undo()
 	s.now()
+}
+
+// asReported is sql, but for a setting that the server reports its whole value: half
+// a DateStyle may have changed nothing, and then nothing new is reported.
+func (l *Link) asReported(name, sql string) string {
+	if sql == "" || l.reported == nil || !slices.Contains(carried, name) {
+		return sql
+	}
+	for n, value := range l.reported.values {
+		if strings.EqualFold(n, name) {
+			return giving(name, value)
+		}
+	}
+	return sql
 }
 
 // both gives a setting a value for the client and for its server, which does not

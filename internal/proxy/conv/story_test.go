@@ -311,6 +311,7 @@ type world struct {
 	stopped [sides]bool
 	has     [sides]bool
 	ended   bool
+	half    bool              // the client sends no more
 	cuts    func(n int) []int // how bytes are cut; nil: not
 
 	sent [sides][]byte // since it was looked at
@@ -336,8 +337,9 @@ func (w *world) happen(h happening) {
 		switch h.Kind {
 		case Granted:
 			w.has[h.Side], w.held[h.Side], w.stopped[h.Side] = true, nil, false
-		case Gone:
-			w.has[h.Side], w.held[h.Side] = false, nil
+		case Gone: // a client's first time means that it sends no more
+			w.has[h.Side], w.held[h.Side] = h.Side == Client && !w.half, nil
+			w.half = w.half || h.Side == Client
 		}
 		w.step(h.Event)
 		return

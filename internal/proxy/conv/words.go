@@ -11,6 +11,10 @@ import (
 func (c *Conv) gone(side Side, why Why, err *wire.Error, fx *Effects) {
 	switch side {
 	case Client:
+		if !c.leaves && c.answering() {
+			c.leaves = true // it sends no more, and may still read
+			return
+		}
 		c.mid = sides // nothing reaches it
 		c.end(nil, fx)
 	case Reader:
@@ -20,14 +24,24 @@ func (c *Conv) gone(side Side, why Why, err *wire.Error, fx *Effects) {
 	}
 }
 
+// answering says whether an answer is on its way for which a server waits for
+// nothing of the client.
+func (c *Conv) answering() bool {
+	l := c.links[Main]
+	return c.wait == forAnswer || c.skip == 0 && !c.open && l != nil && l.q.owes() && !l.tail && !l.copying
+}
+
 func (c *Conv) readerGone(fx *Effects) {
-	torn := c.mid == Reader
+	l, torn := c.links[Reader], c.mid == Reader
+	if l == nil {
+		return
+	}
 	c.links[Reader] = nil
 	if torn { // half a message is with the client: nothing can be said
 		c.end(nil, fx)
 		return
 	}
-	c.readerLost(fx)
+	c.readerLost(l.Node, fx)
 }
 
 // mainGone says the last words, if they may be said: not in the middle of a

@@ -8,15 +8,21 @@ import (
 // Conversation is what a loop drives for a client; *conv.Conv is the real one.
 type Conversation interface {
 	Step(ev conv.Event, fx *conv.Effects) (consumed int)
+	// Runs is the side that works for the client at the moment.
+	Runs() conv.Side
 }
 
 // Owner is what a client needs of the world around the loops. Its methods are
 // called on the loop's thread and must not block.
 type Owner interface {
-	// Want finds a server for the side. Client.Grant or Client.Deny answers.
-	Want(c *Client, side conv.Side)
+	// Want finds a server for the side. Client.Grant or Client.Deny answers later; or
+	// it is false, and there is none now.
+	Want(c *Client, side conv.Side) bool
 	// Back takes a server that is none of the client's any more. Its socket is closed.
 	Back(side conv.Side, s *Server, how conv.How)
+	// Lost is called before Back for a server that has ended, or was given up. told
+	// says that the client was told something because of it.
+	Lost(side conv.Side, s *Server, why conv.Why, told bool)
 	// Ask asks where the server's node is in the WAL, as AskWritten or AskReplayed
 	// says. Client.Tell answers.
 	Ask(c *Client, fx *conv.Effect, s *Server)
@@ -25,8 +31,8 @@ type Owner interface {
 	// Note is for the log: kind is Pinned or Warn.
 	Note(kind conv.EffectKind, text string)
 	// Count is called after every step in which something was counted.
-	Count(c *Client, n *conv.Counts)
-	// Ended: the conversation is over. No other call follows.
+	Count(n *conv.Counts)
+	// Ended: the conversation is over. Only Lost and Back may follow.
 	Ended()
 }
 
@@ -51,6 +57,29 @@ func (h *Client) Tell(ev conv.Event) {
 	h.loop.post(func(l *Loop) {
 		if c := l.find(h); c != nil {
 			l.step(c, ev)
+		}
+	})
+}
+
+// TellThen lets an event happen and calls done, on the loop's thread, when all
+// that follows from it was begun; also when the client has gone.
+func (h *Client) TellThen(ev conv.Event, done func()) {
+	sent := h.loop.post(func(l *Loop) {
+		if c := l.find(h); c != nil {
+			l.step(c, ev)
+		}
+		done()
+	})
+	if !sent {
+		done()
+	}
+}
+
+// Release takes a server away from the client, unless it works for the client just now.
+func (h *Client) Release(side conv.Side) {
+	h.loop.post(func(l *Loop) {
+		if c := l.find(h); c != nil && c.servers[side] != nil && c.conv.Runs() != side {
+			l.gone(l.socks.at(c.socks[side]), conv.Closed)
 		}
 	})
 }

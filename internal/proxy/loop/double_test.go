@@ -20,6 +20,8 @@ type frames struct {
 
 const large = 2000
 
+func (f *frames) Runs() conv.Side { return conv.Client }
+
 func (f *frames) Step(ev conv.Event, fx *conv.Effects) int {
 	add := func(e conv.Effect) { fx.List = append(fx.List, e) }
 	switch ev.Kind {

@@ -37,6 +37,9 @@ type Loop struct {
 	out    []byte // small pieces for outTo, put together
 	outTo  uint32
 
+	said   bool     // something was sent to the client in the last step
+	denied []denial // servers that were refused at once
+
 	resume []uint32 // sockets whose held bytes are to be offered again
 	dirty  []uint32 // sockets of which epoll may have to be told anew
 	spare  []func(*Loop)
@@ -75,6 +78,7 @@ func newLoop(g *Group) (*Loop, error) {
 // run runs the loop until it is closed.
 func (l *Loop) run() {
 	runtime.LockOSThread()
+	defer runtime.UnlockOSThread() // else the thread ends, and with it children that were started by it
 	for {
 		n, err := unix.EpollWait(l.ep, l.events[:], l.patience())
 		if err != nil && err != unix.EINTR {

@@ -31,12 +31,13 @@ func newOwner() *owner {
 	return &owner{make(chan *Client, 8), make(chan conv.How, 8), make(chan struct{})}
 }
 
-func (o *owner) Want(c *Client, _ conv.Side)               { o.wants <- c }
+func (o *owner) Want(c *Client, _ conv.Side) bool          { o.wants <- c; return true }
 func (o *owner) Back(_ conv.Side, _ *Server, how conv.How) { o.back <- how }
 func (o *owner) Ask(*Client, *conv.Effect, *Server)        {}
 func (o *owner) Cancel(*Client, conv.Side, *Server)        {}
 func (o *owner) Note(conv.EffectKind, string)              {}
-func (o *owner) Count(*Client, *conv.Counts)               {}
+func (o *owner) Count(*conv.Counts)                        {}
+func (o *owner) Lost(conv.Side, *Server, conv.Why, bool)   {}
 func (o *owner) Ended()                                    { close(o.ended) }
 
 // start starts loops that have to leave nothing behind.
@@ -162,8 +163,8 @@ func (s *served) over(t testing.TB) {
 		if how != conv.Close {
 			t.Errorf("the server came back %v, want Close", how)
 		}
-	default:
-		t.Error("the server did not come back")
+	case <-time.After(20 * time.Second):
+		t.Error("the server does not come back")
 	}
 }
 
@@ -303,6 +304,21 @@ func TestBytesBehindTheHandshake(t *testing.T) {
 	}
 }
 
+// stopped waits until a counter stands still, and returns it.
+func stopped(t testing.TB, n *atomic.Int64) int64 {
+	t.Helper()
+	last := int64(-1)
+	eventually(t, "nobody is stopped", func() bool {
+		now := n.Load()
+		still := now == last && now > 0
+		if last = now; !still {
+			time.Sleep(50 * time.Millisecond)
+		}
+		return still
+	})
+	return last
+}
+
 // A client that does not read stops its server, and nobody else.
 func TestSlowReader(t *testing.T) {
 	for name, version := range versions {
@@ -325,16 +341,7 @@ func TestSlowReader(t *testing.T) {
 				}
 				sum <- [32]byte(h.Sum(nil))
 			}()
-			moved := int64(-1)
-			eventually(t, "the server is not stopped", func() bool {
-				now := traffic[0].To.Load()
-				still := now == moved && now > 0
-				moved = now
-				if !still {
-					time.Sleep(50 * time.Millisecond)
-				}
-				return still
-			})
+			moved := stopped(t, traffic[0].To)
 			if moved > total/2 {
 				t.Errorf("%d bytes were taken for a client that does not read", moved)
 			}
@@ -362,16 +369,7 @@ func TestSlowServer(t *testing.T) {
 		s.client.Write(frame('d', body))
 		s.client.Close()
 	}()
-	moved := int64(-1)
-	eventually(t, "the client is not stopped", func() bool {
-		now := traffic[0].From.Load()
-		still := now == moved && now > 0
-		moved = now
-		if !still {
-			time.Sleep(50 * time.Millisecond)
-		}
-		return still
-	})
+	moved := stopped(t, traffic[0].From)
 	if moved > 20<<20 {
 		t.Errorf("%d bytes were taken for a server that does not read", moved)
 	}
@@ -512,4 +510,19 @@ func TestDrain(t *testing.T) {
 	late := serve(t, g, plain)
 	late.over(t)
 	g.Wait()
+}
+
+// A peer that is alive and does not read is not lost, however long it takes:
+// that is a backend in the middle of something.
+func TestLostSparesSlowPeer(t *testing.T) {
+	g, traffic := start(t, 1)
+	s := serve(t, g, plain)
+	if g.EndLost(0) != 0 {
+		t.Error("lost when idle")
+	}
+	go s.client.Write(frame('d', make([]byte, 64<<20)))
+	stopped(t, traffic[0].From)
+	if g.EndLost(0) != 0 {
+		t.Error("lost when the window is closed")
+	}
 }

@@ -12,14 +12,14 @@ func (l *Loop) step(c *client, ev conv.Event) (consumed int) {
 	l.fx.Reset()
 	consumed = c.conv.Step(ev, &l.fx)
 	if l.fx.Count != (conv.Counts{}) {
-		c.owner.Count(c.handle, &l.fx.Count)
+		c.owner.Count(&l.fx.Count)
 	}
-	said := false
+	l.said = false
 	for i := range l.fx.List {
 		fx := &l.fx.List[i]
-		said = said || fx.Kind == conv.Send && fx.Side == conv.Client
+		l.said = l.said || fx.Kind == conv.Send && fx.Side == conv.Client
 		if fx.Kind == conv.End {
-			l.end(c, said)
+			l.end(c, l.said)
 			break
 		}
 		l.apply(c, fx)
@@ -34,8 +34,11 @@ func (l *Loop) apply(c *client, fx *conv.Effect) {
 	case conv.Stop, conv.Start:
 		l.reading(c, fx.Side, fx.Kind == conv.Start)
 	case conv.Want:
+		if !c.owner.Want(c.handle, fx.Side) {
+			l.denied = append(l.denied, denial{c.handle, fx.Side})
+			return
+		}
 		c.wants |= 1 << fx.Side
-		c.owner.Want(c.handle, fx.Side)
 		l.touch(c.socks[conv.Client], l.socks.at(c.socks[conv.Client])) // if it has hung up it need not wait
 	case conv.Give:
 		l.drop(c, fx.Side, fx.How)
@@ -55,6 +58,22 @@ func (l *Loop) apply(c *client, fx *conv.Effect) {
 		l.arm(c, fx.Timer, fx.D)
 	case conv.Pinned, conv.Warn:
 		c.owner.Note(fx.Kind, fx.Text)
+	}
+}
+
+// denial is a server that was refused at once. It is told after the step.
+type denial struct {
+	to   *Client
+	side conv.Side
+}
+
+func (l *Loop) deny() {
+	for len(l.denied) > 0 {
+		d := l.denied[len(l.denied)-1]
+		l.denied = l.denied[:len(l.denied)-1]
+		if c := l.find(d.to); c != nil {
+			l.step(c, conv.Event{Kind: conv.Denied, Side: d.side})
+		}
 	}
 }
 
@@ -83,6 +102,10 @@ func (l *Loop) settle() {
 			l.resume = append(l.resume[:0], l.resume[1:]...)
 			s := l.socks.at(i)
 			l.offerHeld(i, s)
+			continue
+		}
+		if len(l.denied) > 0 {
+			l.deny()
 			continue
 		}
 		l.flush()
@@ -127,6 +150,7 @@ func (l *Loop) offer(c *client, i uint32, b []byte) []byte {
 	for {
 		s.again = false
 		b = b[l.step(c, conv.Event{Kind: conv.Bytes, Side: conv.Side(s.side), Bytes: b}):]
+		l.deny()
 		if s.gen != gen || s.client == 0 {
 			return nil
 		}
@@ -136,17 +160,27 @@ func (l *Loop) offer(c *client, i uint32, b []byte) []byte {
 	}
 }
 
-// gone tells conv that a side has ended.
+// gone tells conv that a side has ended. A client may be told of twice: that it
+// sends no more, and that nothing reaches it.
 func (l *Loop) gone(s *sock, why conv.Why) {
 	c := l.clientOf(s)
 	if c == nil {
 		return
 	}
-	s.eof = true
-	side, gen := conv.Side(s.side), c.gen
+	side, owner := conv.Side(s.side), c.owner
+	if side == conv.Client {
+		s.eof = true
+		l.step(c, conv.Event{Kind: conv.Gone, Side: side, Why: why})
+		return
+	}
+	i, server, gen := c.socks[side], c.servers[side], c.gen
+	c.servers[side], c.socks[side] = nil, 0
+	l.closeSock(i, s)
 	l.step(c, conv.Event{Kind: conv.Gone, Side: side, Why: why})
-	if side != conv.Client && c.gen == gen && c.socks[side] != 0 && l.socks.at(c.socks[side]) == s {
-		l.drop(c, side, conv.Close)
+	owner.Lost(side, server, why, l.said)
+	owner.Back(side, server, conv.Close)
+	if c.gen == gen {
+		l.touch(c.socks[conv.Client], l.socks.at(c.socks[conv.Client])) // it may have waited for this one
 	}
 }
 

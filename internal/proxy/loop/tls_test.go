@@ -109,6 +109,8 @@ func TestOpenSSL(t *testing.T) {
 // lines passes everything on.
 type lines struct{}
 
+func (lines) Runs() conv.Side { return conv.Client }
+
 func (lines) Step(ev conv.Event, fx *conv.Effects) int {
 	switch ev.Kind {
 	case conv.Bytes:
@@ -160,6 +162,8 @@ func TestIdleClients(t *testing.T) {
 
 // back answers by itself, and forgetful remembers nothing: both cost nothing.
 type back struct{}
+
+func (back) Runs() conv.Side { return conv.Client }
 
 func (back) Step(ev conv.Event, fx *conv.Effects) int {
 	switch ev.Kind {

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"manada/internal/proxy/tlsmem"
 	"manada/internal/proxy/wire"
 )
 
@@ -83,7 +84,7 @@ func (d *Dialer) Reach(ctx context.Context, addr string) error {
 }
 
 // keepAlive finds a dead host behind an idle session in about 5 s. Data on its
-// way is watched by Backend.Lost. TCP_USER_TIMEOUT would do both, but it also
+// way is watched by the loops (loop.Group.EndLost). TCP_USER_TIMEOUT would do both, but it also
 // ends a connection whose peer is alive and does not read for a while, as a
 // backend does that waits for a lock in the middle of a COPY.
 var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 2 * time.Second, Interval: time.Second, Count: 3}
@@ -137,12 +138,11 @@ func (d *Dialer) startTLS(ctx context.Context, conn net.Conn, host string) (net.
 	if answer[0] != 'S' {
 		return nil, errors.New("it does not accept TLS (set ssl = on)")
 	}
-	cfg := d.TLS
+	cfg := tlsmem.Prepare(d.TLS)
 	if cfg.ServerName == "" {
-		cfg = cfg.Clone()
 		cfg.ServerName = host
 	}
-	secure := tls.Client(conn, cfg)
+	secure := tlsmem.Client(conn, cfg)
 	if err := secure.HandshakeContext(ctx); err != nil {
 		return nil, err
 	}

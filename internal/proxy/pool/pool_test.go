@@ -251,28 +251,3 @@ func TestLoginWantsServerSignature(t *testing.T) {
 	l.Close()
 	<-done
 }
-
-// A peer that is alive and does not read is not lost, however long it takes:
-// that is a backend in the middle of something.
-func TestLostSparesSlowPeer(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	c, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	if Lost(c, 0) {
-		t.Error("lost when idle")
-	}
-	c.SetWriteDeadline(time.Now().Add(300 * time.Millisecond))
-	if n, err := c.Write(make([]byte, 64<<20)); err == nil {
-		t.Fatalf("%d bytes fit", n)
-	}
-	if Lost(c, 0) {
-		t.Error("lost when the window is closed")
-	}
-}

@@ -6,11 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"syscall"
 	"time"
 
 	"manada/internal/proxy/pool"
 	"manada/internal/proxy/route"
 	"manada/internal/proxy/scram"
+	"manada/internal/proxy/tlsmem"
 	"manada/internal/proxy/wire"
 )
 
@@ -42,16 +45,13 @@ func (c *client) connect(ctx context.Context, l pool.Login) (*session, *pool.Bac
 		if b, d, err = c.open(ctx, c.Topology.Current(), l); err != nil {
 			return err
 		}
-		s = newSession(c, b, d, l)
-		c.registry.add(s, c.version)
-		// Registered first, compared second: whoever sweeps after a change
-		// finds the session, or the session finds the change.
-		if s.stale(c.Topology.Current()) {
-			c.registry.remove(s)
-			s.life.end()
+		// Its loop compares again: it knows of every change that came before.
+		if v := c.Topology.Current(); d.primary && v.Known && v.Epoch > d.epoch {
 			b.Conn.Close()
 			return errChanged
 		}
+		s = newSession(c, b, d)
+		c.registry.add(s, c.version)
 		return nil
 	})
 	var e *wire.Error
@@ -302,4 +302,23 @@ func transient(err error) bool {
 func tooMany(err error) bool {
 	var e *wire.Error
 	return errors.As(err, &e) && e.Code == "53300"
+}
+
+// gone says whether the client has closed its connection, without reading.
+func gone(conn net.Conn) bool {
+	c, ok := tlsmem.Raw(conn).(syscall.Conn)
+	if !ok {
+		return false
+	}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return false
+	}
+	closed := false
+	err = raw.Control(func(fd uintptr) {
+		var b [1]byte
+		n, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		closed = n == 0 && err == nil || err == syscall.ECONNRESET
+	})
+	return err != nil || closed
 }

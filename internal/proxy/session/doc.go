@@ -1,13 +1,11 @@
-// Package session is one client of the proxy from its first byte to its last:
-// start-up, TLS, authentication, the wait for a node to talk to, and then the
-// relay of bytes both ways.
+// Package session is one client of the proxy from its first byte to the moment at
+// which it is logged in: start-up, TLS, authentication, the wait for a node to talk
+// to. Then it is handed over to a loop (package loop), which drives its
+// conversation (package conv), and its goroutine ends.
 //
-// The relay never passes on a commit that PostgreSQL acknowledged without a
-// standby (trap T7). What the client sends is cut into units (package split);
-// one that certainly only reads may be answered by a standby over a second
-// connection (second.go, read.go), all else is the first connection's. It
-// deliberately keeps these for one client: pooling modes attach at relay.go and
-// connect.go, which know nothing of authentication.
+// What is left here of a client that is served is its Owner (session.go): it opens a
+// standby for its reads (reads.go), asks for positions, sends cancel requests, each
+// in a goroutine that ends, and counts.
 //
-// Start reading at Server.Serve (server.go), then relay.go and up.go.
+// Start reading at Server.Serve (server.go), then handOver in session.go.
 package session

@@ -15,6 +15,7 @@ import (
 	"manada/internal/proxy/hba"
 	"manada/internal/proxy/pool"
 	"manada/internal/proxy/pool/rules"
+	"manada/internal/proxy/tlsmem"
 	"manada/internal/proxy/wire"
 )
 
@@ -40,48 +41,56 @@ const alpn = "postgresql"
 // logIn takes the client to a session that is ready for its first query. It
 // returns nil without an error when there is nothing more to do (a cancel
 // request). A *wire.Error in the chain is told to the client.
-func (c *client) logIn(ctx context.Context) (*session, error) {
+func (c *client) logIn(ctx context.Context) (*session, *pool.Backend, error) {
 	if err := c.patience(ctx); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := c.negotiate(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if c.startup.Kind == wire.KindCancel {
 		c.cancel(ctx)
-		return nil, nil
+		return nil, nil, nil
 	}
 	if err := c.admit(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	keys, final, err := c.authenticate(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := c.count(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := c.mayEnter(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	s, b, err := c.connect(ctx, pool.Login{Params: c.serverParams(), Keys: &keys})
+	l := pool.Login{Params: c.serverParams(), Keys: &keys}
+	s, b, err := c.connect(ctx, l)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if s.track.Balance {
-		ctx, cancel := context.WithTimeout(ctx, openTimeout)
-		defer cancel()
-		if s.alike, err = b.Alike(ctx); err != nil {
-			c.Log.Info("not split: the settings of the session are not known", "user", c.user, "error", err)
-			s.track.Balance = false
-		}
+	if c.Options.Split && c.port == ReadWrite && s.Positions != nil && splittable(c.startup, b) {
+		c.split(ctx, s, b, l)
 	}
 	if err := c.welcome(ctx, s, b, final); err != nil {
 		c.registry.remove(s)
 		b.Conn.Close()
-		return nil, err
+		return nil, nil, err
 	}
-	return s, nil
+	return s, b, nil
+}
+
+// split lets standbys answer the session's reads.
+func (c *client) split(ctx context.Context, s *session, b *pool.Backend, l pool.Login) {
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	alike, err := b.Alike(ctx)
+	if err != nil {
+		c.Log.Info("not split: the settings of the session are not known", "user", c.user, "error", err)
+		return
+	}
+	s.conf.Split, s.reads = true, &reads{login: l, alike: alike}
 }
 
 // patience gives the client LoginTimeout for what it has to send next. The
@@ -157,7 +166,7 @@ func (c *client) firstPacket(talked bool) (s wire.Startup, direct bool, err erro
 		return s, false, err
 	}
 	if head[0] == 0x16 && !talked && c.Options.ClientTLS != nil {
-		conn := tls.Server(&prefixed{Conn: c.conn, prefix: head[:1]}, withALPN(c.Options.ClientTLS))
+		conn := tlsmem.Server(c.conn, c.Options.ClientTLS, head[:1])
 		if err := conn.Handshake(); err != nil {
 			return s, false, fmt.Errorf("TLS with client: %w", err)
 		}
@@ -182,7 +191,7 @@ func (c *client) startTLS() (bool, error) {
 	if c.Options.ClientTLS == nil {
 		return false, nil
 	}
-	conn := tls.Server(c.conn, withALPN(c.Options.ClientTLS))
+	conn := tlsmem.Server(c.conn, c.Options.ClientTLS, nil)
 	if err := conn.Handshake(); err != nil {
 		return false, fmt.Errorf("TLS with client: %w", err)
 	}
@@ -191,27 +200,10 @@ func (c *client) startTLS() (bool, error) {
 }
 
 func withALPN(cfg *tls.Config) *tls.Config {
-	if len(cfg.NextProtos) > 0 {
-		return cfg
+	if len(cfg.NextProtos) == 0 {
+		cfg.NextProtos = []string{alpn}
 	}
-	cfg = cfg.Clone()
-	cfg.NextProtos = []string{alpn}
 	return cfg
-}
-
-// prefixed gives back bytes that were read too early.
-type prefixed struct {
-	net.Conn
-	prefix []byte
-}
-
-func (p *prefixed) Read(b []byte) (int, error) {
-	if len(p.prefix) > 0 {
-		n := copy(b, p.prefix)
-		p.prefix = p.prefix[n:]
-		return n, nil
-	}
-	return p.Conn.Read(b)
 }
 
 // admit checks the start-up packet.
@@ -324,12 +316,7 @@ func (c *client) cancel(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.Options.LoginTimeout)
 	defer cancel()
-	node, addr, pid, key := s.running()
-	if err := c.Dialer.Cancel(ctx, addr, pid, key); err != nil {
-		c.Log.Warn("cancel request not delivered", "node", node, "error", err)
-		return
-	}
-	c.Stats.Cancels.Add(1)
+	s.cancel(ctx)
 }
 
 func remote(conn net.Conn) string { return conn.RemoteAddr().String() }

@@ -4,7 +4,7 @@ import (
 	"net"
 	"strconv"
 
-	"manada/internal/proxy/split"
+	"manada/internal/proxy/conv"
 )
 
 // poolNodes are pgpool's columns of SHOW POOL_NODES (version 4), with its words.
@@ -12,7 +12,7 @@ var poolNodes = []string{"node_id", "hostname", "port", "status", "pg_status", "
 	"load_balance_node", "replication_delay", "replication_state", "replication_sync_state", "last_status_change"}
 
 // poolNodes is the table as the client's session sees it.
-func (s *session) poolNodes() split.Table {
+func (s *session) poolNodes() conv.Table {
 	v := s.Topology.Current()
 	up := 0
 	for _, m := range v.Members {
@@ -20,7 +20,7 @@ func (s *session) poolNodes() split.Table {
 			up++
 		}
 	}
-	t := split.Table{Columns: poolNodes}
+	t := conv.Table{Columns: poolNodes}
 	for i, m := range v.Members {
 		host, port, err := net.SplitHostPort(m.Addr)
 		if err != nil {
@@ -29,7 +29,7 @@ func (s *session) poolNodes() split.Table {
 		status, weight, role, delay := "down", 0.0, "standby", "0"
 		if m.Up {
 			status, weight = "up", 1/float64(up)
-			if !s.track.Balance { // all reads are the primary's
+			if !s.conf.Split { // all reads are the primary's
 				weight = 0
 				if m.Primary {
 					weight = 1
@@ -51,8 +51,10 @@ func (s *session) poolNodes() split.Table {
 
 // readsAt says whether a node is the session's home.
 func (s *session) readsAt(node string) bool {
-	if s.track.Balance && !s.track.Pinned() && s.second.chosen && s.second.home != "" {
-		return node == s.second.home
+	if s.conf.Split && s.conv.Pin() == "" {
+		if home := s.reads.where(); home != "" {
+			return node == home
+		}
 	}
-	return node == s.node
+	return node == s.main.node
 }

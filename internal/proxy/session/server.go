@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"log/slog"
+	"maps"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -11,8 +12,10 @@ import (
 
 	"manada/internal/cluster"
 	"manada/internal/proxy/hba"
+	"manada/internal/proxy/loop"
 	"manada/internal/proxy/pool"
 	"manada/internal/proxy/route"
+	"manada/internal/proxy/tlsmem"
 	"manada/internal/proxy/wire"
 )
 
@@ -62,6 +65,7 @@ type Options struct {
 	ConnectWait      time.Duration // for a node to talk to
 	ReadOnlyFallback bool
 	Split            bool      // the read-write port sends reads to standbys too
+	Loops            int       // threads that serve the clients that are logged in
 	HBA              hba.Rules // who may log in; nil: everybody
 	MockSecret       []byte    // makes the mock exchanges of unknown roles stable: the same at every proxy
 }
@@ -79,18 +83,50 @@ type Server struct {
 	Statuses  Statuses
 
 	registry registry
-	doorOnce sync.Once
 	door     door
 	guesses  guesses
 	homes    homes
+	nodes    counts // connections to each
 	draining atomic.Bool
+
+	loops *loop.Group
+	life  context.Context // of what is done for sessions in goroutines
+	end   context.CancelFunc
+	work  sync.WaitGroup
 }
 
-// Serve serves one client until it is gone and closes the connection. ctx ends
-// log-ins and waits, not established sessions: see Drain.
+// Start starts the loops that serve clients once they are logged in.
+func (s *Server) Start() error {
+	s.door.limit = s.Options.MaxUnproved
+	if s.Options.ClientTLS != nil {
+		s.Options.ClientTLS = withALPN(tlsmem.Prepare(s.Options.ClientTLS))
+	}
+	var traffic [2]loop.Traffic
+	for port := range traffic {
+		traffic[port] = loop.Traffic{From: &s.Stats.FromClients[port], To: &s.Stats.ToClients[port]}
+	}
+	var err error
+	s.loops, err = loop.Start(s.Options.Loops, s.Log, traffic)
+	// detached: sessions outlive the context of their log-in; Close ends it
+	s.life, s.end = context.WithCancel(context.Background())
+	return err
+}
+
+// Close stops the loops. All clients have to be gone, see Wait.
+func (s *Server) Close() {
+	s.end()
+	s.loops.Close()
+	s.work.Wait()
+}
+
+// Wait waits until the connection of every client that was logged in is closed. No
+// client may be at its log-in any more.
+func (s *Server) Wait() { s.loops.Wait() }
+
+// Serve takes one client from its first byte to a session in a loop, or to its end.
+// ctx ends log-ins and waits, not established sessions: see Drain.
 func (s *Server) Serve(ctx context.Context, conn net.Conn, port Port) {
 	s.Stats.Connections[port].Add(1)
-	s.doorOnce.Do(func() { s.door.limit = s.Options.MaxUnproved })
 	v := s.door.enter(conn)
 	if v == nil {
 		conn.Close()
@@ -98,83 +134,65 @@ func (s *Server) Serve(ctx context.Context, conn net.Conn, port Port) {
 	}
 	c := &client{Server: s, conn: conn, port: port, visitor: v}
 	defer v.leave()
-	defer func() {
-		if c.admitted {
-			s.Stats.Clients[port].Add(-1)
-		}
-		c.conn.Close()
-	}()
 	stop := context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
-	one, err := c.logIn(ctx)
-	switch {
-	case err != nil:
-		c.fail(err)
-	case one != nil:
-		defer s.registry.remove(one)
-		if !stop() { // the shutdown began: relay ends it
-			conn.SetReadDeadline(time.Time{})
-		}
+	one, b, err := c.logIn(ctx)
+	if err == nil && one != nil {
 		s.Stats.Logins[port].Add(1)
-		one.relay()
+		if err = one.handOver(c, b); err == nil {
+			return // the loop has the connections
+		}
+		s.Log.Error("client not served", "user", c.user, "error", err)
+		s.registry.remove(one)
+	} else if err != nil {
+		c.fail(err)
 	}
+	if c.admitted {
+		s.Stats.Clients[port].Add(-1)
+	}
+	c.conn.Close()
 }
 
 // Sweep ends the sessions that are bound to the primary of an epoch before the
-// view's. Callers call it after every change of the topology.
+// view's, and takes reads away from standbys that may not have them any more.
+// Callers call it after every change of the topology, and now and then.
 func (s *Server) Sweep(v route.View) {
 	if !v.Known {
 		return
 	}
+	s.loops.Won(v.Epoch)
+	if !s.Options.Split {
+		return
+	}
+	usable := s.Reader.Usable(v)
 	for _, one := range s.registry.list() {
-		if one.stale(v) {
-			one.end(endDeposed)
-		}
+		one.retire(usable)
 	}
 }
 
-// EndLost ends the sessions whose node has stopped acknowledging what was sent
-// to it (see pool.Lost) and returns their number.
-func (s *Server) EndLost(limit time.Duration) int {
-	n := 0
-	for _, one := range s.registry.list() {
-		if pool.Lost(one.server, limit) {
-			one.end(endLost)
-			n++
-			continue
-		}
-		one.endLostSecond(limit)
-	}
-	return n
-}
+// EndLost gives up the connections to nodes that have stopped acknowledging what
+// was sent to them, and returns their number.
+func (s *Server) EndLost(limit time.Duration) int { return s.loops.EndLost(limit) }
 
 // Drain ends every session as soon as it is neither in a transaction nor owed
 // an answer. New ones are to be kept away by the caller.
 func (s *Server) Drain() {
 	s.draining.Store(true)
-	for _, one := range s.registry.list() {
-		one.endIfIdle()
-	}
+	s.loops.Drain()
 }
 
 // EndAll ends every session now.
 func (s *Server) EndAll() {
 	s.draining.Store(true)
-	for _, one := range s.registry.list() {
-		one.end(endShutdown)
-	}
+	s.end()
+	s.loops.EndAll(errShutdown())
 }
 
 // Backends counts the connections to each node.
 func (s *Server) Backends() map[string]int {
-	m := map[string]int{}
-	for _, one := range s.registry.list() {
-		m[one.node]++
-		if second := one.secondNode(); second != "" {
-			m[second]++
-		}
-	}
-	return m
+	s.nodes.mu.Lock()
+	defer s.nodes.mu.Unlock()
+	return maps.Clone(s.nodes.of)
 }
 
 // registry knows the established sessions, for cancel requests and sweeps.
@@ -203,7 +221,7 @@ func (r *registry) add(s *session, version uint32) {
 		r.sessions, r.keys = map[*session]struct{}{}, map[cancelKey]*session{}
 	}
 	for {
-		s.key = cancelKey{s.backendPID, randomString(length)}
+		s.key = cancelKey{s.main.pid, randomString(length)}
 		if _, taken := r.keys[s.key]; !taken {
 			break
 		}

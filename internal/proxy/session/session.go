@@ -2,175 +2,55 @@ package session
 
 import (
 	"context"
-	"fmt"
-	"net"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"manada/internal/proxy/classify"
+	"manada/internal/proxy/conv"
+	"manada/internal/proxy/loop"
 	"manada/internal/proxy/pool"
-	"manada/internal/proxy/route"
-	"manada/internal/proxy/split"
 	"manada/internal/proxy/wire"
 )
 
-// session is a logged-in client with its backend.
+// session is a client that is logged in, as the world around its loop knows it:
+// whom a cancel request of it is for, who may answer its reads, what is counted.
+// It is the loop's Owner of the client.
 type session struct {
 	*Server
-	client, server net.Conn
-	port           Port
-	user           string
+	conf   conv.Config
+	conv   *conv.Conv // the loop's
+	handle atomic.Pointer[loop.Client]
+	port   Port
+	user   string
+	key    cancelKey
 
-	node       string
-	addr       string
-	epoch      uint64
-	primary    bool // bound to the primary of epoch
-	backendPID uint32
-	backendKey []byte
-	key        cancelKey // the client's
+	main  backend
+	reads *reads // nil: only main answers
 
-	rest []byte // of the server, read during log-in
-
-	// out is held by whoever has begun to write a message, or an answer of a
-	// standby, to the client. torn says that one was not finished, over that
-	// nothing may be written any more; both guarded by out.
-	out        sync.Mutex
-	torn, over bool
-
-	track  split.Tracker // up's
-	watch  watch
-	login  pool.Login // for the second connection
-	alike  string     // see pool.Backend.Alike
-	second second
-
-	walsender bool
-	name      atomic.Pointer[string] // application_name, as a walsender's server reported it last
-
-	// ending is why the session has to end; set once, see end.
-	ending atomic.Int32
-	life   lifetime
-	owed   owed
+	mu        sync.Mutex
+	canceling int             // requests on their way; guarded by mu
+	waiters   []chan struct{} // those who asked for them; guarded by mu
 }
 
-// lifetime bounds what up waits for.
-type lifetime struct {
-	ctx context.Context
-	end context.CancelFunc
+// backend is a server's connection, for cancel requests and the log.
+type backend struct {
+	node, addr string
+	epoch      uint64 // its node is the primary of; 0: a standby
+	pid        uint32
+	key        []byte
 }
 
-// owed says whether the client waits for an answer. The relay's two directions
-// write one half each.
-type owed struct {
-	asked    atomic.Uint64 // requests sent, see wire.ClientScan
-	tail     atomic.Bool
-	left     atomic.Bool
-	reading  atomic.Bool   // a standby answers
-	answered atomic.Uint64 // ReadyForQuery messages received
-	status   atomic.Int32  // transaction status: I, T or E
-	copyIns  atomic.Uint64 // how often the server began to read COPY's data
-	copyIn   atomic.Bool   // and whether it does
-	reads    atomic.Bool   // what is owed only reads, as far as its texts say
-	errors   atomic.Uint64 // ErrorResponse messages received before the last ReadyForQuery
-}
-
-func (o *owed) any() bool     { return o.unknown() || o.reading.Load() }
-func (o *owed) unknown() bool { return o.tail.Load() || o.asked.Load() > o.answered.Load() }
-func (o *owed) inTx() bool    { return o.status.Load() != 'I' }
-func (o *owed) isIdle() bool  { return !o.any() && !o.inTx() }
-
-func newSession(c *client, b *pool.Backend, d destination, l pool.Login) *session {
-	s := &session{
-		Server: c.Server, client: c.conn, server: b.Conn, port: c.port, user: c.user,
-		node: d.node.Name, addr: d.node.Addr, epoch: d.epoch, primary: d.primary,
-		backendPID: b.PID, backendKey: b.Key, rest: b.Rest,
+func newSession(c *client, b *pool.Backend, d destination) *session {
+	s := &session{Server: c.Server, port: c.port, user: c.user,
+		main: backend{node: d.node.Name, addr: d.node.Addr, pid: b.PID, key: b.Key}}
+	if d.primary {
+		s.main.epoch = d.epoch
 	}
-	s.owed.status.Store(int32(b.Status))
-	// detached: sessions outlive the log-in's context; relay and end end it
-	s.life.ctx, s.life.end = context.WithCancel(context.Background())
-	s.login = l
-	if s.walsender = c.startup.Walsender(); s.walsender {
-		name := b.Settings["application_name"]
-		s.name.Store(&name)
+	s.conf = conv.Config{Walsender: c.startup.Walsender(), HidesWarnings: c.hidesWarnings()}
+	if !s.conf.Walsender {
+		s.conf.PoolNodes = s.poolNodes
 	}
-	s.second.seen = true // what others wrote before it began
-	if c.hidesWarnings() {
-		s.watch.hide()
-	}
-	s.track.Balance = c.Options.Split && c.port == ReadWrite && splittable(c.startup, b)
 	return s
-}
-
-// stale says whether the session's primary has been deposed: a newer epoch was
-// won, and from that moment the old primary can acknowledge nothing.
-func (s *session) stale(v route.View) bool {
-	return s.primary && v.Known && v.Epoch > s.epoch
-}
-
-// Why a session is ended by the proxy.
-const (
-	endNot int32 = iota
-	endDeposed
-	endLost
-	endShutdown
-)
-
-// end interrupts the relay, which then says why. It does not wait.
-func (s *session) end(why int32) {
-	if !s.ending.CompareAndSwap(endNot, why) {
-		return
-	}
-	s.client.SetWriteDeadline(time.Now().Add(linger)) // one that does not read cannot hold us up
-	s.server.SetReadDeadline(time.Unix(1, 0))
-	s.life.end()
-	s.interruptSecond()
-}
-
-func (s *session) endIfIdle() {
-	if s.owed.isIdle() {
-		s.end(endShutdown)
-	}
-}
-
-// lastWords is what the client is told when the proxy ends its session, or when
-// the node went away without a word (endNot).
-func (s *session) lastWords(why int32) *wire.Error {
-	var what string
-	code, hint := "57P01", "Connect again: the proxy waits for the new primary."
-	switch why {
-	case endDeposed:
-		what = fmt.Sprintf("the primary changed: %s was replaced after epoch %d", s.node, s.epoch)
-	case endLost:
-		what = fmt.Sprintf("%s does not answer any more", s.node)
-	case endShutdown:
-		what, hint = "the proxy is shutting down", "Connect again: another proxy, or this one once it is back."
-	default:
-		code, what = "08006", fmt.Sprintf("the connection to PostgreSQL on %s was lost", s.node)
-	}
-	e := wire.Fatal(code, what, hint)
-	switch {
-	case s.owed.unknown() && s.owed.reads.Load() && !s.owed.inTx():
-		e.Detail = "The last command only read, as far as its text says; it can be repeated."
-	case s.owed.unknown() && !s.owed.reads.Load():
-		s.Stats.UnknownResult.Add(1)
-		e.Code = "08007"
-		e.Message += "; it is not known whether the last command took effect"
-		e.Hint = "Connect again and check whether the last transaction is there before repeating it."
-	case s.owed.reading.Load():
-		e.Detail = "The last command only read; it can be repeated."
-	case s.owed.inTx():
-		e.Detail = "The open transaction was rolled back."
-	}
-	return e
-}
-
-// unreplicated is told instead of the success of a commit that PostgreSQL did
-// locally without waiting for its standbys.
-func unreplicated() *wire.Error {
-	e := wire.Fatal("08007", "transaction resolution unknown: the wait for synchronous replication was canceled",
-		"Connect again and check whether the transaction is there before repeating it.")
-	e.Detail = "The transaction has committed on the primary but may not have been replicated; a failover could lose it."
-	return e
 }
 
 // splittable says whether the texts of a client can be classified, and its
@@ -178,4 +58,170 @@ func unreplicated() *wire.Error {
 func splittable(startup wire.Startup, b *pool.Backend) bool {
 	return b.Settings["standard_conforming_strings"] == "on" && classify.Encoding(b.Settings["client_encoding"]) &&
 		startup.Get("replication") == ""
+}
+
+// handOver gives the client and its server to a loop.
+func (s *session) handOver(c *client, b *pool.Backend) error {
+	main, err := loop.Take(b.Conn, b.Rest)
+	if err != nil {
+		return err
+	}
+	app, err := loop.Take(c.conn, nil)
+	if err != nil {
+		main.Close()
+		return err
+	}
+	var reported map[string]string
+	if s.conf.Split || s.conf.Walsender {
+		reported = b.Settings
+	}
+	s.conv = conv.New(&s.conf)
+	s.nodes.add(s.main.node, 1)
+	s.handle.Store(s.loops.Serve(loop.Arrival{Socket: app, Port: int(s.port), Conv: s.conv, Owner: s,
+		Main: &loop.Server{Socket: main, Link: conv.NewLink(s.main.node, s.main.epoch, reported, b.Status), Backend: &s.main}}))
+	return nil
+}
+
+// Want has a standby opened for the client's reads.
+func (s *session) Want(c *loop.Client, side conv.Side) bool {
+	if side != conv.Reader || s.reads == nil {
+		return false
+	}
+	st, ok := s.standby()
+	if !ok {
+		return false
+	}
+	s.work.Go(func() { s.open(c, st) })
+	return true
+}
+
+// Back: the server's connection is closed.
+func (s *session) Back(side conv.Side, server *loop.Server, _ conv.How) {
+	s.nodes.add(server.Link.Node, -1)
+	if side == conv.Reader {
+		s.reads.left(server.Link.Node)
+	}
+}
+
+// Lost: it ended without our doing.
+func (s *session) Lost(side conv.Side, server *loop.Server, why conv.Why, told bool) {
+	switch {
+	case side == conv.Reader:
+		s.homes.avoid(server.Link.Node)
+		s.Log.Info("standby lost", "node", server.Link.Node, "user", s.user)
+	case why == conv.Deposed:
+		s.Stats.Deposed.Add(1)
+	case told || why == conv.Silent: // else the client had left, or PostgreSQL has said why
+		s.Stats.Lost.Add(1)
+		s.Log.Info("backend lost", "node", server.Link.Node, "user", s.user)
+	}
+}
+
+// Ask asks the pool of positions, in a goroutine.
+func (s *session) Ask(c *loop.Client, fx *conv.Effect, server *loop.Server) {
+	at, addr, node := fx.At, server.Backend.(*backend).addr, server.Link.Node
+	if fx.Kind == conv.AskReplayed {
+		s.work.Go(func() { c.Tell(conv.Event{Kind: conv.Replayed, Flushed: s.reads.replayed(s, addr, node, at)}) })
+		return
+	}
+	s.work.Go(func() { c.Tell(s.reads.written(s, addr, node)) })
+}
+
+// Cancel sends a cancel request.
+func (s *session) Cancel(c *loop.Client, side conv.Side, server *loop.Server) {
+	s.mu.Lock()
+	s.canceling++
+	s.mu.Unlock()
+	b := *server.Backend.(*backend)
+	s.work.Go(func() {
+		ctx, cancel := context.WithTimeout(s.life, s.Options.LoginTimeout)
+		defer cancel()
+		if err := s.Dialer.Cancel(ctx, b.addr, b.pid, b.key); err != nil {
+			s.Log.Warn("cancel request not delivered", "node", b.node, "error", err)
+		} else {
+			s.Stats.Cancels.Add(1)
+		}
+		c.Tell(conv.Event{Kind: conv.CancelDone, Side: side})
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.canceling--; s.canceling == 0 {
+			for _, w := range s.waiters {
+				close(w)
+			}
+			s.waiters = nil
+		}
+	})
+}
+
+// cancel cancels what the client runs. It waits until PostgreSQL has read the
+// request; when nothing runs there is none.
+func (s *session) cancel(ctx context.Context) {
+	h := s.handle.Load()
+	if h == nil {
+		return // it has not asked for anything yet
+	}
+	read := make(chan struct{})
+	h.TellThen(conv.Event{Kind: conv.Cancel}, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.canceling == 0 {
+			close(read)
+			return
+		}
+		s.waiters = append(s.waiters, read)
+	})
+	select {
+	case <-read:
+	case <-ctx.Done():
+	}
+}
+
+// Note is for the log.
+func (s *session) Note(kind conv.EffectKind, text string) {
+	if kind == conv.Warn {
+		s.Log.Warn(text, "node", s.main.node, "user", s.user)
+		return
+	}
+	s.Log.Debug("the client keeps its connection", "user", s.user, "why", text)
+}
+
+// Count adds to the statistics.
+func (s *session) Count(n *conv.Counts) {
+	if n.Queries > 0 {
+		s.Stats.read(s.main.node, n.Queries)
+	}
+	if n.Reads > 0 {
+		s.Stats.read(s.reads.at(), n.Reads)
+	}
+	s.Stats.Repeated.Add(int64(n.Repeated))
+	s.Stats.Unreplicated.Add(int64(n.Unreplicated))
+	s.Stats.UnknownResult.Add(int64(n.Unknown))
+}
+
+// Ended: the client has gone.
+func (s *session) Ended() {
+	s.registry.remove(s)
+	s.Stats.Clients[s.port].Add(-1)
+	if s.reads != nil {
+		s.reads.end(&s.homes)
+	}
+}
+
+var _ loop.Owner = (*session)(nil)
+
+// counts is a number for each of some names. The zero value is ready.
+type counts struct {
+	mu sync.Mutex
+	of map[string]int
+}
+
+func (c *counts) add(name string, n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.of == nil {
+		c.of = map[string]int{}
+	}
+	if c.of[name] += n; c.of[name] <= 0 {
+		delete(c.of, name)
+	}
 }

@@ -1,8 +1,7 @@
 // Package wire is the part of PostgreSQL's protocol 3 that a proxy has to
-// understand: start-up packets, authentication messages, errors, and the
-// headers of everything else. Bodies that routing does not need are never
-// looked into.
+// understand to log a client in, and to log in: start-up packets, authentication
+// messages, errors. What follows is package conv's.
 //
 // It holds no connection and makes no decision. Start reading at Startup
-// (startup.go) and ServerScan (scan.go).
+// (startup.go).
 package wire

@@ -19,12 +19,6 @@ const (
 	TypeNegotiate       = 'v'
 	TypeDataRow         = 'D' // from the server
 	TypeComplete        = 'C' // from the server
-	typeParsed          = '1'
-	typeCopyIn          = 'G'
-
-	typeExecute  = 'E' // from the client
-	typeCopyDone = 'c'
-	typeCopyFail = 'f'
 
 	TypePassword     = 'p'
 	TypeQuery        = 'Q'
@@ -137,7 +131,7 @@ func AppendNegotiate(b []byte, version uint32, unknown []string) []byte {
 }
 
 // ReadMessage reads one message and not a byte more. It is for the few messages
-// before a session is relayed.
+// before a client is logged in.
 func ReadMessage(r io.Reader, max int) (typ byte, body []byte, err error) {
 	var h [headerLen]byte
 	if _, err := io.ReadFull(r, h[:]); err != nil {
