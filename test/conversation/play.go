@@ -48,7 +48,14 @@ type Transcript struct {
 func Prepare(ctx context.Context, admin *pgconn.PgConn, schema, owner string) error {
 	sql := fmt.Sprintf(`set client_min_messages = error; drop schema if exists %[1]s cascade; create schema %[1]s authorization %[2]s; set role %[2]s;
 		create table %[1]s.t(i int primary key, s text); insert into %[1]s.t select g, 'row ' || g from generate_series(1, 5) g;
-		create table %[1]s.u(i int, s text); reset role`, schema, owner)
+		create table %[1]s.u(i int, s text); create sequence %[1]s.n;
+		create function %[1]s.sets(v text) returns void language plpgsql as $f$ begin perform set_config('app.hidden', v, false); end $f$;
+		create function %[1]s.temps() returns int language plpgsql as $f$ begin create temp table if not exists hidden(i int); return 1; end $f$;
+		create function %[1]s.locks() returns bool language sql as $f$ select pg_try_advisory_lock(hashtext('%[1]s')) $f$;
+		create view %[1]s.lv as select %[1]s.locks() l; create procedure %[1]s.works(v text) language plpgsql as $f$ begin perform set_config('app.called', v, false); end $f$;
+		create function %[1]s.fires() returns trigger language plpgsql as $f$ begin perform set_config('app.fired', new.i::text, false); return new; end $f$;
+		create table %[1]s.w(i int); create trigger fires before insert on %[1]s.w for each row execute function %[1]s.fires();
+		reset role`, schema, owner)
 	if _, err := admin.Exec(ctx, sql).ReadAll(); err != nil {
 		return fmt.Errorf("make schema %s: %w", schema, err)
 	}

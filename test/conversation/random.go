@@ -11,16 +11,35 @@ import (
 // came before it, and that is waited for.
 func Random(name string, r *rand.Rand) *Conversation {
 	g := &generator{r: r}
+	g.probe()
 	for range 2 + r.IntN(5) {
 		if r.IntN(3) == 0 {
 			g.simple()
 		} else {
 			g.batch()
 		}
-		g.say("Q ; -- that was all")
-		g.steps = append(g.steps, Step{Kind: Wait, Text: "I", N: 1}, Step{Kind: Wait, Text: "Z", N: 1})
+		g.end()
 	}
+	g.say("Q rollback")
+	g.probe()
 	return &Conversation{Name: name, File: "random", Params: map[string]string{}, Steps: g.steps}
+}
+
+// end closes a batch and waits for all that is owed for it.
+func (g *generator) end() {
+	g.say("Q ; -- that was all")
+	g.steps = append(g.steps, Step{Kind: Wait, Text: "I", N: 1}, Step{Kind: Wait, Text: "Z", N: 1})
+}
+
+// probe asks for what another client of the same server may have left there.
+func (g *generator) probe() {
+	g.say("Q select current_setting('app.tenant', true), current_setting('app.hidden', true), current_setting('app.called', true), current_setting('app.fired', true)",
+		"Q show work_mem; show datestyle; show timezone; show application_name; show search_path; show default_transaction_read_only; show client_min_messages",
+		"Q select to_regclass('pg_temp.tt0'), to_regclass('pg_temp.tt1'), to_regclass('pg_temp.hidden'), current_user = session_user",
+		"Q select * from pg_listening_channels() order by 1",
+		"Q select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()",
+		"Q select count(*) from pg_cursors where is_holdable")
+	g.end()
 }
 
 type generator struct {
@@ -56,6 +75,10 @@ func (g *generator) sql() string {
 		fmt.Sprintf("alter table t add column c%d int", n%2), fmt.Sprintf("alter table t drop column if exists c%d", n%2), "select * from t where i < 3",
 		"listen $schema_ch", "notify $schema_ch, 'own'", "unlisten *", "select pg_try_advisory_xact_lock(hashtext('$schema'))",
 		"copy t to stdout", "values (1), (2)", "set session characteristics as transaction read only", "set default_transaction_read_only = off",
+		"select nextval('n')", "select currval('n')", "select lastval()", fmt.Sprintf("select sets('h%d')", n), "select temps()", "select locks()", "select l from lv",
+		fmt.Sprintf("call works('c%d')", n), fmt.Sprintf("insert into w values (%d)", n), "select pg_advisory_unlock_all()", "discard temp", "discard sequences", "discard plans",
+		fmt.Sprintf("do $$ begin perform set_config('app.hidden', 'd%d', false); end $$", n), "reset app.hidden", fmt.Sprintf("set search_path = %s", pick(g.r, "pg_temp, $schema", "$schema, pg_catalog")),
+		"reset search_path", "insert into hidden values (1)", "select count(*) from hidden", "set role none", "select 1 as a into temp tt0",
 		"vacuum u", "set time zone 'Asia/Tokyo'", "select '2024-01-01 12:00Z'::timestamptz", "truncate u", "select null, '', repeat('w', 3000)")
 }
 

@@ -97,6 +97,13 @@ func judge(err error) (code string, o outcome) {
 	return "lost", unknown
 }
 
+// seen are the errors so far: how often which.
+func (l *ledger) seen() map[string]int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return maps.Clone(l.errs)
+}
+
 func (l *ledger) acknowledged() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
