@@ -37,6 +37,7 @@ func TestTrustIntruder(t *testing.T) {
 	t.Run("Floods", func(t *testing.T) { s.with(t).floods() })
 	t.Run("Forges", func(t *testing.T) { s.with(t).forges() })
 	t.Run("Tokens", func(t *testing.T) { s.with(t).tokens() })
+	t.Run("Exposed", func(t *testing.T) { s.with(t).exposed() })
 	for i := range trust.Runs(1, 10) {
 		t.Run(fmt.Sprintf("Removed %d", i+1), func(t *testing.T) { s.with(t).removed(fmt.Sprintf("x%d", i+1)) })
 	}
