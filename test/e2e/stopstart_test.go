@@ -115,12 +115,12 @@ func lastPrimaryLost(t *testing.T) {
 func upOnRunning(e *env) {
 	e.Helper()
 	s := e.healthy()
-	before := daemons(below(e.Data))
+	before := e.daemons()
 	r := e.ok(e.manada("up"))
 	if !strings.Contains(r.err, "nothing was changed") || !strings.Contains(r.out, "*"+s.Primary) {
 		e.Errorf("up on a running herd says:\n%s%s", r.out, r.err)
 	}
-	if after := daemons(below(e.Data)); after != before {
+	if after := e.daemons(); after != before {
 		e.Errorf("up on a running herd changed processes:\n%s\n%s", before, after)
 	}
 	if now := e.healthy(); now.Epoch != s.Epoch {
@@ -128,11 +128,16 @@ func upOnRunning(e *env) {
 	}
 }
 
-// daemons are our processes and the postmasters; backends come and go.
-func daemons(ps []proc) string {
+// daemons are our processes and the postmasters; backends come and go, and bear
+// the postmaster's name when they are new.
+func (e *env) daemons() string {
 	var b strings.Builder
-	for _, p := range ps {
-		if len(p.args) > 2 && (p.args[1] == "-D" || p.args[2] == "-c" || p.args[1] == "guardian") {
+	for _, p := range below(e.Data) {
+		if len(p.args) <= 2 {
+			continue
+		}
+		postmaster := p.args[1] == "-D" && (p.pid == e.Postmaster("master") || p.pid == e.Postmaster("slave"))
+		if postmaster || p.args[2] == "-c" || p.args[1] == "guardian" {
 			fmt.Fprintln(&b, p)
 		}
 	}
