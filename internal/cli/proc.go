@@ -30,7 +30,7 @@ func (a *app) procCommands() []*cobra.Command {
 			return runBackupd(ctx, c, log)
 		}),
 		a.procCmd("proxy", "the proxy", func(ctx context.Context, c *config.Config, log *slog.Logger, _ *ending) error {
-			return process.Proxy(ctx, c, log)
+			return process.Proxy(ctx, c, Version(), log)
 		}),
 		a.procCmd("first-run", "what a new database gets", func(ctx context.Context, c *config.Config, log *slog.Logger, _ *ending) error {
 			return container.FirstRun(ctx, c, log)

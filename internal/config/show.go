@@ -1,6 +1,7 @@
 package config
 
 import (
+	"reflect"
 	"slices"
 	"strings"
 )
@@ -51,6 +52,16 @@ func Keys() []string {
 		ks = append(ks, l.path)
 	}
 	return ks
+}
+
+// Default is a key's value when nothing was set; empty when it has none.
+func Default(key string) string {
+	for _, l := range leaves(defaults()) {
+		if l.path == key && l.value.Kind() != reflect.Map {
+			return l.Text()
+		}
+	}
+	return ""
 }
 
 // Explain says what a key takes, with its default: "a duration such as 500ms or

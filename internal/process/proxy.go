@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -17,12 +18,13 @@ import (
 	"manada/internal/peer"
 	"manada/internal/pki"
 	"manada/internal/proxy"
+	"manada/internal/proxy/console"
 	"manada/internal/proxy/route"
 )
 
 // Proxy runs this host's proxy until ctx ends, then drains it. It follows the
 // record by what the agents say and needs no access to the store.
-func Proxy(ctx context.Context, c *config.Config, log *slog.Logger) error {
+func Proxy(ctx context.Context, c *config.Config, version string, log *slog.Logger) error {
 	id, f, err := loadHost(c)
 	if err != nil {
 		return err
@@ -52,6 +54,7 @@ func Proxy(ctx context.Context, c *config.Config, log *slog.Logger) error {
 	}
 	cfg.MockSecret = cmp.Or(held.Mock, held.Passwords[cluster.RoleProxy])
 	cfg.MaxClientConn = c.Proxy.MaxClients
+	cfg.Version, cfg.Settings = version, func() []console.Setting { return proxySettings(c) }
 	cfg.ConnectWait, cfg.ConnectTimeout = c.Proxy.WaitForPrimary, min(c.Proxy.ConnectTimeout, time.Minute)
 	p, err := proxy.New(cfg)
 	if err != nil {
@@ -71,6 +74,16 @@ func Proxy(ctx context.Context, c *config.Config, log *slog.Logger) error {
 	g.Go(func() error { return p.Run(ctx) })
 	g.Go(func() error { return serveHTTP(ctx, c, id, l, p.Handler(), log) })
 	return g.Wait()
+}
+
+// proxySettings are the keys that are the proxy's, as its console shows them.
+func proxySettings(c *config.Config) (out []console.Setting) {
+	for _, s := range c.Settings() {
+		if strings.HasPrefix(s.Key, "proxy.") || slices.Contains([]string{"cluster", "node", "listen", "ports.sql", "ports.read_only", "ports.proxy_http", "postgresql.hba"}, s.Key) {
+			out = append(out, console.Setting{Key: s.Key, Value: s.Value, Default: config.Default(s.Key)})
+		}
+	}
+	return out
 }
 
 // keepTopology derives where sessions go from the newest beats.

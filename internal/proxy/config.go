@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"manada/internal/cluster"
+	"manada/internal/proxy/console"
 	"manada/internal/proxy/hba"
 	"manada/internal/proxy/route"
 )
@@ -83,6 +84,11 @@ type Config struct {
 	// further behind. 0: any.
 	MaxReadLagBytes int64
 	MaxReadLag      time.Duration
+
+	// Version is the program's, and Settings the configuration as the file has it: what
+	// the console shows. A nil Settings shows none.
+	Version  string
+	Settings func() []console.Setting
 
 	Log *slog.Logger
 }

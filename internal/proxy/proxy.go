@@ -72,7 +72,7 @@ func New(cfg Config) (*Proxy, error) {
 			ClientTLS: cfg.ClientTLS, RequireTLS: cfg.RequireTLS, MaxClients: cfg.MaxClientConn,
 			LoginTimeout: cfg.LoginTimeout, ConnectWait: cfg.ConnectWait,
 			ReadOnlyFallback: cfg.ReadOnlyFallback, MockSecret: mockSecret(cfg.MockSecret), MaxUnproved: cfg.MaxClientConn + spareClients,
-			Split: cfg.Split, HBA: rules, Loops: cmp.Or(cfg.Loops, runtime.GOMAXPROCS(0)),
+			Split: cfg.Split, HBA: rules, Version: cfg.Version, Config: cfg.Settings, Loops: cmp.Or(cfg.Loops, runtime.GOMAXPROCS(0)),
 		},
 		Topology:  cfg.Topology,
 		Reader:    &route.Reader{Limits: route.Limits{LagBytes: cfg.MaxReadLagBytes, Lag: cfg.MaxReadLag}},

@@ -357,7 +357,7 @@ func TestPsql(t *testing.T) {
 	host, port, _ := net.SplitHostPort(addr)
 	cmd := exec.CommandContext(t.Context(), psql, "-h", host, "-p", port, "-U", "app", "-At", "-v", "ON_ERROR_STOP=1", "manada",
 		"-c", "show version", "-c", "pause orders", "-c", "show lists")
-	cmd.Env = append(os.Environ(), "PGSSLMODE=disable", "PGGSSENCMODE=disable")
+	cmd.Env = append(os.Environ(), "PGSSLMODE=disable", "PGGSSENCMODE=disable", "PGTARGETSESSIONATTRS=read-write")
 	out, err := cmd.CombinedOutput()
 	if err != nil || !strings.HasPrefix(string(out), "Manada 1.2\n") || !strings.Contains(string(out), "PAUSE\n") || !strings.Contains(string(out), "used_clients|1\n") {
 		t.Errorf("%v\n%s", err, out)

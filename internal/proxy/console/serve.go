@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"time"
 
@@ -20,7 +21,9 @@ const linger = 30 * time.Second
 // Parameters are what a client is told at its log-in, in order.
 var Parameters = [][2]string{{"server_version", "15.0 (Manada console)"}, {"server_encoding", "UTF8"}, {"client_encoding", "UTF8"},
 	{"standard_conforming_strings", "on"}, {"DateStyle", "ISO, MDY"}, {"IntervalStyle", "postgres"}, {"TimeZone", "UTC"},
-	{"integer_datetimes", "on"}, {"is_superuser", "off"}}
+	{"integer_datetimes", "on"}, {"is_superuser", "off"},
+	// By these libpq knows without asking that it has come to whom it looks for.
+	{"in_hot_standby", "off"}, {"default_transaction_read_only", "off"}}
 
 // Serve answers a client that was told that it is logged in, but for ReadyForQuery,
 // until it leaves or ctx is done. The caller closes the connection.
@@ -80,7 +83,7 @@ func (c *session) leave(why error) {
 		return
 	case errors.Is(why, wire.ErrProtocol):
 		c.out = wire.Fatal("08P01", why.Error(), "").Append(c.out)
-	case errors.Is(why, context.Canceled):
+	case errors.Is(why, context.Canceled), errors.Is(why, os.ErrDeadlineExceeded):
 		c.out = wire.Fatal("57P01", "the proxy is shutting down", "").Append(c.out)
 	}
 	c.flush()

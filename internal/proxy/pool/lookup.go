@@ -47,6 +47,9 @@ type Secret struct {
 	Muted bool
 	// Rights are those of the role in the database, when the role exists.
 	Rights rules.Rights
+	// Admin and Monitor say whether it is a member of manada_admin, and of pg_monitor.
+	// Superusers are.
+	Admin, Monitor bool
 }
 
 type cached struct {
@@ -190,9 +193,9 @@ func (v *Verifiers) ask(ctx context.Context, n *lookups, q question) (Secret, er
 }
 
 // lookupSQL also asks whether the role's sessions would hide warnings from the
-// proxy by default, in any database (finding H9), and what PostgreSQL checks at a
-// log-in beside the password. The last column is another one once the role or the
-// database was made anew or their settings changed.
+// proxy by default, in any database (finding H9), what PostgreSQL checks at a log-in
+// beside the password, a value that is another one once the role or the database was
+// made anew or their settings changed, and who may use the proxy's console.
 const lookupSQL = `select u.rolname, u.rolpassword,
 	pg_catalog.current_setting('client_min_messages') in ('error', 'fatal', 'panic') or exists (
 		select from pg_catalog.pg_db_role_setting s, pg_catalog.unnest(s.setconfig) c
@@ -204,11 +207,13 @@ const lookupSQL = `select u.rolname, u.rolpassword,
 	, pg_catalog.hashtextextended(pg_catalog.concat_ws(' ', r.oid, d.oid, (
 		select pg_catalog.string_agg(s.setdatabase::text || ' ' || s.setrole || ' ' || s.setconfig::text, ' ' order by s.setdatabase, s.setrole)
 		from pg_catalog.pg_db_role_setting s where s.setrole in (0, r.oid) and s.setdatabase in (0, d.oid))), 0)
+	, r.rolsuper or exists (select from pg_catalog.pg_roles m where m.rolname = 'manada_admin' and pg_catalog.pg_has_role(r.oid, m.oid, 'MEMBER'))
+	, pg_catalog.pg_has_role(r.oid, 'pg_monitor', 'MEMBER')
 	from (select) one left join manada.user_lookup($1) u on true
 	left join pg_catalog.pg_roles r on r.rolname = u.rolname left join pg_catalog.pg_database d on d.datname = $2`
 
 // lookupColumns is how many columns lookupSQL has.
-const lookupColumns = 12
+const lookupColumns = 14
 
 func (n *lookups) query(ctx context.Context, q question) (Secret, error) {
 	deadline, _ := ctx.Deadline()
@@ -218,7 +223,8 @@ func (n *lookups) query(ctx context.Context, q question) (Secret, error) {
 	var s Secret
 	err := n.backend.ask(askMessages(lookupSQL, []string{q.role, q.database}), func(cols []string) error {
 		n, _ := strconv.Atoi(cols[3]) // before version 16 there is no such setting
-		s = Secret{Exists: cols[0] != "", Password: cols[1], Muted: cols[2] == "t", Iterations: n, Rights: rightsOf(cols[4:])}
+		s = Secret{Exists: cols[0] != "", Password: cols[1], Muted: cols[2] == "t", Iterations: n, Rights: rightsOf(cols[4:12]),
+			Admin: cols[12] == "t", Monitor: cols[13] == "t"}
 		return nil
 	}, lookupColumns)
 	return s, err

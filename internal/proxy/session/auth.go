@@ -7,6 +7,7 @@ import (
 	"unicode/utf8"
 
 	"manada/internal/proxy/pool"
+	"manada/internal/proxy/pool/rules"
 	"manada/internal/proxy/scram"
 	"manada/internal/proxy/wire"
 )
@@ -99,8 +100,12 @@ func (c *client) mayEnter() error {
 	if physical || err != nil { // it belongs to no database
 		return err
 	}
-	if e := c.rights.Refuse(c.user, c.startup.Database(), 0, 0); e != nil {
+	database := c.startup.Database()
+	if e := c.secret.Rights.Refuse(c.user, database, 0, 0); e != nil {
 		return e
+	}
+	if c.disabled.is(database) {
+		return rules.Disabled(database)
 	}
 	return nil
 }
@@ -122,7 +127,7 @@ func (c *client) verifier(ctx context.Context) (v scram.Verifier, known bool, er
 		return v, false, err
 	}
 	mock := scram.Mock(c.Options.MockSecret, c.user, secret.Iterations)
-	c.muted, c.rights = secret.Muted, secret.Rights
+	c.secret = secret
 	if !secret.Exists || secret.Password == "" {
 		return mock, false, nil
 	}

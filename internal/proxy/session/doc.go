@@ -5,7 +5,8 @@
 //
 // What is left here of a client that is served is its Owner (session.go): it opens a
 // standby for its reads (reads.go), asks for positions, sends cancel requests, each
-// in a goroutine that ends, and counts.
+// in a goroutine that ends, and counts. A client of the console (console.go) keeps
+// its goroutine.
 //
 // Start reading at Server.Serve (server.go), then handOver in session.go.
 package session

@@ -14,7 +14,6 @@ import (
 	"manada/internal/cluster"
 	"manada/internal/proxy/hba"
 	"manada/internal/proxy/pool"
-	"manada/internal/proxy/pool/rules"
 	"manada/internal/proxy/tlsmem"
 	"manada/internal/proxy/wire"
 )
@@ -30,8 +29,7 @@ type client struct {
 	version  uint32 // that is spoken with the client
 	user     string
 	admitted bool
-	muted    bool          // the role's sessions hide warnings by default
-	rights   rules.Rights  // of the role in the database
+	secret   pool.Secret   // what is stored for the role, and what it may do in the database
 	waited   time.Duration // for nodes, so far
 }
 
@@ -39,8 +37,8 @@ type client struct {
 const alpn = "postgresql"
 
 // logIn takes the client to a session that is ready for its first query. It
-// returns nil without an error when there is nothing more to do (a cancel
-// request). A *wire.Error in the chain is told to the client.
+// returns nil without an error when there is nothing more to do (a cancel request, or
+// a client of the console that has left). A *wire.Error in the chain is told to the client.
 func (c *client) logIn(ctx context.Context) (*session, *pool.Backend, error) {
 	if err := c.patience(ctx); err != nil {
 		return nil, nil, err
@@ -58,6 +56,9 @@ func (c *client) logIn(ctx context.Context) (*session, *pool.Backend, error) {
 	keys, final, err := c.authenticate(ctx)
 	if err != nil {
 		return nil, nil, err
+	}
+	if c.wantsConsole() {
+		return nil, nil, c.serveConsole(ctx, final)
 	}
 	if err := c.count(); err != nil {
 		return nil, nil, err
@@ -268,7 +269,7 @@ func (c *client) serverParams() []wire.Param {
 	if c.port == ReadOnly {
 		extra = append(extra, wire.Param{Name: "default_transaction_read_only", Value: "on"})
 	}
-	if c.muted { // the role's own default would hide warnings from us
+	if c.secret.Muted { // the role's own default would hide warnings from us
 		extra = append(extra, wire.Param{Name: "client_min_messages", Value: "warning"})
 	}
 	return wire.ForServer(c.startup.Params, extra...)
@@ -277,7 +278,7 @@ func (c *client) serverParams() []wire.Param {
 // hidesWarnings says whether the client's sessions begin without warnings.
 func (c *client) hidesWarnings() bool {
 	hides, set := wire.HidesWarnings(c.startup.Params)
-	return hides || c.muted && !set
+	return hides || c.secret.Muted && !set
 }
 
 // fail ends a client that did not become a session.

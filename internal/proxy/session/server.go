@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"manada/internal/cluster"
+	"manada/internal/proxy/console"
 	"manada/internal/proxy/hba"
 	"manada/internal/proxy/loop"
 	"manada/internal/proxy/pool"
@@ -64,10 +65,12 @@ type Options struct {
 	LoginTimeout     time.Duration // for everything that the client has to send before it is logged in
 	ConnectWait      time.Duration // for a node to talk to
 	ReadOnlyFallback bool
-	Split            bool      // the read-write port sends reads to standbys too
-	Loops            int       // threads that serve the clients that are logged in
-	HBA              hba.Rules // who may log in; nil: everybody
-	MockSecret       []byte    // makes the mock exchanges of unknown roles stable: the same at every proxy
+	Split            bool                     // the read-write port sends reads to standbys too
+	Loops            int                      // threads that serve the clients that are logged in
+	HBA              hba.Rules                // who may log in; nil: everybody
+	Version          string                   // of the program
+	Config           func() []console.Setting // for the console; nil: nothing is shown
+	MockSecret       []byte                   // makes the mock exchanges of unknown roles stable: the same at every proxy
 }
 
 // Server serves clients. Its exported fields are set before first use.
@@ -83,6 +86,8 @@ type Server struct {
 	Statuses  Statuses
 
 	registry registry
+	consoles atomic.Int32
+	disabled disabled
 	door     door
 	guesses  guesses
 	homes    homes

@@ -23,6 +23,7 @@ type session struct {
 	port   Port
 	user   string
 	key    cancelKey
+	about  about
 
 	main  backend
 	reads *reads // nil: only main answers
@@ -41,7 +42,7 @@ type backend struct {
 }
 
 func newSession(c *client, b *pool.Backend, d destination) *session {
-	s := &session{Server: c.Server, port: c.port, user: c.user,
+	s := &session{Server: c.Server, port: c.port, user: c.user, about: aboutClient(c, b),
 		main: backend{node: d.node.Name, addr: d.node.Addr, pid: b.PID, key: b.Key}}
 	if d.primary {
 		s.main.epoch = d.epoch

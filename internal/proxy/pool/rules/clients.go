@@ -76,7 +76,7 @@ func (b *Book) refuses(database, user string, r Rights) *wire.Error {
 	count, ofUser, ofDB := 0, 0, 0
 	if d := b.databases[database]; d != nil {
 		if d.disabled {
-			return errDisabled(database)
+			return Disabled(database)
 		}
 		ofDB = d.clients
 	}

@@ -71,7 +71,8 @@ func errClients(whose string, limit int) *wire.Error {
 	return wire.Fatal(tooMany, fmt.Sprintf("too many clients for %s: the proxy allows %d (max_clients in proxy.pool.overrides)", whose, limit), "")
 }
 
-func errDisabled(database string) *wire.Error {
+// Disabled is what clients of a database are told that was disabled at the console.
+func Disabled(database string) *wire.Error {
 	return wire.Fatal("55000", fmt.Sprintf("database \"%s\" is not currently accepting connections", database),
 		"It was disabled at this proxy's console. ENABLE lets clients in again.")
 }

@@ -1,0 +1,272 @@
+package session
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"fmt"
+	"maps"
+	"net"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"manada/internal/proxy/console"
+	"manada/internal/proxy/pool"
+	"manada/internal/proxy/wire"
+)
+
+// about is what the console shows of a session.
+type about struct {
+	id                    uint64
+	database, application string
+	replication           string
+	remote, local         string
+	tls, serverTLS        string
+	server, serverLocal   string
+	since                 time.Time
+}
+
+var lastID atomic.Uint64
+
+func aboutClient(c *client, b *pool.Backend) about {
+	a := about{id: lastID.Add(1), database: c.startup.Database(), application: c.startup.Get("application_name"), replication: "none",
+		remote: remote(c.conn), local: c.conn.LocalAddr().String(), tls: tlsOf(c.conn), serverTLS: tlsOf(b.Conn),
+		server: b.Addr, serverLocal: b.Conn.LocalAddr().String(), since: time.Now()}
+	if physical, _ := c.startup.Replication(); physical {
+		a.replication = "physical"
+	} else if c.startup.Walsender() {
+		a.replication = "logical"
+	}
+	return a
+}
+
+// tlsOf names the protocol and cipher of a connection; empty: it is plain.
+func tlsOf(conn net.Conn) string {
+	t, ok := conn.(interface{ ConnectionState() tls.ConnectionState })
+	if !ok {
+		return ""
+	}
+	s := t.ConnectionState()
+	return tls.VersionName(s.Version) + "/" + tls.CipherSuiteName(s.CipherSuite)
+}
+
+// disabled are the databases that let no new client in.
+type disabled struct {
+	mu    sync.Mutex
+	names map[string]bool
+}
+
+func (d *disabled) set(name string, on bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.names == nil {
+		d.names = map[string]bool{}
+	}
+	if d.names[name] = on; !on {
+		delete(d.names, name)
+	}
+}
+
+func (d *disabled) is(name string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.names[name]
+}
+
+// wantsConsole says whether the client has come for the proxy itself. A database of
+// PostgreSQL's with such a name is not hidden.
+func (c *client) wantsConsole() bool {
+	return slices.Contains(console.Databases, c.startup.Database()) && !c.secret.Rights.Exists && !c.startup.Walsender()
+}
+
+// maxConsoles bounds the clients of the console: they do not count among the others,
+// so that there is a way in when these are too many.
+const maxConsoles = 100
+
+// serveConsole serves the client until it leaves.
+func (c *client) serveConsole(ctx context.Context, final []byte) error {
+	right := console.None
+	switch {
+	case !c.secret.Rights.Login:
+		return wire.Fatal("28000", fmt.Sprintf("role \"%s\" is not permitted to log in", c.user), "")
+	case c.secret.Admin:
+		right = console.Admin
+	case c.secret.Monitor:
+		right = console.Read
+	default:
+		e := wire.Fatal("42501", fmt.Sprintf("permission denied for database \"%s\"", c.startup.Database()),
+			"Superusers, members of the role manada_admin and, to read, of pg_monitor may use it.")
+		e.Detail = "It is the proxy's console."
+		return e
+	}
+	if c.consoles.Add(1) > maxConsoles {
+		c.consoles.Add(-1)
+		return wire.Fatal("53300", fmt.Sprintf("too many clients of the console already: the proxy allows %d", maxConsoles), "")
+	}
+	defer c.consoles.Add(-1)
+	c.visitor.leave()
+	if err := c.patience(ctx); err != nil {
+		return err
+	}
+	out := wire.AppendAuth(wire.AppendAuth(nil, wire.AuthSASLFinal, final), wire.AuthOK, nil)
+	for _, p := range console.Parameters {
+		out = wire.AppendParameterStatus(out, p[0], p[1])
+	}
+	if _, err := c.conn.Write(out); err != nil {
+		return err
+	}
+	if err := c.conn.SetDeadline(time.Time{}); err != nil {
+		return err
+	}
+	c.Log.Info("console opened", "user", c.user, "remote", remote(c.conn), "orders", right == console.Admin)
+	console.Serve(ctx, c.conn, c.Server.console(c.user), right)
+	return nil
+}
+
+// console is what the console shows and does for a user.
+func (s *Server) console(user string) *console.Source {
+	note := func(verb string, order func(string) *wire.Error) func(context.Context, string) *wire.Error {
+		return func(_ context.Context, arg string) *wire.Error {
+			s.Log.Info("order from the console", "verb", verb, "argument", arg, "user", user)
+			return order(arg)
+		}
+	}
+	return &console.Source{Version: s.Options.Version, Clients: s.clientList, Servers: s.serverList, Pools: s.poolList,
+		Databases: s.databaseList, Users: s.userList, Config: s.Options.Config,
+		KillClient: note("KILL_CLIENT", s.killClient),
+		Disable:    note("DISABLE", func(db string) *wire.Error { s.disabled.set(db, true); return nil }),
+		Enable:     note("ENABLE", func(db string) *wire.Error { s.disabled.set(db, false); return nil }),
+	}
+}
+
+func (s *Server) killClient(id string) *wire.Error {
+	n, err := strconv.ParseUint(id, 10, 64)
+	for _, one := range s.registry.list() {
+		if h := one.handle.Load(); err == nil && one.about.id == n && h != nil {
+			h.Kill(wire.Fatal("57P01", "terminating connection due to administrator command", "KILL_CLIENT was given at the proxy's console."))
+			return nil
+		}
+	}
+	return &wire.Error{Severity: "ERROR", Code: "42704", Message: "client not found"}
+}
+
+// inOrder are the sessions in the order in which they came.
+func (s *Server) inOrder() []*session {
+	return slices.SortedFunc(slices.Values(s.registry.list()), func(a, b *session) int { return cmp.Compare(a.about.id, b.about.id) })
+}
+
+// reader bit of a server's ID: that of a session's connection for reads.
+const readerID = 1 << 40
+
+func (s *Server) clientList() (out []console.Client) {
+	for _, one := range s.inOrder() {
+		a := &one.about
+		out = append(out, console.Client{ID: a.id, User: one.user, Database: a.database, Replication: a.replication, State: "active",
+			Addr: a.remote, Local: a.local, Connected: a.since, Requested: a.since, Server: a.id, TLS: a.tls, ApplicationName: a.application})
+	}
+	return out
+}
+
+func (s *Server) serverList() (out []console.Server) {
+	for _, one := range s.inOrder() {
+		a := &one.about
+		v := console.Server{ID: a.id, User: one.user, Database: a.database, Replication: a.replication, State: "active", Addr: a.server, Local: a.serverLocal,
+			Connected: a.since, Requested: a.since, Client: a.id, PID: one.main.pid, TLS: a.serverTLS, ApplicationName: a.application}
+		out = append(out, v)
+		if node := one.readsFrom(); node != "" {
+			v.ID, v.Addr, v.Local, v.PID, v.Replication = a.id|readerID, s.addrOf(node), "", 0, "none"
+			out = append(out, v)
+		}
+	}
+	return out
+}
+
+// readsFrom is the standby that the session is connected to; "": none.
+func (s *session) readsFrom() string {
+	if s.reads == nil {
+		return ""
+	}
+	s.reads.mu.Lock()
+	defer s.reads.mu.Unlock()
+	return s.reads.node
+}
+
+func (s *Server) addrOf(node string) string {
+	for _, m := range s.Topology.Current().Members {
+		if m.Name == node {
+			return m.Addr
+		}
+	}
+	return ""
+}
+
+func (s *Server) poolList() []console.Pool {
+	type key struct{ database, user string }
+	pools := map[key]*console.Pool{}
+	for _, v := range s.serverList() {
+		k := key{v.Database, v.User}
+		if pools[k] == nil {
+			pools[k] = &console.Pool{Database: v.Database, User: v.User, Mode: "session"}
+		}
+		pools[k].Servers++
+		if v.ID&readerID == 0 {
+			pools[k].Active++
+		}
+	}
+	out := make([]console.Pool, 0, len(pools))
+	for _, k := range slices.SortedFunc(maps.Keys(pools), func(a, b key) int {
+		return cmp.Or(cmp.Compare(a.database, b.database), cmp.Compare(a.user, b.user))
+	}) {
+		out = append(out, *pools[k])
+	}
+	return out
+}
+
+func (s *Server) databaseList() []console.Database {
+	list := map[string]*console.Database{}
+	find := func(name string) *console.Database {
+		if list[name] == nil {
+			d := &console.Database{Name: name, Mode: "session", Disabled: s.disabled.is(name)}
+			if host, port, err := net.SplitHostPort(s.Topology.Current().Primary.Addr); err == nil {
+				d.Host = host
+				d.Port, _ = strconv.Atoi(port)
+			}
+			list[name] = d
+		}
+		return list[name]
+	}
+	for _, p := range s.poolList() {
+		d := find(p.Database)
+		d.Clients, d.Servers = d.Clients+p.Active, d.Servers+p.Servers
+	}
+	s.disabled.mu.Lock()
+	names := slices.Collect(maps.Keys(s.disabled.names))
+	s.disabled.mu.Unlock()
+	for _, name := range names {
+		find(name)
+	}
+	var out []console.Database
+	for _, name := range slices.Sorted(maps.Keys(list)) {
+		out = append(out, *list[name])
+	}
+	return out
+}
+
+func (s *Server) userList() []console.User {
+	list := map[string]*console.User{}
+	for _, p := range s.poolList() {
+		if list[p.User] == nil {
+			list[p.User] = &console.User{Name: p.User}
+		}
+		list[p.User].Clients += p.Active
+		list[p.User].Servers += p.Servers
+	}
+	var out []console.User
+	for _, name := range slices.Sorted(maps.Keys(list)) {
+		out = append(out, *list[name])
+	}
+	return out
+}
