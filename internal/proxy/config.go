@@ -54,6 +54,9 @@ type Config struct {
 	MaxClientConn int
 	// LoginTimeout is how long a client may take for each thing that it has to send.
 	LoginTimeout time.Duration
+	// Limits end clients that take longer, each 0 for no limit: for a query, for a
+	// transaction, idle in one, idle outside of one. Replication is exempt.
+	QueryTimeout, TxTimeout, IdleTxTimeout, IdleTimeout time.Duration
 	// ConnectWait is how long a new connection waits for a node to talk to. With
 	// 0 it fails at once when there is none.
 	ConnectWait time.Duration
@@ -116,6 +119,8 @@ func DefaultConfig() Config {
 	}
 }
 
+const maxLimit = 7 * 24 * time.Hour
+
 // Validate names everything that is wrong, by the names of the configuration file.
 func (c *Config) Validate() error {
 	var errs []error
@@ -162,6 +167,10 @@ func (c *Config) Validate() error {
 		{"dead_after", c.DeadAfter, time.Second, time.Hour},
 		{"drain_timeout", c.DrainTimeout, 0, time.Hour},
 		{"max_read_lag", c.MaxReadLag, 0, 24 * time.Hour},
+		{"query_timeout", c.QueryTimeout, 0, maxLimit},
+		{"transaction_timeout", c.TxTimeout, 0, maxLimit},
+		{"idle_transaction_timeout", c.IdleTxTimeout, 0, maxLimit},
+		{"client_idle_timeout", c.IdleTimeout, 0, maxLimit},
 	} {
 		if d.value < d.min || d.value > d.max {
 			bad("%s %s: want %s to %s", d.name, d.value, d.min, d.max)

@@ -40,9 +40,9 @@ func (c *Conv) expired(t Timer) {
 	}
 	c.armed[t] = false
 	c.killed = [Timers]*wire.Error{
-		QueryTimer:  wire.Fatal("57014", "terminating connection due to query timeout", "The proxy's limit is query_timeout."),
-		TxTimer:     wire.Fatal("25P04", "terminating connection due to transaction timeout", "The proxy's limit is transaction_timeout."),
-		IdleTxTimer: wire.Fatal("25P03", "terminating connection due to idle-in-transaction timeout", "The proxy's limit is idle_transaction_timeout."),
-		IdleTimer:   wire.Fatal("57P05", "terminating connection due to idle-session timeout", "The proxy's limit is client_idle_timeout."),
+		QueryTimer:  wire.Fatal("57014", "terminating connection due to query timeout", "The proxy's limit is proxy.query_timeout."),
+		TxTimer:     wire.Fatal("25P04", "terminating connection due to transaction timeout", "The proxy's limit is proxy.transaction_timeout."),
+		IdleTxTimer: wire.Fatal("25P03", "terminating connection due to idle-in-transaction timeout", "The proxy's limit is proxy.idle_transaction_timeout."),
+		IdleTimer:   wire.Fatal("57P05", "terminating connection due to idle-session timeout", "The proxy's limit is proxy.client_idle_timeout."),
 	}[t]
 }

@@ -58,19 +58,21 @@ type Positions interface {
 
 // Options are the limits of sessions.
 type Options struct {
-	ClientTLS        *tls.Config // nil: clients are told that TLS is not available
-	RequireTLS       bool
-	MaxClients       int
-	MaxUnproved      int           // clients that have not proved who they are; 0: any
-	LoginTimeout     time.Duration // for everything that the client has to send before it is logged in
-	ConnectWait      time.Duration // for a node to talk to
-	ReadOnlyFallback bool
-	Split            bool                     // the read-write port sends reads to standbys too
-	Loops            int                      // threads that serve the clients that are logged in
-	HBA              hba.Rules                // who may log in; nil: everybody
-	Version          string                   // of the program
-	Config           func() []console.Setting // for the console; nil: nothing is shown
-	MockSecret       []byte                   // makes the mock exchanges of unknown roles stable: the same at every proxy
+	ClientTLS    *tls.Config // nil: clients are told that TLS is not available
+	RequireTLS   bool
+	MaxClients   int
+	MaxUnproved  int           // clients that have not proved who they are; 0: any
+	LoginTimeout time.Duration // for everything that the client has to send before it is logged in
+	ConnectWait  time.Duration // for a node to talk to
+	// Of a client that is logged in; 0: none. See conv.Config.
+	QueryTimeout, TxTimeout, IdleTxTimeout, IdleTimeout time.Duration
+	ReadOnlyFallback                                    bool
+	Split                                               bool                     // the read-write port sends reads to standbys too
+	Loops                                               int                      // threads that serve the clients that are logged in
+	HBA                                                 hba.Rules                // who may log in; nil: everybody
+	Version                                             string                   // of the program
+	Config                                              func() []console.Setting // for the console; nil: nothing is shown
+	MockSecret                                          []byte                   // makes the mock exchanges of unknown roles stable: the same at every proxy
 }
 
 // Server serves clients. Its exported fields are set before first use.

@@ -50,6 +50,8 @@ func newSession(c *client, b *pool.Backend, d destination) *session {
 	s.conf = conv.Config{Walsender: c.startup.Walsender(), HidesWarnings: c.hidesWarnings()}
 	if !s.conf.Walsender {
 		s.conf.PoolNodes = s.poolNodes
+		o := &s.Options
+		s.conf.QueryTimeout, s.conf.TxTimeout, s.conf.IdleTxTimeout, s.conf.IdleTimeout = o.QueryTimeout, o.TxTimeout, o.IdleTxTimeout, o.IdleTimeout
 	}
 	return s
 }
