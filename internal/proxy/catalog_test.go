@@ -206,6 +206,9 @@ func (h *herd) leaves(t *testing.T, database, who, text string) string {
 	t.Helper()
 	c := h.superuserIn(t, database)
 	defer c.Close(t.Context())
+	eventually(t, "the session before has given up its locks", func() bool {
+		return query[int](t, c, "select count(*) from pg_locks where locktype = 'advisory'") == 0
+	})
 	var did string
 	if who != "postgres" {
 		if _, err := c.Exec(t.Context(), "set session authorization "+who); err != nil {
