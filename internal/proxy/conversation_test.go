@@ -237,10 +237,6 @@ func (s *stage) pair(t *testing.T, to conversation.Target, seed uint64) {
 	both.Wait()
 	for i := range c {
 		d := s.allowed.Differences(c[i], want[i], got[i])
-		if strings.Contains(d, "node_id:text") || strings.Contains(d, " | streaming | ") {
-			t.Logf("known: a batch that binds nothing is answered with SHOW POOL_NODES (seed %d)", seed)
-			return // and what it changed is not changed
-		}
 		if d != "" {
 			t.Errorf("%s\n%s", d, c[i])
 		}

@@ -132,9 +132,6 @@ func TestPostgresPipelines(t *testing.T) {
 		t.Fatalf("tests: %v", names)
 	}
 	for _, name := range names {
-		if name == "prepared" { // known: Describe of a portal alone is answered with SHOW POOL_NODES
-			continue
-		}
 		trace := filepath.Join(dir, name+".trace")
 		run("-r", "700", "-t", trace, name, dsn)
 		if !slices.Contains(traced, name) {
