@@ -9,7 +9,9 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"fmt"
+	"io"
 	"math/big"
 	"net"
 	"os"
@@ -112,7 +114,7 @@ type window struct {
 	cpu time.Duration
 }
 
-// run is pgbench -S, or a script, against a target. The processor time is the target's process's.
+// run is pgbench -S, or a script, against a target. The processor time is the target's.
 func (s *stage) run(ctx context.Context, t target, mode, script string, clients int, sslmode string, seconds int) (window, error) {
 	args := []string{"-n", "-M", mode, "-c", strconv.Itoa(clients), "-T", strconv.Itoa(seconds + 3), "-P", "1"}
 	if script == "" {
@@ -130,36 +132,42 @@ func (s *stage) run(ctx context.Context, t target, mode, script string, clients 
 	}
 	stop := context.AfterFunc(ctx, func() { _ = cmd.Process.Kill() })
 	defer stop()
-	var w window
-	var before, after time.Duration
+	w, said, err := watch(errs, t, seconds)
+	if ended := cmd.Wait(); ended != nil {
+		err = fmt.Errorf("pgbench: %w", ended)
+	}
+	if err == nil && w.tx == 0 {
+		err = errors.New("pgbench reported nothing")
+	}
+	if err != nil {
+		err = fmt.Errorf("%w\n%s", err, said)
+	}
+	return w, err
+}
+
+// watch follows pgbench's reports to their end. What else it said comes back, too.
+func watch(reports io.Reader, t target, seconds int) (w window, said string, err error) {
+	var before time.Duration
 	var last float64
-	var said []string
-	lines := bufio.NewScanner(errs)
+	lines := bufio.NewScanner(reports)
 	for n := 0; lines.Scan(); {
 		m := progress.FindStringSubmatch(lines.Text())
 		if m == nil {
-			said = append(said, lines.Text())
+			said += lines.Text() + "\n"
 			continue
 		}
 		at, _ := strconv.ParseFloat(m[1], 64)
 		tps, _ := strconv.ParseFloat(m[2], 64)
-		now, err := t.cpu()
-		if err != nil {
-			return w, err
+		now, failed := t.cpu()
+		if failed != nil {
+			err = failed
 		}
 		if n++; n == 1 {
 			before = now
 		} else if n <= seconds+1 {
-			w.tx, after = w.tx+tps*(at-last), now
+			w.tx, w.cpu = w.tx+tps*(at-last), now-before
 		}
 		last = at
 	}
-	if err := cmd.Wait(); err != nil {
-		return w, fmt.Errorf("pgbench: %w\n%s", err, strings.Join(said, "\n"))
-	}
-	if w.tx == 0 {
-		return w, fmt.Errorf("pgbench reported nothing\n%s", strings.Join(said, "\n"))
-	}
-	w.cpu = after - before
-	return w, nil
+	return w, said, err
 }

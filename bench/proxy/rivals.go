@@ -12,11 +12,12 @@ import (
 
 // folder makes a folder inside the rivals' root, with files, and gives its path
 // outside and inside.
-func folder(root string, files map[string]string) (inside string, err error) {
+func (s *stage) folder(root string, files map[string]string) (inside string, err error) {
 	dir, err := os.MkdirTemp(filepath.Join(root, "tmp"), "bench-")
 	if err != nil {
 		return "", err
 	}
+	s.left = append(s.left, dir)
 	if err := os.Chmod(dir, 0o777); err != nil {
 		return "", err
 	}
@@ -37,16 +38,7 @@ func (s *stage) inside(root, name, program string, args ...string) (int, error) 
 	return s.start(name, cmd)
 }
 
-// pgbouncer runs with its defaults but for the sizes: over TCP to PostgreSQL.
-func (s *stage) pgbouncer(root string, size int) (target, error) {
-	addr, err := pick()
-	if err != nil {
-		return target{}, err
-	}
-	host, port, _ := net.SplitHostPort(addr)
-	files := map[string]string{
-		"users": fmt.Sprintf("%q %q\n", "bench", s.verifier),
-		"ini": fmt.Sprintf(`[databases]
+const pgbouncerIni = `[databases]
 postgres = host=127.0.0.1 port=%d dbname=postgres
 [pgbouncer]
 listen_addr = %s
@@ -64,7 +56,18 @@ client_tls_key_file = DIR/key
 query_wait_timeout = 120
 log_connections = 0
 log_disconnections = 0
-`, s.port, host, port, size),
+`
+
+// pgbouncer runs with its defaults but for the sizes: over TCP to PostgreSQL.
+func (s *stage) pgbouncer(root string, size int) (target, error) {
+	addr, err := pick()
+	if err != nil {
+		return target{}, err
+	}
+	host, port, _ := net.SplitHostPort(addr)
+	files := map[string]string{
+		"users": fmt.Sprintf("%q %q\n", "bench", s.verifier),
+		"ini":   fmt.Sprintf(pgbouncerIni, s.port, host, port, size),
 	}
 	for _, f := range []string{"crt", "key"} {
 		b, err := os.ReadFile(filepath.Join(s.dir, f))
@@ -73,7 +76,7 @@ log_disconnections = 0
 		}
 		files[f] = string(b)
 	}
-	dir, err := folder(root, files)
+	dir, err := s.folder(root, files)
 	if err != nil {
 		return target{}, err
 	}
@@ -81,23 +84,7 @@ log_disconnections = 0
 	return target{name: "pgbouncer", addr: addr, pid: pid, tls: true}, err
 }
 
-// pgpool has a process for each client; it splits nothing here.
-func (s *stage) pgpool(root string) (target, error) {
-	addr, err := pick()
-	if err != nil {
-		return target{}, err
-	}
-	pcp, err := pick()
-	if err != nil {
-		return target{}, err
-	}
-	host, port, _ := net.SplitHostPort(addr)
-	_, pcpPort, _ := net.SplitHostPort(pcp)
-	dir, err := folder(root, map[string]string{
-		"pool_passwd": "bench:TEXT" + password + "\n",
-		"hba":         "host all all 127.0.0.1/32 scram-sha-256\n",
-		"pcp":         "",
-		"conf": fmt.Sprintf(`backend_clustering_mode = 'streaming_replication'
+const pgpoolConf = `backend_clustering_mode = 'streaming_replication'
 listen_addresses = '%s'
 port = %s
 unix_socket_directories = 'DIR'
@@ -118,7 +105,25 @@ memory_cache_enabled = off
 backend_hostname0 = '127.0.0.1'
 backend_port0 = %d
 backend_flag0 = 'ALWAYS_PRIMARY|DISALLOW_TO_FAILOVER'
-`, host, port, pcpPort, s.port),
+`
+
+// pgpool has a process for each client; it splits nothing here.
+func (s *stage) pgpool(root string) (target, error) {
+	addr, err := pick()
+	if err != nil {
+		return target{}, err
+	}
+	pcp, err := pick()
+	if err != nil {
+		return target{}, err
+	}
+	host, port, _ := net.SplitHostPort(addr)
+	_, pcpPort, _ := net.SplitHostPort(pcp)
+	dir, err := s.folder(root, map[string]string{
+		"pool_passwd": "bench:TEXT" + password + "\n",
+		"hba":         "host all all 127.0.0.1/32 scram-sha-256\n",
+		"pcp":         "",
+		"conf":        fmt.Sprintf(pgpoolConf, host, port, pcpPort, s.port),
 	})
 	if err != nil {
 		return target{}, err

@@ -29,6 +29,7 @@ type stage struct {
 	port     int // PostgreSQL's
 	verifier string
 	procs    []*exec.Cmd
+	left     []string // folders in the rivals' root
 }
 
 func (s *stage) addr() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(s.port)) }
@@ -107,7 +108,9 @@ func (s *stage) close() {
 		_ = p.Wait()
 	}
 	if os.Getenv("KEEP") == "" {
-		_ = os.RemoveAll(s.dir)
+		for _, dir := range append(s.left, s.dir) {
+			_ = os.RemoveAll(dir)
+		}
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"context"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -28,7 +27,11 @@ func TestDrivers(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
-	h := startHerd(ctx, t)
+	h, err := herdtest.StartTree(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(h.Remove)
 	s, err := h.WaitSync(ctx)
 	if err != nil {
 		t.Fatal(err)
@@ -55,28 +58,6 @@ func at(l []string, i int) string {
 		return l[i]
 	}
 	return "(nothing)"
-}
-
-func startHerd(ctx context.Context, t *testing.T) *herdtest.Herd {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "manada-drivers-")
-	if err == nil {
-		err = os.Chmod(dir, 0o755) // PostgreSQL refuses root
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	bin := filepath.Join(dir, "manada")
-	if out, err := exec.CommandContext(ctx, "go", "build", "-o", bin, "manada/cmd/manada").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	h, err := herdtest.Start(ctx, bin, filepath.Join(dir, "herd"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(h.Remove)
-	return h
 }
 
 // run gives the lines that a driver's program prints.

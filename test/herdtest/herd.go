@@ -64,6 +64,31 @@ func Start(ctx context.Context, bin, dir string, options ...string) (*Herd, erro
 	return h, h.learn()
 }
 
+// StartTree builds the program of this tree and makes a herd with it.
+func StartTree(ctx context.Context) (*Herd, error) {
+	dir, err := os.MkdirTemp("", "manada-herd-")
+	if err != nil {
+		return nil, err
+	}
+	bin := filepath.Join(dir, "manada")
+	if err = os.Chmod(dir, 0o755); err == nil { // PostgreSQL refuses root
+		var out []byte
+		if out, err = exec.CommandContext(ctx, "go", "build", "-o", bin, "manada/cmd/manada").CombinedOutput(); err != nil {
+			err = fmt.Errorf("build the program: %w\n%s", err, out)
+		}
+	}
+	var h *Herd
+	if err == nil {
+		h, err = Start(ctx, bin, filepath.Join(dir, "herd"))
+	}
+	if err != nil {
+		_ = os.RemoveAll(dir)
+		return nil, err
+	}
+	h.own = dir
+	return h, nil
+}
+
 // Relearn reads the superuser's password again, after a rotation.
 func (h *Herd) Relearn() error { return h.learn() }
 

@@ -166,7 +166,13 @@ func (w *Writer) Stop() {
 func (w *Writer) Outage(since time.Time) time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	acks := slices.SortedFunc(slices.Values(w.acks), time.Time.Compare)
+	return Gap(w.acks, since)
+}
+
+// Gap is the longest interval between two of these moments of which the later
+// one came after since.
+func Gap(moments []time.Time, since time.Time) time.Duration {
+	acks := slices.SortedFunc(slices.Values(moments), time.Time.Compare)
 	var longest time.Duration
 	for i := 1; i < len(acks); i++ {
 		if acks[i].After(since) {

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"manada/test/measure"
 )
 
 // outcome is what a client was told of a row.
@@ -114,14 +116,7 @@ func (l *ledger) acknowledged() int {
 func (l *ledger) hold(since time.Time) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	acks := slices.SortedFunc(slices.Values(l.acks), time.Time.Compare)
-	var longest time.Duration
-	for i := 1; i < len(acks); i++ {
-		if acks[i].After(since) {
-			longest = max(longest, acks[i].Sub(acks[i-1]))
-		}
-	}
-	return longest
+	return measure.Gap(l.acks, since)
 }
 
 func (l *ledger) String() string {
@@ -168,6 +163,12 @@ func (l *ledger) check(ctx context.Context, dsn string) error {
 	if _, err := r.Close(); err != nil {
 		return err
 	}
+	l.compare(there)
+	return nil
+}
+
+// compare holds the rows that are there against what was told.
+func (l *ledger) compare(there map[key]bool) {
 	l.mu.Lock()
 	rows := maps.Clone(l.rows)
 	l.mu.Unlock()
@@ -184,5 +185,4 @@ func (l *ledger) check(ctx context.Context, dsn string) error {
 			l.violation("row %v is there and nobody wrote it", k)
 		}
 	}
-	return nil
 }

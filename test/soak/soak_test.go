@@ -5,9 +5,6 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -38,7 +35,14 @@ func TestSoak(t *testing.T) {
 	events := order(*switchovers, *crashes)
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute+time.Duration(len(events))*(time.Minute+*longest))
 	defer cancel()
-	h := startHerd(ctx, t)
+	h, err := herdtest.StartTree(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(h.Remove)
+	if _, err := h.WaitSync(ctx); err != nil {
+		t.Fatal(err)
+	}
 	prepare(ctx, t, h)
 	l := newLedger()
 	stop := work(ctx, h, l)
@@ -61,6 +65,13 @@ func TestSoak(t *testing.T) {
 		}
 	}
 	stop()
+	check(ctx, t, h, l)
+	report(t, l, holds)
+}
+
+// check asks both nodes for what the clients were told.
+func check(ctx context.Context, t *testing.T, h *herdtest.Herd, l *ledger) {
+	t.Helper()
 	for _, node := range []string{"master", "slave"} {
 		if err := h.WaitCaughtUp(ctx, node); err != nil {
 			t.Fatal(err)
@@ -69,7 +80,6 @@ func TestSoak(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	report(t, l, holds)
 }
 
 // order mixes the events.
@@ -77,31 +87,6 @@ func order(switchovers, crashes int) []string {
 	events := append(slices.Repeat([]string{"switchover"}, switchovers), slices.Repeat([]string{"crash"}, crashes)...)
 	rand.Shuffle(len(events), func(i, k int) { events[i], events[k] = events[k], events[i] })
 	return events
-}
-
-func startHerd(ctx context.Context, t *testing.T) *herdtest.Herd {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "manada-soak-")
-	if err == nil {
-		err = os.Chmod(dir, 0o755) // PostgreSQL refuses root
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	bin := filepath.Join(dir, "manada")
-	if out, err := exec.CommandContext(ctx, "go", "build", "-o", bin, "manada/cmd/manada").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	h, err := herdtest.Start(ctx, bin, filepath.Join(dir, "herd"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(h.Remove)
-	if _, err := h.WaitSync(ctx); err != nil {
-		t.Fatal(err)
-	}
-	return h
 }
 
 func prepare(ctx context.Context, t *testing.T, h *herdtest.Herd) {
