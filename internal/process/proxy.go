@@ -69,7 +69,7 @@ func Proxy(ctx context.Context, c *config.Config, version string, log *slog.Logg
 		return fmt.Errorf("listen for HTTP on %s: %w", addr, err)
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { keepTopology(ctx, follow, topo, c.Timing.SuspectAfter); return nil })
+	g.Go(func() error { keepTopology(ctx, follow, topo, id, c.Timing.SuspectAfter); return nil })
 	g.Go(func() error { keepProxyFacts(ctx, c, follow, f); return nil })
 	g.Go(func() error { keepProxyCertificate(ctx, c, id, log); return nil })
 	g.Go(func() error { keepProxyRegistry(ctx, c, id); return nil })
@@ -90,7 +90,7 @@ func proxySettings(c *config.Config) (out []console.Setting) {
 }
 
 // keepTopology derives where sessions go from the newest beats.
-func keepTopology(ctx context.Context, f *peer.Follower, topo *route.Holder, fresh time.Duration) {
+func keepTopology(ctx context.Context, f *peer.Follower, topo *route.Holder, id *pki.Identity, fresh time.Duration) {
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -101,7 +101,7 @@ func keepTopology(ctx context.Context, f *peer.Follower, topo *route.Holder, fre
 			beats = append(beats, route.Heard{Beat: heard[n].Beat, Age: now.Sub(heard[n].At), Silent: now.Sub(heard[n].Direct)})
 		}
 		v := route.FromBeats(beats, max(fresh, time.Second))
-		v.At = now
+		v.At, v.Proxies = now, route.Proxies(beats, registeredProxies(id))
 		topo.Set(v)
 		select {
 		case <-ctx.Done():
@@ -110,6 +110,16 @@ func keepTopology(ctx context.Context, f *peer.Follower, topo *route.Holder, fre
 		case <-tick.C:
 		}
 	}
+}
+
+// registeredProxies are the hosts that have nothing but a proxy.
+func registeredProxies(id *pki.Identity) (nodes []string) {
+	for _, c := range id.Registry().List().Good {
+		if c.Kind == pki.KindProxy {
+			nodes = append(nodes, c.Node)
+		}
+	}
+	return nodes
 }
 
 // keepProxyCertificate renews the certificate of a host that has no agent.

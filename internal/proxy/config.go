@@ -11,6 +11,7 @@ import (
 	"manada/internal/cluster"
 	"manada/internal/proxy/console"
 	"manada/internal/proxy/hba"
+	"manada/internal/proxy/pool/rules"
 	"manada/internal/proxy/route"
 )
 
@@ -71,6 +72,11 @@ type Config struct {
 	// when the proxy stops.
 	DrainTimeout time.Duration
 
+	// Pool says how clients share connections to PostgreSQL, and NodeLimit how many may
+	// be held to a node over all pools; 0: what rules.NodeLimit gives.
+	Pool      rules.Config
+	NodeLimit int
+
 	// Split lets standbys answer what certainly only reads on the read-write port.
 	Split bool
 	// HBA are lines as in pg_hba.conf that say who may log in from where, behind
@@ -115,7 +121,9 @@ func DefaultConfig() Config {
 		ReadOnlyFallback:   true,
 		MaxReadLagBytes:    64 << 20,
 		MaxReadLag:         10 * time.Second,
-		Log:                slog.New(slog.DiscardHandler),
+		Pool: rules.Config{Default: rules.Settings{ReserveTimeout: 5 * time.Second, QueueTimeout: 2 * time.Minute,
+			Lifetime: time.Hour, IdleTimeout: 10 * time.Minute}},
+		Log: slog.New(slog.DiscardHandler),
 	}
 }
 

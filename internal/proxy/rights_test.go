@@ -144,3 +144,16 @@ func TestRightsStamp(t *testing.T) {
 		last = now
 	}
 }
+
+func TestCapacity(t *testing.T) {
+	h := startHerd(t)
+	a := &pool.Asker{Dialer: &pool.Dialer{PlainLocal: true, ConnectTimeout: time.Second, LoginTimeout: 5 * time.Second},
+		User: "manada_proxy", Passwords: func() []string { return []string{"proxy secret"} }, Timeout: 5 * time.Second}
+	defer a.Leave("")
+	for _, addr := range []string{h.primary.addr(), h.standby.addr()} {
+		c, err := a.Capacity(t.Context(), addr)
+		if err != nil || c != (pool.Capacity{Max: 150, Reserved: 3}) {
+			t.Errorf("%+v, %v", c, err)
+		}
+	}
+}

@@ -90,6 +90,22 @@ func doubt(beats []Heard, leader Heard, fresh time.Duration) string {
 	return ""
 }
 
+// Proxies is how many hosts have a proxy: those whose beats tell of one, and those
+// that have nothing else and send none, of whom registered has the names. At least
+// one, who asks.
+func Proxies(beats []Heard, registered []string) int {
+	names := map[string]bool{}
+	for _, h := range beats {
+		if h.Beat.Addrs.Proxy != "" {
+			names[h.Beat.Node] = true
+		}
+	}
+	for _, n := range registered {
+		names[n] = true
+	}
+	return max(len(names), 1)
+}
+
 func newestTerm(beats []Heard) *cluster.Term {
 	var term *cluster.Term
 	var rev int64

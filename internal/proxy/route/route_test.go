@@ -191,3 +191,22 @@ func TestCutOff(t *testing.T) {
 		}
 	}
 }
+
+func TestProxiesAreCounted(t *testing.T) {
+	beat := func(node, proxy string) Heard {
+		return Heard{Beat: cluster.Beat{Node: node, Addrs: cluster.Addresses{Proxy: proxy}}}
+	}
+	for _, c := range []struct {
+		beats      []Heard
+		registered []string
+		want       int
+	}{
+		{nil, nil, 1},
+		{[]Heard{beat("a", "a:5431"), beat("a", "a:5431"), beat("b", "")}, nil, 1},
+		{[]Heard{beat("a", "a:5431"), beat("b", "b:5431")}, []string{"p", "p"}, 3},
+	} {
+		if n := Proxies(c.beats, c.registered); n != c.want {
+			t.Errorf("%d, want %d", n, c.want)
+		}
+	}
+}

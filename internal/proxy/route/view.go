@@ -55,6 +55,8 @@ type View struct {
 	Doubt string
 	// At is when the view was derived; zero for one that does not age.
 	At time.Time
+	// Proxies is how many proxies the herd has as far as is known, this one included.
+	Proxies int
 	// Members are all hosts with a database that were heard of, by name.
 	Members []Member
 }
