@@ -15,10 +15,11 @@ type Conversation interface {
 // Owner is what a client needs of the world around the loops. Its methods are
 // called on the loop's thread and must not block.
 type Owner interface {
-	// Want finds a server for the side. Client.Grant or Client.Deny answers later; or
-	// it is false, and there is none now.
-	Want(c *Client, side conv.Side) bool
-	// Back takes a server that is none of the client's any more. Its socket is closed.
+	// Want finds a server for the side. One that is there is returned; else wait says
+	// whether one may come, by Client.Grant, or there is none. Client.Deny ends a wait.
+	Want(c *Client, side conv.Side) (s *Server, wait bool)
+	// Back: a server is none of the client's any more. Its connection is closed, but
+	// where it was given back clean to its Keeper.
 	Back(side conv.Side, s *Server, how conv.How)
 	// Lost is called before Back for a server that has ended, or was given up. told
 	// says that the client was told something because of it.
@@ -34,14 +35,6 @@ type Owner interface {
 	Count(n *conv.Counts)
 	// Ended: the conversation is over. Only Lost and Back may follow.
 	Ended()
-}
-
-// Server is a logged-in connection to PostgreSQL.
-type Server struct {
-	*Socket
-	Link *conv.Link
-	// Backend is what the owner knows of it.
-	Backend any
 }
 
 // Client is a client in a loop. Its methods may be called by anybody at any
@@ -85,22 +78,27 @@ func (h *Client) Release(side conv.Side) {
 }
 
 // Grant gives the client the server that it wants for the side. One that is not
-// wanted any more is closed and given back.
-func (h *Client) Grant(side conv.Side, s *Server, owner Owner) {
-	refuse := func() {
-		s.Close()
-		owner.Back(side, s, conv.Close)
+// wanted any more goes to its Keeper or is closed, and refused is called.
+func (h *Client) Grant(side conv.Side, s *Server, refused func()) {
+	if from := s.loop(); from != nil && from != h.loop {
+		from.post(func(l *Loop) {
+			if l.release(s) {
+				h.Grant(side, s, refused)
+			}
+		})
+		return
 	}
 	sent := h.loop.post(func(l *Loop) {
-		c := l.find(h)
-		if c == nil || c.wants&(1<<side) == 0 {
-			refuse()
+		if c := l.find(h); c != nil && c.wants&(1<<side) != 0 {
+			l.grant(c, side, s)
 			return
 		}
-		l.grant(c, side, s)
+		refused()
+		l.unwanted(s)
 	})
 	if !sent {
-		refuse()
+		refused()
+		s.End()
 	}
 }
 
@@ -171,7 +169,7 @@ func (l *Loop) adopt(h *Client, a Arrival) {
 	slot, c := l.clients.get()
 	h.slot, h.gen = slot, c.gen
 	c.conv, c.owner, c.handle, c.port = a.Conv, a.Owner, h, uint8(a.Port)
-	l.attach(slot, c, conv.Client, a.Socket)
+	c.socks[conv.Client] = l.attach(slot, conv.Client, a.Socket)
 	if a.Main != nil {
 		l.grant(c, conv.Main, a.Main)
 	}
@@ -185,31 +183,16 @@ func (l *Loop) adopt(h *Client, a Arrival) {
 
 // grant gives a client a server.
 func (l *Loop) grant(c *client, side conv.Side, s *Server) {
+	if !l.own(c, side, s) { // it has ended on its way
+		l.want(c, side)
+		return
+	}
 	c.wants &^= 1 << side
 	c.servers[side] = s
-	l.attach(c.handle.slot, c, side, s.Socket)
 	l.step(c, conv.Event{Kind: conv.Granted, Side: side, Link: s.Link})
 	if s.stale(l.epoch) && c.servers[side] == s {
 		l.gone(l.socks.at(c.socks[side]), conv.Deposed)
 	}
-}
-
-// stale says whether a newer epoch was won: from then on the old primary can
-// acknowledge nothing.
-func (s *Server) stale(epoch uint64) bool { return s.Link.Epoch > 0 && s.Link.Epoch < epoch }
-
-// attach makes a slot for a socket. What was read before is offered soon.
-func (l *Loop) attach(slot uint32, c *client, side conv.Side, from *Socket) {
-	i, s := l.socks.get()
-	s.fd, s.client, s.side, s.tls, s.tcp = from.fd, slot, uint8(side), from.tls, from.tcp
-	c.socks[side] = i
-	if len(from.rest) > 0 {
-		s.rest = append(l.bufs.get(len(from.rest)), from.rest...)
-		from.rest = nil
-	}
-	s.over = s.tls != nil && !l.unseal(s, nil)
-	l.resume = append(l.resume, i)
-	l.touch(i, s)
 }
 
 // kill ends a client with e, or without it when it does not read.
@@ -249,7 +232,7 @@ func (l *Loop) end(c *client, said bool) {
 	l.farewell(i, s)
 }
 
-// drop closes the server of a side, if it has one.
+// drop takes the server of a side away, if it has one.
 func (l *Loop) drop(c *client, side conv.Side, how conv.How) {
 	c.wants &^= 1 << side
 	server := c.servers[side]
@@ -257,11 +240,21 @@ func (l *Loop) drop(c *client, side conv.Side, how conv.How) {
 		return
 	}
 	i := c.socks[side]
+	s := l.socks.at(i)
 	c.servers[side], c.socks[side] = nil, 0
 	l.flush()
-	if feeder := c.socks[conv.Client]; feeder != 0 {
-		l.touch(feeder, l.socks.at(feeder)) // it may have waited for this one
+	if feeder := c.socks[conv.Client]; feeder != 0 && s.short {
+		l.touch(feeder, l.socks.at(feeder)) // it has waited for this one
 	}
-	l.closeSock(i, l.socks.at(i))
-	c.owner.Back(side, server, how)
+	if how == conv.Clean && server.Keeper != nil && !s.short {
+		s.client, s.server, s.stop = 0, server, false
+		s.rest = nil // conv has taken all of it, perhaps a moment ago: it is not put back
+		l.touch(i, s)
+		c.owner.Back(side, server, how)
+		server.Keeper.Gave(server)
+		return
+	}
+	l.closeServer(i, s, server)
+	c.owner.Back(side, server, conv.Close)
+	server.closed()
 }

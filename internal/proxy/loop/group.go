@@ -34,6 +34,7 @@ func Start(n int, log *slog.Logger, traffic [ports]Traffic) (*Group, error) {
 			g.Close()
 			return nil, fmt.Errorf("make a loop: %w", err)
 		}
+		l.index = len(g.loops)
 		g.loops = append(g.loops, l)
 		g.stopped.Go(l.run)
 	}
@@ -56,7 +57,7 @@ func (g *Group) Serve(a Arrival) *Client {
 		g.live.Done()
 		a.Socket.Close()
 		if a.Main != nil {
-			a.Main.Close()
+			a.Main.End()
 			a.Owner.Back(conv.Main, a.Main, conv.Close)
 		}
 		a.Owner.Ended()
@@ -76,6 +77,7 @@ func (g *Group) Won(epoch uint64) {
 				l.gone(s, conv.Deposed)
 			}
 		})
+		l.endParked(func(s *sock) bool { return s.server.stale(epoch) })
 	})
 }
 
@@ -94,6 +96,7 @@ func (g *Group) EndLost(limit time.Duration) int {
 					l.gone(s, conv.Silent)
 				}
 			})
+			n.Add(int64(l.endParked(func(s *sock) bool { return s.tcp && lost(s.fd, uint32(limit.Milliseconds())) })))
 		})
 		if !sent {
 			done.Done()
@@ -166,3 +169,19 @@ func (l *Loop) servers(visit func(*sock, *Server)) {
 		}
 	})
 }
+
+// endParked closes the servers that wait for a client and that which says, and returns
+// their number.
+func (l *Loop) endParked(which func(*sock) bool) (n int) {
+	l.socks.each(func(i uint32, s *sock) {
+		if server := s.server; server != nil && which(s) {
+			n++
+			l.closeServer(i, s, server)
+			server.closed()
+		}
+	})
+	return n
+}
+
+// Index is the number of the client's loop.
+func (h *Client) Index() int { return h.loop.index }

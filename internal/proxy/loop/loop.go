@@ -15,6 +15,7 @@ import (
 // Loop is one thread's clients.
 type Loop struct {
 	group *Group
+	index int
 	count atomic.Int64 // clients, for those who choose a loop
 
 	mu     sync.Mutex
@@ -37,8 +38,8 @@ type Loop struct {
 	out    []byte // small pieces for outTo, put together
 	outTo  uint32
 
-	said   bool     // something was sent to the client in the last step
-	denied []denial // servers that were refused at once
+	said    bool     // something was sent to the client in the last step
+	answers []answer // what was wanted and had at once, or not
 
 	resume []uint32 // sockets whose held bytes are to be offered again
 	dirty  []uint32 // sockets of which epoll may have to be told anew

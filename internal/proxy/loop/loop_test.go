@@ -31,14 +31,14 @@ func newOwner() *owner {
 	return &owner{make(chan *Client, 8), make(chan conv.How, 8), make(chan struct{})}
 }
 
-func (o *owner) Want(c *Client, _ conv.Side) bool          { o.wants <- c; return true }
-func (o *owner) Back(_ conv.Side, _ *Server, how conv.How) { o.back <- how }
-func (o *owner) Ask(*Client, *conv.Effect, *Server)        {}
-func (o *owner) Cancel(*Client, conv.Side, *Server)        {}
-func (o *owner) Note(conv.EffectKind, string)              {}
-func (o *owner) Count(*conv.Counts)                        {}
-func (o *owner) Lost(conv.Side, *Server, conv.Why, bool)   {}
-func (o *owner) Ended()                                    { close(o.ended) }
+func (o *owner) Want(c *Client, _ conv.Side) (*Server, bool) { o.wants <- c; return nil, true }
+func (o *owner) Back(_ conv.Side, _ *Server, how conv.How)   { o.back <- how }
+func (o *owner) Ask(*Client, *conv.Effect, *Server)          {}
+func (o *owner) Cancel(*Client, conv.Side, *Server)          {}
+func (o *owner) Note(conv.EffectKind, string)                {}
+func (o *owner) Count(*conv.Counts)                          {}
+func (o *owner) Lost(conv.Side, *Server, conv.Why, bool)     {}
+func (o *owner) Ended()                                      { close(o.ended) }
 
 // start starts loops that have to leave nothing behind.
 func start(t testing.TB, n int) (*Group, *[2]Traffic) {
@@ -418,7 +418,7 @@ func TestWaitsForServer(t *testing.T) {
 	leaves.Close()
 	<-o.ended
 	up, far := pair(t)
-	c.Grant(conv.Main, &Server{Socket: take(t, up), Link: &conv.Link{}}, o)
+	c.Grant(conv.Main, &Server{Socket: take(t, up), Link: &conv.Link{}}, func() { o.back <- conv.Close })
 	if how := <-o.back; how != conv.Close {
 		t.Errorf("a server that comes too late is given back %v", how)
 	}
@@ -430,7 +430,7 @@ func TestWaitsForServer(t *testing.T) {
 	c = <-o.wants
 	up, far = pair(t)
 	go echo(far)
-	c.Grant(conv.Main, &Server{Socket: take(t, up), Link: &conv.Link{}}, o)
+	c.Grant(conv.Main, &Server{Socket: take(t, up), Link: &conv.Link{}}, func() { o.back <- conv.Close })
 	expect(t, stays, append(frame('Q', []byte("select 1")), frame('Q', []byte("select 2"))...))
 
 	o, refused := arrive()

@@ -33,6 +33,8 @@ func (l *Loop) ready(i uint32, s *sock, events uint32) {
 		return
 	}
 	switch {
+	case s.server != nil:
+		l.parked(i, s)
 	case s.client == 0:
 		l.discard(i, s)
 	case s.armed&unix.EPOLLIN != 0:

@@ -249,7 +249,9 @@ func (l *Loop) closeSock(i uint32, s *sock) {
 	if l.outTo == i {
 		l.out, l.outTo = l.out[:0], 0
 	}
-	unix.Close(int(s.fd)) // which takes it out of epoll: nobody has another
+	if s.fd >= 0 {
+		unix.Close(int(s.fd)) // which takes it out of epoll: nobody has another
+	}
 	l.bufs.put(s.rest)
 	l.bufs.put(s.late)
 	wasClient := conv.Side(s.side) == conv.Client

@@ -62,7 +62,7 @@ func (s *Socket) Close() { unix.Close(int(s.fd)) }
 type sock struct {
 	gen    uint32
 	fd     int32
-	client uint32 // its slot; 0: nobody's, and about to be closed
+	client uint32 // its slot; 0: nobody's: a server that waits for one, or about to be closed
 	side   uint8  // a conv.Side
 	armed  uint32 // what epoll was told to report
 
@@ -78,6 +78,8 @@ type sock struct {
 	shut   bool // we have said that nothing follows
 	again  bool // see offer
 	dirty  bool // in Loop.dirty
+
+	server *Server // that waits for a client
 
 	rest []byte // what conv did not take
 	late []byte // what the socket did not take, from sent on

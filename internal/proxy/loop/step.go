@@ -34,12 +34,7 @@ func (l *Loop) apply(c *client, fx *conv.Effect) {
 	case conv.Stop, conv.Start:
 		l.reading(c, fx.Side, fx.Kind == conv.Start)
 	case conv.Want:
-		if !c.owner.Want(c.handle, fx.Side) {
-			l.denied = append(l.denied, denial{c.handle, fx.Side})
-			return
-		}
-		c.wants |= 1 << fx.Side
-		l.touch(c.socks[conv.Client], l.socks.at(c.socks[conv.Client])) // if it has hung up it need not wait
+		l.want(c, fx.Side)
 	case conv.Give:
 		l.drop(c, fx.Side, fx.How)
 	case conv.AskWritten, conv.AskReplayed:
@@ -61,18 +56,42 @@ func (l *Loop) apply(c *client, fx *conv.Effect) {
 	}
 }
 
-// denial is a server that was refused at once. It is told after the step.
-type denial struct {
-	to   *Client
-	side conv.Side
+// want has a server found for a side.
+func (l *Loop) want(c *client, side conv.Side) {
+	c.wants |= 1 << side
+	s, wait := c.owner.Want(c.handle, side)
+	switch {
+	case s != nil && s.loop() != l:
+		c.handle.Grant(side, s, func() {})
+	case s != nil || !wait:
+		l.answers = append(l.answers, answer{c.handle, side, s})
+	}
+	i := c.socks[conv.Client]
+	l.touch(i, l.socks.at(i)) // if it has hung up it need not wait
 }
 
-func (l *Loop) deny() {
-	for len(l.denied) > 0 {
-		d := l.denied[len(l.denied)-1]
-		l.denied = l.denied[:len(l.denied)-1]
-		if c := l.find(d.to); c != nil {
-			l.step(c, conv.Event{Kind: conv.Denied, Side: d.side})
+// answer is what a Want got at once: a server, or none. It is told after the step.
+type answer struct {
+	to     *Client
+	side   conv.Side
+	server *Server
+}
+
+func (l *Loop) answer() {
+	for len(l.answers) > 0 {
+		a := l.answers[len(l.answers)-1]
+		l.answers = l.answers[:len(l.answers)-1]
+		c := l.find(a.to)
+		switch {
+		case c == nil || c.wants&(1<<a.side) == 0:
+			if a.server != nil {
+				l.unwanted(a.server)
+			}
+		case a.server != nil:
+			l.grant(c, a.side, a.server)
+		default:
+			c.wants &^= 1 << a.side
+			l.step(c, conv.Event{Kind: conv.Denied, Side: a.side})
 		}
 	}
 }
@@ -104,8 +123,8 @@ func (l *Loop) settle() {
 			l.offerHeld(i, s)
 			continue
 		}
-		if len(l.denied) > 0 {
-			l.deny()
+		if len(l.answers) > 0 {
+			l.answer()
 			continue
 		}
 		l.flush()
@@ -150,7 +169,7 @@ func (l *Loop) offer(c *client, i uint32, b []byte) []byte {
 	for {
 		s.again = false
 		b = b[l.step(c, conv.Event{Kind: conv.Bytes, Side: conv.Side(s.side), Bytes: b}):]
-		l.deny()
+		l.answer()
 		if s.gen != gen || s.client == 0 {
 			return nil
 		}
@@ -175,10 +194,11 @@ func (l *Loop) gone(s *sock, why conv.Why) {
 	}
 	i, server, gen := c.socks[side], c.servers[side], c.gen
 	c.servers[side], c.socks[side] = nil, 0
-	l.closeSock(i, s)
+	l.closeServer(i, s, server)
 	l.step(c, conv.Event{Kind: conv.Gone, Side: side, Why: why})
 	owner.Lost(side, server, why, l.said)
 	owner.Back(side, server, conv.Close)
+	server.closed()
 	if c.gen == gen {
 		l.touch(c.socks[conv.Client], l.socks.at(c.socks[conv.Client])) // it may have waited for this one
 	}

@@ -121,8 +121,14 @@ func (s *session) grant(c *loop.Client, st route.Standby, b *pool.Backend) error
 	s.reads.joined(st.Name)
 	s.nodes.add(st.Name, 1)
 	c.Grant(conv.Reader, &loop.Server{Socket: socket, Link: conv.NewLink(st.Name, 0, nil, b.Status),
-		Backend: &backend{node: st.Name, addr: st.Addr, pid: b.PID, key: b.Key}}, s)
+		Backend: &backend{node: st.Name, addr: st.Addr, pid: b.PID, key: b.Key}}, func() { s.lostReader(st.Name) })
 	return nil
+}
+
+// lostReader: a standby's connection is none of the session's any more.
+func (s *session) lostReader(node string) {
+	s.nodes.add(node, -1)
+	s.reads.left(node)
 }
 
 var errUnlike = errors.New("its session would have other settings than the first one got at log-in")

@@ -86,24 +86,24 @@ func (s *session) handOver(c *client, b *pool.Backend) error {
 }
 
 // Want has a standby opened for the client's reads.
-func (s *session) Want(c *loop.Client, side conv.Side) bool {
+func (s *session) Want(c *loop.Client, side conv.Side) (*loop.Server, bool) {
 	if side != conv.Reader || s.reads == nil {
-		return false
+		return nil, false
 	}
 	st, ok := s.standby()
-	if !ok {
-		return false
+	if ok {
+		s.work.Go(func() { s.open(c, st) })
 	}
-	s.work.Go(func() { s.open(c, st) })
-	return true
+	return nil, ok
 }
 
 // Back: the server's connection is closed.
 func (s *session) Back(side conv.Side, server *loop.Server, _ conv.How) {
-	s.nodes.add(server.Link.Node, -1)
 	if side == conv.Reader {
-		s.reads.left(server.Link.Node)
+		s.lostReader(server.Link.Node)
+		return
 	}
+	s.nodes.add(server.Link.Node, -1)
 }
 
 // Lost: it ended without our doing.

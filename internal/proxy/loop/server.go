@@ -1,0 +1,200 @@
+package loop
+
+import (
+	"sync/atomic"
+
+	"manada/internal/proxy/conv"
+
+	"golang.org/x/sys/unix"
+)
+
+// Server is a logged-in connection to PostgreSQL. It is in one loop at a time, with
+// a client or waiting for one, or on its way between two.
+type Server struct {
+	*Socket
+	Link *conv.Link
+	// Backend is what the owner knows of it.
+	Backend any
+	// Keeper has it while no client has; nil: it is closed when a client gives it back.
+	Keeper Keeper
+
+	place atomic.Int32
+	at    atomic.Pointer[Loop] // while it is placed
+	slot  uint32               // there
+}
+
+// Keeper is whose a server is when no client has it. Its methods are called on a
+// loop's thread and must not block.
+type Keeper interface {
+	// Gave: a client has given it back. Its connection is watched where it is.
+	Gave(s *Server)
+	// Closed: its connection is closed.
+	Closed(s *Server)
+}
+
+// Where a server is.
+const (
+	fresh  int32 = iota // in no loop yet
+	placed              // in one
+	moving              // out of one
+	ended
+)
+
+// loop is where it is now, nil when it is in none.
+func (s *Server) loop() *Loop {
+	if s.place.Load() != placed {
+		return nil
+	}
+	return s.at.Load()
+}
+
+// End ends a server, wherever it is. A client that has it is told that it is gone.
+func (s *Server) End() {
+	for {
+		was := s.place.Load()
+		switch was {
+		case ended:
+			return
+		case placed:
+			s.at.Load().post(func(l *Loop) {
+				if s.loop() == l {
+					l.endServer(s)
+				} else {
+					s.End() // it has gone on
+				}
+			})
+			return
+		default:
+			if s.place.CompareAndSwap(was, ended) {
+				s.Close()
+				s.closed()
+				return
+			}
+		}
+	}
+}
+
+// closed tells the keeper.
+func (s *Server) closed() {
+	if s.Keeper != nil {
+		s.Keeper.Closed(s)
+	}
+}
+
+// Park has a server that nobody has yet watched on the loop of a number.
+func (g *Group) Park(s *Server, loop int) {
+	if !g.loops[loop].post(func(l *Loop) { l.park(s) }) {
+		s.End()
+	}
+}
+
+func (l *Loop) endServer(s *Server) {
+	sk := l.socks.at(s.slot)
+	if sk.client != 0 {
+		l.gone(sk, conv.Closed)
+		return
+	}
+	l.closeServer(s.slot, sk, s)
+	s.closed()
+}
+
+// closeServer closes a server's socket.
+func (l *Loop) closeServer(i uint32, s *sock, server *Server) {
+	server.place.Store(ended)
+	l.closeSock(i, s)
+}
+
+// own places a server at a client, from where it is: parked in this loop, or in no
+// loop. It returns false when it has ended.
+func (l *Loop) own(c *client, side conv.Side, s *Server) bool {
+	if s.loop() != l {
+		if !l.arrive(s, c.handle.slot, side) {
+			return false
+		}
+	}
+	sk := l.socks.at(s.slot)
+	sk.client, sk.side, sk.server = c.handle.slot, uint8(side), nil
+	c.socks[side] = s.slot
+	return true
+}
+
+// arrive places a server that is in no loop.
+func (l *Loop) arrive(s *Server, client uint32, side conv.Side) bool {
+	s.at.Store(l) // before it counts as placed
+	if !s.place.CompareAndSwap(fresh, placed) && !s.place.CompareAndSwap(moving, placed) {
+		return false
+	}
+	s.slot = l.attach(client, side, s.Socket)
+	return true
+}
+
+// park watches a server for its end.
+func (l *Loop) park(s *Server) {
+	if l.arrive(s, 0, conv.Main) {
+		l.socks.at(s.slot).server = s
+	}
+}
+
+// release takes a parked server out of the loop.
+func (l *Loop) release(s *Server) bool {
+	if s.loop() != l {
+		return false
+	}
+	sk := l.socks.at(s.slot)
+	if sk.client != 0 {
+		return false
+	}
+	if sk.added {
+		l.epoll(unix.EPOLL_CTL_DEL, s.slot, sk, 0)
+	}
+	*sk = sock{gen: sk.gen + 1}
+	l.socks.put(s.slot)
+	return s.place.CompareAndSwap(placed, moving)
+}
+
+// unwanted gives back a server that its client does not want any more.
+func (l *Loop) unwanted(s *Server) {
+	switch {
+	case s.Keeper == nil:
+		s.End()
+	case s.loop() == l, l.arrive(s, 0, conv.Main):
+		l.socks.at(s.slot).server = s
+		s.Keeper.Gave(s)
+	}
+}
+
+// parked deals with a server that nobody has and that says something: it has ended,
+// or what it says is for nobody.
+func (l *Loop) parked(i uint32, s *sock) {
+	n, errno := recv(s.fd, l.raw)
+	if errno == unix.EAGAIN || n > 0 && s.tls != nil && l.silent(s, l.raw[:n]) {
+		return
+	}
+	server := s.server
+	l.closeServer(i, s, server)
+	server.closed()
+}
+
+// silent says whether records hold nothing that PostgreSQL has said.
+func (l *Loop) silent(s *sock, in []byte) bool {
+	before := len(s.rest)
+	return l.unseal(s, in) && len(s.rest) == before
+}
+
+// stale says whether a newer epoch was won: from then on the old primary can
+// acknowledge nothing.
+func (s *Server) stale(epoch uint64) bool { return s.Link.Epoch > 0 && s.Link.Epoch < epoch }
+
+// attach makes a slot for a socket. What was read before is offered soon.
+func (l *Loop) attach(slot uint32, side conv.Side, from *Socket) uint32 {
+	i, s := l.socks.get()
+	s.fd, s.client, s.side, s.tls, s.tcp = from.fd, slot, uint8(side), from.tls, from.tcp
+	if len(from.rest) > 0 {
+		s.rest = append(l.bufs.get(len(from.rest)), from.rest...)
+		from.rest = nil
+	}
+	s.over = s.tls != nil && !l.unseal(s, nil)
+	l.resume = append(l.resume, i)
+	l.touch(i, s)
+	return i
+}

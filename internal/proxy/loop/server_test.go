@@ -1,0 +1,141 @@
+package loop
+
+import (
+	"io"
+	"net"
+	"testing"
+	"time"
+
+	"manada/internal/proxy/conv"
+)
+
+// keeper records what comes to it.
+type keeper struct{ gave, closed chan *Server }
+
+func newKeeper() *keeper { return &keeper{make(chan *Server, 8), make(chan *Server, 8)} }
+
+func (k *keeper) Gave(s *Server)   { k.gave <- s }
+func (k *keeper) Closed(s *Server) { k.closed <- s }
+
+func wait[T any](t testing.TB, ch chan T) (v T) {
+	t.Helper()
+	select {
+	case v = <-ch:
+	case <-time.After(20 * time.Second):
+		t.Fatal("nothing comes")
+	}
+	return v
+}
+
+// keptServer is a server of a keeper's, and its far end.
+func keptServer(t testing.TB, k *keeper, version uint16) (*Server, net.Conn) {
+	t.Helper()
+	up, far := pair(t)
+	if version != plain {
+		up, far = secured(t, up, far, version)
+	}
+	return &Server{Socket: take(t, up), Link: &conv.Link{Node: "db1", Epoch: 7}, Keeper: k}, far
+}
+
+// turns gives its server back after each answer.
+type turns struct {
+	frames
+}
+
+func (s *turns) Step(ev conv.Event, fx *conv.Effects) int {
+	n := s.frames.Step(ev, fx)
+	if ev.Kind == conv.Bytes && ev.Side == conv.Main {
+		s.main = false
+		fx.List = append(fx.List, conv.Effect{Kind: conv.Give, Side: conv.Main, How: conv.Clean})
+	}
+	return n
+}
+
+// A server goes from client to client, and from loop to loop, as it is.
+func TestServerChangesHands(t *testing.T) {
+	for name, version := range versions {
+		t.Run(name, func(t *testing.T) {
+			g, _ := start(t, 2)
+			k := newKeeper()
+			server, far := keptServer(t, k, version)
+			go echo(far)
+			g.Park(server, 1)
+			t.Cleanup(func() { server.End(); wait(t, k.closed) })
+			for i := range 20 {
+				ours, theirs := pair(t)
+				o := newOwner()
+				g.Serve(Arrival{Socket: take(t, ours), Conv: &turns{}, Owner: o})
+				msg := frame('Q', []byte{byte(i)})
+				for range 3 {
+					theirs.Write(msg)
+					wait(t, o.wants).Grant(conv.Main, server, func() { t.Error("not wanted") })
+					expect(t, theirs, msg)
+					if how := wait(t, o.back); how != conv.Clean {
+						t.Errorf("given back %v", how)
+					}
+					if wait(t, k.gave) != server {
+						t.Error("another server")
+					}
+				}
+			}
+		})
+	}
+}
+
+// One that ends while nobody has it, or says something unasked, is closed.
+func TestParkedServerEnds(t *testing.T) {
+	for name, version := range versions {
+		t.Run(name, func(t *testing.T) {
+			g, _ := start(t, 1)
+			k := newKeeper()
+			for _, ends := range []func(net.Conn){func(c net.Conn) { c.Close() }, func(c net.Conn) { c.Write([]byte("S")) }} {
+				s, far := keptServer(t, k, version)
+				g.Park(s, 0)
+				ends(far)
+				wait(t, k.closed)
+				s.End() // nothing more
+			}
+			s, _ := keptServer(t, k, version)
+			s.End() // nobody has had it
+			wait(t, k.closed)
+			s, far := keptServer(t, k, version)
+			g.Park(s, 0)
+			g.Won(8)
+			wait(t, k.closed)
+			if n, _ := far.Read(make([]byte, 1)); n != 0 {
+				t.Error("it is not closed")
+			}
+		})
+	}
+}
+
+// One that is ended while a client has it takes that with it, as one that ends by
+// itself; one that is handed out and not wanted any more goes back.
+func TestServerEndsWithClient(t *testing.T) {
+	g, _ := start(t, 2)
+	k := newKeeper()
+	server, far := keptServer(t, k, plain)
+	ours, theirs := pair(t)
+	o := newOwner()
+	g.Serve(Arrival{Socket: take(t, ours), Conv: &turns{}, Owner: o})
+	theirs.Write(frame('Q', nil))
+	c := wait(t, o.wants)
+	c.Grant(conv.Main, server, func() { t.Error("not wanted") })
+	expect(t, far, frame('Q', nil))
+	server.End()
+	wait(t, k.closed)
+	wait(t, o.back)
+	if b, err := io.ReadAll(theirs); err != nil || len(b) == 0 {
+		t.Errorf("its last words: %q, %v", b, err)
+	}
+	wait(t, o.ended)
+
+	late, _ := keptServer(t, k, plain)
+	c.Grant(conv.Main, late, func() { o.back <- conv.Clean })
+	wait(t, o.back)
+	if wait(t, k.gave) != late {
+		t.Error("another server")
+	}
+	late.End()
+	wait(t, k.closed)
+}
