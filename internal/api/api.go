@@ -27,11 +27,6 @@ type Source interface {
 // Read answers a GET /v1/<name> with a value that becomes JSON.
 type Read func(ctx context.Context, query url.Values) (any, error)
 
-// Verb answers a POST /v1/<name>. The context ends with the client's
-// connection and after Options.VerbTimeout at the latest: a verb that must not
-// be left half done detaches its work and reports what became of it.
-type Verb func(ctx context.Context, body json.RawMessage) (any, error)
-
 // Options say what a process serves. What is nil is not served.
 type Options struct {
 	Log    *slog.Logger
@@ -54,35 +49,6 @@ type Options struct {
 	Collectors   []prometheus.Collector // further metrics of the process
 	Events       EventSource
 	Reads        map[string]Read
-	Verbs        map[string]Verb
-	VerbTimeout  time.Duration // 0: 10 min
-	// Root answers everything else, for instance the dashboard. Without it
-	// GET / means GET /primary, as in Patroni.
-	Root http.Handler
-}
-
-// Trust says what is known of those who send requests to a listener.
-type Trust int
-
-const (
-	// ReadOnly: anybody, as over plain HTTP on loopback. Verbs are refused.
-	ReadOnly Trust = iota
-	// MutualTLS: verbs are answered to requests that came with a client
-	// certificate which the TLS configuration has verified.
-	MutualTLS
-	// Local: a socket whose file permissions let in only the operator.
-	Local
-)
-
-// admits says whether a request may change something.
-func (t Trust) admits(r *http.Request) bool {
-	switch t {
-	case MutualTLS:
-		return r.TLS != nil && len(r.TLS.VerifiedChains) > 0
-	case Local:
-		return true
-	}
-	return false
 }
 
 // API is what a process serves; Handler gives it to a listener.
@@ -100,14 +66,11 @@ func New(o Options) *API {
 	if o.LoopLimit == 0 {
 		o.LoopLimit = 30 * time.Second
 	}
-	if o.VerbTimeout == 0 {
-		o.VerbTimeout = 10 * time.Minute
-	}
 	return &API{o: o, metrics: metricsHandler(o)}
 }
 
-// Handler serves a listener whose requests deserve that much trust.
-func (a *API) Handler(trust Trust) http.Handler {
+// Handler serves a listener. Whoever may reach it may ask; nobody changes anything.
+func (a *API) Handler() http.Handler {
 	mux := http.NewServeMux()
 	a.mountHealth(mux)
 	mux.Handle("GET /metrics", a.metrics)
@@ -120,10 +83,7 @@ func (a *API) Handler(trust Trust) http.Handler {
 		mux.HandleFunc("GET /v1/events", a.events)
 	}
 	mux.HandleFunc("GET /v1/{name}", a.read)
-	mux.HandleFunc("POST /v1/{name}", func(w http.ResponseWriter, r *http.Request) { a.verb(w, r, trust) })
-	if a.o.Root != nil {
-		mux.Handle("GET /", a.o.Root)
-	}
+	mux.HandleFunc("POST /v1/{name}", refuse)
 	return safeHeaders(mux)
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -112,7 +111,7 @@ var endpoints = []struct {
 
 func TestEveryEndpointInEveryRole(t *testing.T) {
 	for _, node := range []string{"master", "slave", "third", "backup"} {
-		h := New(Options{Source: seat(node)}).Handler(ReadOnly)
+		h := New(Options{Source: seat(node)}).Handler()
 		for _, e := range endpoints {
 			want := http.StatusServiceUnavailable
 			if strings.Contains(" "+e.ok+" ", " "+node+" ") {
@@ -166,7 +165,7 @@ func TestStatesThatTurnLoadBalancersAway(t *testing.T) {
 	} {
 		f := seat(c.node)
 		c.change(&f)
-		h := New(Options{Source: f}).Handler(ReadOnly)
+		h := New(Options{Source: f}).Handler()
 		if w := do(t, h, "GET", c.path, ""); w.Code != c.want {
 			t.Errorf("%s: GET %s: %d, want %d", c.name, c.path, w.Code, c.want)
 		}
@@ -174,7 +173,7 @@ func TestStatesThatTurnLoadBalancersAway(t *testing.T) {
 }
 
 func TestTags(t *testing.T) {
-	h := New(Options{Source: seat("slave"), Tags: map[string]string{"zone": "a"}}).Handler(ReadOnly)
+	h := New(Options{Source: seat("slave"), Tags: map[string]string{"zone": "a"}}).Handler()
 	for path, want := range map[string]int{
 		"/replica?tag_zone=a": 200, "/replica?tag_zone=b": 503, "/replica?tag_zone=a&tag_x=1": 503, "/sync?tag_zone=a": 200,
 	} {
@@ -182,7 +181,7 @@ func TestTags(t *testing.T) {
 			t.Errorf("%s: %d", path, w.Code)
 		}
 	}
-	h = New(Options{Source: seat("slave"), Tags: map[string]string{"noloadbalance": "true"}}).Handler(ReadOnly)
+	h = New(Options{Source: seat("slave"), Tags: map[string]string{"noloadbalance": "true"}}).Handler()
 	for path, want := range map[string]int{"/replica": 503, "/read-only": 503, "/sync": 503, "/readiness": 200, "/health": 200} {
 		if w := do(t, h, "GET", path, ""); w.Code != want {
 			t.Errorf("noloadbalance %s: %d", path, w.Code)
@@ -203,7 +202,7 @@ func TestLiveness(t *testing.T) {
 	} {
 		f := seat(c.node)
 		f.st.Paused = c.paused
-		h := New(Options{Source: f, LoopAge: func() time.Duration { return c.age }}).Handler(ReadOnly)
+		h := New(Options{Source: f, LoopAge: func() time.Duration { return c.age }}).Handler()
 		if w := do(t, h, "GET", "/liveness", ""); w.Code != c.want {
 			t.Errorf("%+v: %d", c, w.Code)
 		}
@@ -213,7 +212,7 @@ func TestLiveness(t *testing.T) {
 // TestWithoutSource is a process that has no view of the herd.
 func TestWithoutSource(t *testing.T) {
 	var err error
-	h := New(Options{Ready: func() error { return err }}).Handler(ReadOnly)
+	h := New(Options{Ready: func() error { return err }}).Handler()
 	for range 2 {
 		want := 200
 		if err != nil {
@@ -235,7 +234,7 @@ func TestWithoutSource(t *testing.T) {
 
 func TestDocument(t *testing.T) {
 	get := func(node string) map[string]any {
-		w := do(t, New(Options{Source: seat(node)}).Handler(ReadOnly), "GET", "/patroni", "")
+		w := do(t, New(Options{Source: seat(node)}).Handler(), "GET", "/patroni", "")
 		if ct := w.Header().Get("Content-Type"); ct != "application/json" {
 			t.Errorf("content type %q", ct)
 		}
@@ -260,7 +259,7 @@ func TestDocument(t *testing.T) {
 }
 
 func TestStatus(t *testing.T) {
-	h := New(Options{Source: seat("slave")}).Handler(ReadOnly)
+	h := New(Options{Source: seat("slave")}).Handler()
 	w := do(t, h, "GET", "/v1/status", "")
 	var got cluster.Status
 	if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil || w.Code != 200 {
@@ -282,31 +281,18 @@ func TestReads(t *testing.T) {
 			}
 			return map[string]string{"about": q.Get("node")}, nil
 		}},
-		Verbs: map[string]Verb{"pause": func(context.Context, json.RawMessage) (any, error) { return nil, nil }},
-	}).Handler(ReadOnly)
+	}).Handler()
 	if w := do(t, h, "GET", "/v1/explain?node=slave", ""); w.Code != 200 || strings.TrimSpace(w.Body.String()) != `{"about":"slave"}` {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
 	if w := do(t, h, "GET", "/v1/explain", ""); w.Code != 400 {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
-	if w := do(t, h, "GET", "/v1/pause", ""); w.Code != 405 || w.Header().Get("Allow") != "POST" {
+	if w := do(t, h, "POST", "/v1/explain", "{}"); w.Code != 403 || !strings.Contains(w.Body.String(), `"code":"not_trusted"`) {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
 	if w := do(t, h, "GET", "/v1/nonsense", ""); w.Code != 404 || !strings.Contains(w.Body.String(), "explain") {
 		t.Errorf("%d %s", w.Code, w.Body)
-	}
-}
-
-func TestRoot(t *testing.T) {
-	h := New(Options{Source: seat("slave"), Root: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		io.WriteString(w, "dashboard")
-	})}).Handler(ReadOnly)
-	if w := do(t, h, "GET", "/", ""); w.Body.String() != "dashboard" {
-		t.Errorf("%s", w.Body)
-	}
-	if w := do(t, h, "GET", "/primary", ""); w.Code != 503 {
-		t.Errorf("%d", w.Code)
 	}
 }
 

@@ -69,7 +69,7 @@ func serve(t *testing.T, o Options) (string, func() error) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
-		done <- Serve(ctx, ln, New(o).Handler(ReadOnly), nil, slog.New(slog.DiscardHandler), 5*time.Second)
+		done <- Serve(ctx, ln, New(o).Handler(), nil, slog.New(slog.DiscardHandler), 5*time.Second)
 	}()
 	stop := sync.OnceValue(func() error { cancel(); return <-done })
 	t.Cleanup(func() { stop() })

@@ -156,9 +156,7 @@ func (a *API) mountHealth(mux *http.ServeMux) {
 	}
 	mount("/readiness", a.checked(readiness))
 	mount("/patroni", a.checked(func(view, url.Values) bool { return true }))
-	if a.o.Root == nil {
-		mount("/{$}", a.checked(checks["primary"]))
-	}
+	mount("/{$}", a.checked(checks["primary"])) // as in Patroni
 }
 
 func (a *API) checked(c check) http.HandlerFunc {

@@ -13,7 +13,7 @@ import (
 
 func scrape(t *testing.T, o Options) string {
 	t.Helper()
-	w := do(t, New(o).Handler(ReadOnly), "GET", "/metrics", "")
+	w := do(t, New(o).Handler(), "GET", "/metrics", "")
 	if w.Code != 200 {
 		t.Fatalf("%d: %s", w.Code, w.Body)
 	}

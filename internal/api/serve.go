@@ -13,8 +13,7 @@ import (
 
 // Serve answers on a listener until the context ends; then requests under way
 // get up to grace to finish, streams of events end at once. The listener is
-// closed on return. tlsConf is nil for plain HTTP; for MutualTLS it must verify
-// client certificates.
+// closed on return. tlsConf is nil for plain HTTP.
 func Serve(ctx context.Context, ln net.Listener, h http.Handler, tlsConf *tls.Config, log *slog.Logger, grace time.Duration) error {
 	streams, end := context.WithCancel(ctx)
 	defer end()

@@ -48,7 +48,7 @@ func runBackupd(ctx context.Context, c *config.Config, log *slog.Logger) error {
 		"status": func(ctx context.Context, _ url.Values) (any, error) {
 			return backup.GetInfo(ctx, backup.InfoOptions{Storage: storage})
 		},
-	}}).Handler(api.ReadOnly)))
+	}}).Handler()))
 	addr := c.ListenOn(c.Ports.Backup)
 	l, err := net.Listen("tcp", addr)
 	if err != nil {

@@ -28,7 +28,7 @@ func (h *hostAgent) serveHTTP(ctx context.Context) error {
 		return store.Open(ctx, store.Config{Cluster: h.cfg.Cluster, Endpoints: h.store.Endpoints(), TLS: h.id.ClientTLSAny(), Log: h.log})
 	})
 	a := api.New(api.Options{Log: h.log, Source: h.agent, Events: events, LoopAge: h.agent.LoopAge, LastTakeover: h.agent.LastTakeover})
-	return serveHTTP(ctx, h.cfg, h.id, l, a.Handler(api.ReadOnly), h.log)
+	return serveHTTP(ctx, h.cfg, h.id, l, a.Handler(), h.log)
 }
 
 // serveHTTP serves a port that everybody may reach: in the clear on loopback,
