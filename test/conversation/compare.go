@@ -118,14 +118,15 @@ func ReadKnown() (Known, error) {
 	return out, nil
 }
 
-// Why a conversation differs in a mode; empty: it must not.
-func (k Known) Why(mode, name string) string {
+// Why a conversation differs in a mode; empty: it must not. A mode that is written
+// with a question mark makes the mistake sometimes.
+func (k Known) Why(mode, name string) (why string, always bool) {
 	for _, x := range k {
-		if x.mode == mode && x.name.MatchString(name) {
-			return x.why
+		if strings.TrimSuffix(x.mode, "?") == mode && x.name.MatchString(name) {
+			return x.why, x.mode == mode
 		}
 	}
-	return ""
+	return "", false
 }
 
 // Differences compares what came from the proxy with what came from PostgreSQL,

@@ -38,6 +38,7 @@ const (
 	Send
 	Half
 	Cancel
+	Fin // no more will be sent
 	Open
 	Dial // connect and say nothing
 	Admin
@@ -45,7 +46,7 @@ const (
 	Letters // what must have come
 )
 
-var kinds = map[string]Kind{"wait": Wait, "send": Send, "half": Half, "cancel": Cancel, "open": Open, "dial": Dial, "admin": Admin, "until": Until, "=": Letters}
+var kinds = map[string]Kind{"wait": Wait, "send": Send, "half": Half, "cancel": Cancel, "fin": Fin, "open": Open, "dial": Dial, "admin": Admin, "until": Until, "=": Letters}
 
 // messages are the letters that a client may begin a line with.
 const messages = "QPBDCESHXdcfF"
@@ -179,7 +180,7 @@ func (c *Conversation) Clients() int {
 // Whole says whether it may be sent in one piece, by one client.
 func (c *Conversation) Whole() bool {
 	return !c.Waits && c.Clients() == 1 && !slices.ContainsFunc(c.Steps, func(s Step) bool {
-		return s.Kind == Cancel || s.Kind == Dial || s.Kind == Admin || s.Kind == Until
+		return s.Kind == Cancel || s.Kind == Dial || s.Kind == Fin || s.Kind == Admin || s.Kind == Until
 	})
 }
 

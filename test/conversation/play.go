@@ -162,6 +162,11 @@ func (p *play) step(ctx context.Context, s Step) error {
 		return p.half(c, s.N)
 	case Cancel:
 		return c.cancel(ctx)
+	case Fin:
+		if err := p.send(c); err != nil {
+			return err
+		}
+		return c.fin()
 	case Wait:
 		if err := p.send(c); err != nil {
 			return err
@@ -241,6 +246,14 @@ func (p *play) half(c *client, keep int) error {
 	}
 	c.gather = c.gather[at:]
 	c.taken()
+	return nil
+}
+
+// fin says that nothing more will be sent.
+func (c *client) fin() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
 	return nil
 }
 
