@@ -82,19 +82,23 @@ func (h *Client) Release(side conv.Side) {
 func (h *Client) Grant(side conv.Side, s *Server, refused func()) {
 	if from := s.loop(); from != nil && from != h.loop {
 		from.post(func(l *Loop) {
-			if l.release(s) {
-				h.Grant(side, s, refused)
-			}
+			l.release(s) // or it has gone on, or ended
+			h.Grant(side, s, refused)
 		})
 		return
 	}
 	sent := h.loop.post(func(l *Loop) {
-		if c := l.find(h); c != nil && c.wants&(1<<side) != 0 {
+		c := l.find(h)
+		at := s.loop()
+		switch {
+		case at != nil && at != l: // it came there meanwhile
+			h.Grant(side, s, refused)
+		case c != nil && c.wants&(1<<side) != 0:
 			l.grant(c, side, s)
-			return
+		default:
+			refused()
+			l.unwanted(s)
 		}
-		refused()
-		l.unwanted(s)
 	})
 	if !sent {
 		refused()

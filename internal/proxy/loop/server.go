@@ -18,10 +18,12 @@ type Server struct {
 	// Keeper has it while no client has; nil: it is closed when a client gives it back.
 	Keeper Keeper
 
-	place atomic.Int32
-	at    atomic.Pointer[Loop] // while it is placed
-	slot  uint32               // there
+	at   atomic.Pointer[Loop] // the loop that it is in; nil before the first; or moving, ended
+	slot uint32               // there
 }
+
+// moving is between two loops, ended nowhere any more.
+var moving, ended = &Loop{}, &Loop{}
 
 // Keeper is whose a server is when no client has it. Its methods are called on a
 // loop's thread and must not block.
@@ -32,31 +34,28 @@ type Keeper interface {
 	Closed(s *Server)
 }
 
-// Where a server is.
-const (
-	fresh  int32 = iota // in no loop yet
-	placed              // in one
-	moving              // out of one
-	ended
-)
-
 // loop is where it is now, nil when it is in none.
 func (s *Server) loop() *Loop {
-	if s.place.Load() != placed {
-		return nil
+	if l := s.at.Load(); l != moving && l != ended {
+		return l
 	}
-	return s.at.Load()
+	return nil
 }
 
 // End ends a server, wherever it is. A client that has it is told that it is gone.
 func (s *Server) End() {
 	for {
-		was := s.place.Load()
-		switch was {
+		switch l := s.at.Load(); l {
 		case ended:
 			return
-		case placed:
-			s.at.Load().post(func(l *Loop) {
+		case nil, moving:
+			if s.at.CompareAndSwap(l, ended) {
+				s.Close()
+				s.closed()
+				return
+			}
+		default:
+			l.post(func(l *Loop) {
 				if s.loop() == l {
 					l.endServer(s)
 				} else {
@@ -64,12 +63,6 @@ func (s *Server) End() {
 				}
 			})
 			return
-		default:
-			if s.place.CompareAndSwap(was, ended) {
-				s.Close()
-				s.closed()
-				return
-			}
 		}
 	}
 }
@@ -100,7 +93,7 @@ func (l *Loop) endServer(s *Server) {
 
 // closeServer closes a server's socket.
 func (l *Loop) closeServer(i uint32, s *sock, server *Server) {
-	server.place.Store(ended)
+	server.at.Store(ended)
 	l.closeSock(i, s)
 }
 
@@ -120,8 +113,7 @@ func (l *Loop) own(c *client, side conv.Side, s *Server) bool {
 
 // arrive places a server that is in no loop.
 func (l *Loop) arrive(s *Server, client uint32, side conv.Side) bool {
-	s.at.Store(l) // before it counts as placed
-	if !s.place.CompareAndSwap(fresh, placed) && !s.place.CompareAndSwap(moving, placed) {
+	if !s.at.CompareAndSwap(nil, l) && !s.at.CompareAndSwap(moving, l) {
 		return false
 	}
 	s.slot = l.attach(client, side, s.Socket)
@@ -136,20 +128,17 @@ func (l *Loop) park(s *Server) {
 }
 
 // release takes a parked server out of the loop.
-func (l *Loop) release(s *Server) bool {
+func (l *Loop) release(s *Server) {
 	if s.loop() != l {
-		return false
+		return
 	}
 	sk := l.socks.at(s.slot)
-	if sk.client != 0 {
-		return false
-	}
 	if sk.added {
 		l.epoll(unix.EPOLL_CTL_DEL, s.slot, sk, 0)
 	}
 	*sk = sock{gen: sk.gen + 1}
 	l.socks.put(s.slot)
-	return s.place.CompareAndSwap(placed, moving)
+	s.at.Store(moving)
 }
 
 // unwanted gives back a server that its client does not want any more.

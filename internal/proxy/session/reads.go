@@ -148,8 +148,8 @@ func (s *session) sameAs(ctx context.Context, b *pool.Backend) error {
 
 // retire gives up the standby of a session when reads may not be sent there any more.
 func (s *session) retire(usable []route.Standby) {
-	h := s.handle.Load()
-	if s.reads == nil || h == nil {
+	h := s.handle.Load() // first: before it is set nothing else is
+	if h == nil || s.reads == nil {
 		return
 	}
 	node := s.reads.at()
