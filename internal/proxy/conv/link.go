@@ -45,11 +45,15 @@ func NewLink(node string, epoch uint64, reported map[string]string, status byte)
 func (l *Link) Reported() map[string]string { return l.reported.values }
 
 // Discarded tells that DISCARD ALL was answered with success while the link was
-// nobody's.
+// nobody's. What the server has reported with that is told by Report.
 func (l *Link) Discarded() {
 	l.vars, l.plain, l.numbered = nil, nil, false
 	l.stmts.clear()
 }
+
+// Report tells of a setting that the server has reported while the link was
+// nobody's.
+func (l *Link) Report(name, value string) { l.reported = l.reported.with(name, value) }
 
 // free says whether nothing is owed and nothing stands open.
 func (l *Link) free() bool { return !l.tail && l.skip == 0 && (l.q.n == 0 || !l.q.owes()) }

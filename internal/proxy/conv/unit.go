@@ -112,6 +112,7 @@ type batch struct {
 	c     *Conv
 	read  bool // a standby may answer it
 	local bool // the proxy has the answer
+	shows bool // it does: something in it is SHOW POOL_NODES
 	flush bool // the client wants answers before the end
 	name  []byte
 	own   *stmt
@@ -145,7 +146,7 @@ func (c *Conv) lookBatch(r *run, b []byte, read, local bool) looked {
 
 func (u *batch) decide(r *run, b []byte) looked {
 	switch {
-	case u.local:
+	case u.local && u.shows:
 		u.c.answer(r, b)
 	case u.read && u.executes > 0:
 		u.unit.n, u.unit.own = len(b), u.own
@@ -181,6 +182,7 @@ func (u *batch) message(typ byte, msg []byte) {
 	}
 	u.read = u.read && s != nil && s.about.Kind == classify.Read
 	u.local = u.local && s != nil && s.about.Kind == classify.PoolNodes
+	u.shows = u.local
 }
 
 // parse looks at a statement that the batch itself makes. Only the unnamed one may
