@@ -34,15 +34,20 @@ func (c *Conv) parse(r *run, msg []byte) (e entry, instead []byte, local bool) {
 		ok = false
 	}
 	instead = unmute(msg, headerLen+len(name)+1, s.about.Mute)
+	if s.about.Kind == classify.Forget && len(name) == 0 && c.pooled() {
+		if own := c.deallocates(r, s, string(sql)); own != "" {
+			instead = appendParse(nil, "", own+"\x00"+string(types))
+		}
+	}
 	if instead != nil {
 		rest = instead[headerLen+len(name)+1:]
 	}
-	if c.keeps(s, rest) {
+	if s.drops == nil && c.keeps(s, rest) {
 		s.body = string(rest)
 	}
 	l := c.links[Main]
 	if len(name) == 0 {
-		c.plain, l.plain = s, s
+		c.plain, l.plain, e.plain = s, s, s
 		return e, instead, false
 	}
 	if !c.pooled() || !ok || s.body == "" {
@@ -135,7 +140,7 @@ func (c *Conv) hasPlain(r *run, l *Link, s *stmt) {
 	}
 	l.plain = s
 	r.flush()
-	l.sent(entry{kind: parse, ours: true, note: &note{}})
+	l.sent(entry{kind: parse, ours: true, plain: s})
 	at := len(r.fx.own)
 	r.fx.own = appendParse(r.fx.own, "", s.body)
 	r.fx.add(Effect{Kind: Send, Side: r.to, B: r.fx.own[at:]})
@@ -199,6 +204,9 @@ func (c *Conv) binds(r *run, portal []byte, s *stmt) {
 		return
 	}
 	n := c.effect(r, s.about, s.sql, true)
+	if s.drops != nil {
+		n = s.drops
+	}
 	if len(portal) == 0 {
 		c.bound = n
 	} else if n != nil {
@@ -329,16 +337,18 @@ func (c *Conv) statement(name []byte) *stmt {
 // lost notes that a message was skipped, or has failed.
 func (c *Conv) lost(l *Link, e entry) {
 	n := e.note
-	if e.kind == parse && (n == nil || n.made == "" && n.body == "" && n.alias == "") {
-		l.plain = nil
-		if !e.ours {
+	if p := e.plain; p != nil {
+		if l.plain == p {
+			l.plain = nil
+		}
+		if c.plain == p && !e.ours {
 			c.plain = nil
 		}
 	}
 	if n == nil {
 		return
 	}
-	if n.body != "" {
+	if n.body != "" && n.drops == "" {
 		l.stmts.lost(n.body)
 	}
 	if n.made != "" {
@@ -356,10 +366,10 @@ func (c *Conv) lost(l *Link, e entry) {
 func (c *Conv) deallocate(r *run, msg []byte) (n *note, instead []byte) {
 	name := deallocated(textOf(msg))
 	s := c.stmts[name]
-	if s == nil && strings.HasPrefix(name, string(prefix)) {
+	switch {
+	case s == nil && strings.HasPrefix(name, string(prefix)):
 		return stranger(name), wire.AppendMessage(nil, wire.TypeQuery, []byte("DEALLOCATE "+identifier("?"+name)+"\x00"))
-	}
-	if name == "" || s == nil || s.body == "" {
+	case name == "" || s == nil || s.body == "":
 		return nil, nil
 	}
 	l := c.links[Main]
@@ -371,6 +381,22 @@ func (c *Conv) deallocate(r *run, msg []byte) (n *note, instead []byte) {
 		r.fx.say(Main, wire.TypeSync, nil)
 	}
 	return &note{alias: own, name: name, drops: name, body: s.key}, wire.AppendMessage(nil, wire.TypeQuery, []byte("DEALLOCATE "+identifier(own)+"\x00"))
+}
+
+// deallocates is the text for a DEALLOCATE that is prepared; "" leaves it as it is.
+func (c *Conv) deallocates(r *run, s *stmt, sql string) string {
+	name := deallocated([]byte(sql))
+	old := c.stmts[name]
+	switch {
+	case old == nil && strings.HasPrefix(name, string(prefix)):
+		s.drops = stranger(name)
+		return "DEALLOCATE " + identifier("?"+name)
+	case name == "" || old == nil || old.body == "":
+		return ""
+	}
+	own := c.has(r, c.links[Main], old)
+	s.drops = &note{alias: own, name: name, drops: name, body: old.key}
+	return "DEALLOCATE " + identifier(own)
 }
 
 // deallocated is the name in DEALLOCATE [PREPARE] name; "" for all, and where it is

@@ -29,6 +29,7 @@ type entry struct {
 	// late is a Sync behind data of a COPY. The server drops each that it reads within
 	// a COPY, but it does not when that failed at data before it: maybe.
 	late, maybe bool
+	plain       *stmt // the unnamed statement that it makes
 	note        *note // what its answer means to the conversation; usually nothing
 }
 

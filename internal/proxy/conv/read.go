@@ -145,7 +145,7 @@ func (c *Conv) toReader(r *run, l *Link, msg []byte) {
 	case query:
 		l.plain = nil
 	case parse:
-		e.note = &note{}
+		e.plain = c.read.unit.own
 	case bind:
 		portal, rest, _ := bytes.Cut(msg[headerLen:], zero)
 		name, _, _ := bytes.Cut(rest, zero)

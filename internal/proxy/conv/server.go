@@ -298,6 +298,7 @@ func (c *Conv) failed(r *run, side Side, l *Link, msg []byte, total int) act {
 		}
 		return c.dies(r, l, body, len(msg) == total)
 	}
+	names := c.clientNames(l, body)
 	who, ok := l.error(func(e entry) { c.lost(l, e) })
 	if l.failing && c.wait == forReset { // nothing is answered before the client sends Sync
 		c.wait = nothing
@@ -306,18 +307,8 @@ func (c *Conv) failed(r *run, side Side, l *Link, msg []byte, total int) act {
 	case !ok:
 		c.desync(r, side, "an error that nothing asked for")
 		return over
-	case side == Main && who.ours && who.kind == query:
-		c.refused = wire.ParseError(body) // see tune
-		return strip
-	case side == Main && who.ours && who.note != nil && who.note.quiet:
-		return strip
 	case side == Main:
-		if n := who.note; n != nil && n.alias != "" {
-			r.flush()
-			r.fx.say(Client, wire.TypeError, bytes.ReplaceAll(body, []byte(n.alias), []byte(n.name)))
-			return strip
-		}
-		return pass
+		return c.failedMain(r, who, body, names)
 	case c.wait == forSettings, c.read.no:
 		return strip
 	case c.read.passed:
@@ -329,6 +320,38 @@ func (c *Conv) failed(r *run, side Side, l *Link, msg []byte, total int) act {
 	}
 	c.read.left = 1
 	return c.fromReader(r, entry{kind: who.kind}, true, wire.TypeError, msg, total)
+}
+
+// failedMain is an error of Main's. The names of its statements are not the client's.
+func (c *Conv) failedMain(r *run, who entry, body, names []byte) act {
+	switch n := who.note; {
+	case who.ours && who.kind == query:
+		c.refused = wire.ParseError(body) // see tune
+		return strip
+	case who.ours && n != nil && n.quiet:
+		return strip
+	case n != nil && n.alias != "":
+		names = bytes.ReplaceAll(body, []byte(n.alias), []byte(n.name))
+	}
+	if names == nil {
+		return pass
+	}
+	r.flush()
+	r.fx.say(Client, wire.TypeError, names)
+	return strip
+}
+
+// clientNames writes an error with the client's names of statements; nil: it has none.
+func (c *Conv) clientNames(l *Link, body []byte) []byte {
+	if !bytes.Contains(body, prefix) {
+		return nil
+	}
+	for name, s := range c.stmts {
+		if h := l.stmts.names[s.key]; h != nil && bytes.Contains(body, []byte(`"`+h.name+`"`)) {
+			return bytes.ReplaceAll(body, []byte(h.name), []byte(name))
+		}
+	}
+	return nil
 }
 
 // dies deals with Main's last words. Where it goes down, its clients need not.

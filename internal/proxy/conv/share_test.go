@@ -131,7 +131,7 @@ var units = []string{
 	"Q(insert into t values %d)", "Q(select lastval())", "Q(select 1/0)", "Q(select '01/02/2024'::date)",
 	"P(d|select '01/02/2024'::date) S", "B(|d) E S", "P(|select '01/02/2024'::date) B E S", "P(|select '01/02/2024'::date) S", "B E S", "D(S|) S", "D(S|d) S", "C(S|d) S",
 	"P(u%d|show a.b) B(|u%d) E S", "C(S|u%d) S", "P(|set a.b = e%d) B E S", "P(|begin) B E S", "P(|commit) B E S", "P(|set a.a = e%d) B E P(|select 1/0) B E S",
-	"P(w|select 1/0) B(|w) E C(S|w) S", "C(S|w) P(w|show a.a) B(|w) E S", "Q(deallocate d)", "Q(deallocate all)", "P(x|nonsense) S",
+	"P(w|select 1/0) B(|w) E C(S|w) S", "C(S|w) P(w|show a.a) B(|w) E S", "Q(deallocate d)", "P(|deallocate d) B E S Q(show a.a)", "Q(deallocate all)", "P(x|nonsense) S",
 	"Q(create temp table x (a int))", "Q(select a from x)", "Q(discard all)", "Q(discard all)", "P(d|show datestyle) B(|d) E H", "S",
 	"B(|manada:1) E S", "D(S|manada:2) S", "C(S|manada:1) S", "Q(deallocate manada:1)", "B(p|d) E(p) C(P|p) S", "Q(set a.a = m%d; show a.a)",
 }

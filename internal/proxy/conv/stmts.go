@@ -14,6 +14,8 @@ type stmt struct {
 	body string
 	key  string // of the link that had it last
 
+	drops *note // it is a DEALLOCATE
+
 	serial int  // it is the client's how manieth
 	dead   bool // it was not made after all
 }
