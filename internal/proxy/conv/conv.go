@@ -46,7 +46,8 @@ type Conv struct {
 	refused  *wire.Error
 
 	armed  [Timers]bool
-	leaves bool        // it said good-bye
+	leaves bool        // it said good-bye, or sends no more
+	half   bool        // the latter: it gets the answers that are on their way
 	bad    *wire.Error // what it sent is nothing that PostgreSQL takes
 	killed *wire.Error // it is to end as soon as that may be said
 	shut   bool        // and as soon as it is idle
@@ -180,6 +181,9 @@ func (c *Conv) settle(fx *Effects) {
 		return
 	case c.bad != nil && c.mid == Client && !c.answering():
 		c.end(c.bad, fx)
+		return
+	case c.half && !c.answering():
+		c.end(nil, fx) // of what it owes a Sync nothing comes
 		return
 	case c.leaves && c.wait == nothing && (main == nil || main.free()):
 		c.end(nil, fx)

@@ -12,7 +12,7 @@ func (c *Conv) gone(side Side, why Why, err *wire.Error, fx *Effects) {
 	switch side {
 	case Client:
 		if !c.leaves && c.answering() {
-			c.leaves = true // it sends no more, and may still read
+			c.leaves, c.half = true, true // it sends no more, and may still read
 			return
 		}
 		c.mid = sides // nothing reaches it
@@ -28,7 +28,8 @@ func (c *Conv) gone(side Side, why Why, err *wire.Error, fx *Effects) {
 // nothing of the client.
 func (c *Conv) answering() bool {
 	l := c.links[Main]
-	return c.wait == forAnswer || c.skip == 0 && !c.open && l != nil && l.q.owes() && !l.tail && !l.copying
+	return c.wait >= forReader && c.wait <= forAnswer || c.wait == forTuning ||
+		c.skip == 0 && !c.open && l != nil && l.q.owes() && !l.tail && !l.copying
 }
 
 func (c *Conv) readerGone(fx *Effects) {

@@ -149,6 +149,9 @@ const (
 	timers     = conv.Timers + 1
 )
 
+// queues says whether the client waits for a server: if it has left it need not.
+func (c *client) queues() bool { return c.wants&(1<<conv.Main) != 0 }
+
 func (l *Loop) find(h *Client) *client {
 	if h.slot == 0 {
 		return nil

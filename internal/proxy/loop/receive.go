@@ -55,7 +55,7 @@ func (l *Loop) hungUp(i uint32, s *sock, events uint32) {
 		l.broke(i, s)
 	}
 	l.touch(i, s)
-	if c := l.clientOf(s); conv.Side(s.side) == conv.Client && (s.eof && s.broken || !s.eof && c.wants != 0) {
+	if c := l.clientOf(s); conv.Side(s.side) == conv.Client && (s.eof && s.broken || !s.eof && c.queues()) {
 		l.gone(s, conv.Closed)
 	}
 }
