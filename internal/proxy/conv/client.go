@@ -97,28 +97,15 @@ func illegal(typ byte, total int) *wire.Error {
 
 // message takes the one at the front of r. It returns false when it cannot yet.
 func (c *Conv) message(r *run, typ byte, total int, rest []byte) bool {
-	if typ == 'X' {
-		c.leaves = true
-		if k := min(total, len(rest)); c.links[Main] == nil || c.links[Main].free() || c.answering() {
-			r.drop(k)
-		} else { // it leaves in the middle of something: PostgreSQL ends that
-			r.n += k
-			c.skip = total - k
-		}
+	if typ == wire.TypeTerminate {
+		c.leave(r, min(total, len(rest)), total)
 		return false
 	}
 	if c.cfg.Walsender && typ == wire.TypeQuery && !c.mayAsk(r) {
 		return false
 	}
 	if c.links[Main] == nil && c.haunted(typ) {
-		if len(rest) < c.wants(typ, total) {
-			return false
-		}
-		have := min(total, len(rest))
-		r.drop(have)
-		c.lapses = total - have
-		c.wail(r, typ, rest[:have], total)
-		return true
+		return c.meets(r, typ, total, rest)
 	}
 	if !c.open {
 		switch c.look(r, typ, rest) {
@@ -128,11 +115,9 @@ func (c *Conv) message(r *run, typ byte, total int, rest []byte) bool {
 			return true
 		}
 	}
-	if c.unsure && !c.open && c.pooled() && names[from[typ].kind] && !(typ == 'P' && len(rest) > headerLen && rest[headerLen] == 0) {
-		if l := c.links[Main]; l != nil && !l.free() && !l.failing {
-			c.wait = forReset
-			return false
-		}
+	if c.unsure && !c.open && c.doubts(typ, rest) {
+		c.wait = forReset
+		return false
 	}
 	if need := c.wants(typ, total); len(rest) < need || !c.ready(r.fx) {
 		return false
@@ -242,6 +227,27 @@ func (c *Conv) tooLong(typ byte, msg []byte) {
 
 // opens are the messages that begin a batch, or go on with it.
 var opens = [...]bool{parse: true, bind: true, describe: true, portal: true, execute: true, closing: true, copyEnd: false}
+
+// leave is a good-bye. In the middle of something PostgreSQL ends that.
+func (c *Conv) leave(r *run, have, total int) {
+	c.leaves = true
+	if l := c.links[Main]; l == nil || l.free() || c.answering() {
+		r.drop(have)
+		return
+	}
+	r.n += have
+	c.skip = total - have
+}
+
+// doubts says whether a message names a statement of which nobody knows yet whether
+// the unit under way makes it.
+func (c *Conv) doubts(typ byte, rest []byte) bool {
+	if !c.pooled() || !names[from[typ].kind] || typ == 'P' && len(rest) > headerLen && rest[headerLen] == 0 {
+		return false
+	}
+	l := c.links[Main]
+	return l != nil && !l.free() && !l.failing
+}
 
 // names are the messages that name a statement.
 var names = [...]bool{parse: true, bind: true, describe: true, closing: true, copyEnd: false}

@@ -18,7 +18,7 @@ type Conv struct {
 	unsure  bool // a unit under way makes or closes named statements: if it fails it has not
 	barrier bool // nothing goes behind its end until that is answered
 	stopped bool // it is not read from
-	paused  bool // and Main is not, while a standby's message is on its way to it
+	paused  Side // this server is not, while the other one's message is on its way to it
 	wait    wait // what it waits for before it is read on
 	mid     Side // whose message is on its way to it; Client: nobody's
 
@@ -133,11 +133,7 @@ func (c *Conv) Step(ev Event, fx *Effects) (consumed int) {
 	}
 	switch ev.Kind {
 	case Bytes:
-		if ev.Side == Client {
-			consumed = c.fromClient(ev.Bytes, fx)
-		} else {
-			consumed = c.fromServer(ev.Side, ev.Bytes, fx)
-		}
+		consumed = c.from(ev.Side, ev.Bytes, fx)
 	case Granted:
 		c.granted(ev.Side, ev.Link, fx)
 	case Denied:
@@ -149,10 +145,7 @@ func (c *Conv) Step(ev Event, fx *Effects) (consumed int) {
 	case Replayed:
 		c.replayed(ev.Flushed, fx)
 	case Cancel:
-		if side := c.Runs(); side != Client {
-			c.links[side].cancels++
-			fx.add(Effect{Kind: SendCancel, Side: side})
-		}
+		c.cancel(fx)
 	case CancelDone:
 		if l := c.links[ev.Side]; l != nil && l.cancels > 0 {
 			l.cancels--
@@ -168,6 +161,21 @@ func (c *Conv) Step(ev Event, fx *Effects) (consumed int) {
 	}
 	c.settle(fx)
 	return consumed
+}
+
+func (c *Conv) from(side Side, b []byte, fx *Effects) (consumed int) {
+	if side == Client {
+		return c.fromClient(b, fx)
+	}
+	return c.fromServer(side, b, fx)
+}
+
+// cancel asks for an end of what is done for the client.
+func (c *Conv) cancel(fx *Effects) {
+	if side := c.Runs(); side != Client {
+		c.links[side].cancels++
+		fx.add(Effect{Kind: SendCancel, Side: side})
+	}
 }
 
 // settle does what has become possible.
@@ -193,9 +201,10 @@ func (c *Conv) settle(fx *Effects) {
 		return
 	}
 	c.release(fx)
-	if c.paused && c.mid == Client && c.links[Main] != nil {
-		c.paused = false
-		fx.add(Effect{Kind: Start, Side: Main})
+	if side := c.paused; side != Client && c.mid == Client {
+		if c.paused = Client; c.links[side] != nil {
+			fx.add(Effect{Kind: Start, Side: side})
+		}
 	}
 	c.drained(fx)
 	if c.stopped && !c.blocked() {

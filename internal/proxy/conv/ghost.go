@@ -28,6 +28,18 @@ func (c *Conv) haunted(typ byte) bool {
 	return g.status != 0 || g.skips || g.over
 }
 
+// meets takes the message at the front of r for a transaction that is lost.
+func (c *Conv) meets(r *run, typ byte, total int, rest []byte) bool {
+	if len(rest) < c.wants(typ, total) {
+		return false
+	}
+	have := min(total, len(rest))
+	r.drop(have)
+	c.lapses = total - have
+	c.wail(r, typ, rest[:have], total)
+	return true
+}
+
 // wail answers one message for a transaction that is lost.
 func (c *Conv) wail(r *run, typ byte, msg []byte, total int) {
 	g := &c.ghost
@@ -95,38 +107,12 @@ func (c *Conv) wailBatch(r *run, typ byte, msg []byte) bool {
 	g := &c.ghost
 	switch typ {
 	case 'P':
-		name, rest, _ := bytes.Cut(msg[headerLen:], zero)
-		text, _, ok := bytes.Cut(rest, zero)
-		if len(name) == 0 {
-			c.plain = nil
-		}
-		if !ok || !endsWith(text, "rollback", "abort", "commit", "end") || len(rest) > maxBody || len(name) > 0 && c.stmts[string(name)] != nil {
-			return false
-		}
-		s := &stmt{about: c.classified(text), body: string(rest)}
-		if c.plain = s; len(name) > 0 {
-			c.plain = nil
-			c.remember(string(name), s)
-		}
-		r.fx.say(Client, '1', nil)
+		return c.wailParse(r, msg)
 	case 'B':
-		_, rest, _ := bytes.Cut(msg[headerLen:], zero)
-		name, _, _ := bytes.Cut(rest, zero)
-		s := c.statement(name)
-		if s == nil {
-			return false
-		}
-		if g.ends = endsWith(s.text(), "rollback", "abort", "commit", "end"); !g.ends {
-			return false
-		}
-		if endsWith(s.text(), "commit", "end") && g.status == 'T' {
-			g.over = true
-			return false
-		}
-		r.fx.say(Client, '2', nil)
+		return c.wailBind(r, msg)
 	case 'D':
 		if name, ok := named(msg); ok {
-			if s := c.statement(name); s == nil || !endsWith(s.text(), "rollback", "abort", "commit", "end") {
+			if s := c.statement(name); s == nil || !ending(s.text()) {
 				return false
 			}
 			r.fx.say(Client, 't', []byte{0, 0})
@@ -148,6 +134,45 @@ func (c *Conv) wailBatch(r *run, typ byte, msg []byte) bool {
 	}
 	return true
 }
+
+func (c *Conv) wailParse(r *run, msg []byte) bool {
+	name, rest, _ := bytes.Cut(msg[headerLen:], zero)
+	text, _, ok := bytes.Cut(rest, zero)
+	if len(name) == 0 {
+		c.plain = nil
+	}
+	if !ok || !ending(text) || len(rest) > maxBody || c.stmts[string(name)] != nil {
+		return false
+	}
+	s := &stmt{about: c.classified(text), body: string(rest)}
+	if len(name) == 0 {
+		c.plain = s
+	} else {
+		c.remember(string(name), s)
+	}
+	r.fx.say(Client, '1', nil)
+	return true
+}
+
+func (c *Conv) wailBind(r *run, msg []byte) bool {
+	g := &c.ghost
+	_, rest, _ := bytes.Cut(msg[headerLen:], zero)
+	name, _, _ := bytes.Cut(rest, zero)
+	s := c.statement(name)
+	if s == nil || !ending(s.text()) {
+		g.ends = false
+		return false
+	}
+	if g.over = g.status == 'T' && endsWith(s.text(), "commit", "end"); g.over {
+		return false
+	}
+	g.ends = true
+	r.fx.say(Client, '2', nil)
+	return true
+}
+
+// ending says whether a text ends a transaction, and does nothing else.
+func ending(text []byte) bool { return endsWith(text, "rollback", "abort", "commit", "end") }
 
 // endsWith says whether a text is one statement that ends the transaction, by one of
 // the words. ROLLBACK TO a savepoint does not.

@@ -148,6 +148,31 @@ func (l *Link) answer(typ byte) (who entry, last, ok bool) {
 	if e.maybe {
 		return l.q.certain(), true, true
 	}
+	last, ok = e.takes(typ)
+	if !ok {
+		return entry{}, false, false
+	}
+	who = *e
+	e.mid = true
+	switch typ {
+	case 'G', 'W':
+		l.reads()
+	case 'C':
+		l.copying = false
+		for l.q.n > 1 && l.q.at(1).maybe { // COPY has taken them
+			l.q.remove(1)
+		}
+	case 'Z':
+		l.copying = false
+	}
+	if last {
+		l.q.pop()
+	}
+	return who, last, true
+}
+
+// takes says whether a message answers the entry, and whether it is the last one.
+func (e *entry) takes(typ byte) (last, ok bool) {
 	switch e.kind {
 	case query:
 		last, ok = typ == 'Z', queryAnswers[typ]
@@ -169,26 +194,7 @@ func (l *Link) answer(typ byte) (who entry, last, ok bool) {
 	case call:
 		last, ok = typ == 'Z', typ == 'Z' || typ == 'V' && !e.mid
 	}
-	if !ok {
-		return entry{}, false, false
-	}
-	who = *e
-	e.mid = true
-	switch typ {
-	case 'G', 'W':
-		l.reads()
-	case 'C':
-		l.copying = false
-		for l.q.n > 1 && l.q.at(1).maybe { // COPY has taken them
-			l.q.remove(1)
-		}
-	case 'Z':
-		l.copying = false
-	}
-	if last {
-		l.q.pop()
-	}
-	return who, last, true
+	return last, ok
 }
 
 func answers(types string) (a [256]bool) {

@@ -31,42 +31,10 @@ func (c *Conv) fromServer(side Side, b []byte, fx *Effects) int {
 	}
 	r := run{fx: fx, to: Client, b: b}
 	for r.n < len(b) && c.links[side] == l && !(c.over || c.killed != nil && c.mid == Client) {
-		rest := r.rest()
 		if l.skip > 0 {
-			c.flow(&r, side, l, min(l.skip, len(rest)))
-			continue
-		}
-		if c.locals(&r, l); len(rest) < headerLen {
+			c.flow(&r, side, l, min(l.skip, len(r.rest())))
+		} else if !c.one(&r, side, l) {
 			break
-		}
-		typ, total := rest[0], 1+int(binary.BigEndian.Uint32(rest[1:]))
-		if total < headerLen || total-1 > longest {
-			c.desync(&r, side, fmt.Sprintf("message %q with length %d", typ, total-1))
-			break
-		}
-		have := min(total, len(rest))
-		if have < wanted(typ, total) || side == Reader && have < c.read.wanted(total) {
-			break
-		}
-		if c.mid != Client && c.mid != side {
-			if !c.paused {
-				c.paused = true
-				fx.add(Effect{Kind: Stop, Side: side})
-			}
-			break // until the other side's message is complete
-		}
-		switch c.hear(&r, side, l, typ, rest[:have], total) {
-		case pass:
-			r.n += have
-			if l.skip = total - have; l.skip > 0 {
-				l.drops, c.mid = false, side
-			}
-		case strip:
-			r.drop(have)
-			l.skip, l.drops = total-have, true
-		}
-		if typ == wire.TypeReady && !c.over {
-			c.readyFrom(&r, side, l)
 		}
 	}
 	if c.links[side] != l {
@@ -79,6 +47,44 @@ func (c *Conv) fromServer(side Side, b []byte, fx *Effects) int {
 		c.unread = r.n < len(b)
 	}
 	return r.n
+}
+
+// one takes the message at the front of r. It returns false when it cannot yet.
+func (c *Conv) one(r *run, side Side, l *Link) bool {
+	rest := r.rest()
+	if c.locals(r, l); len(rest) < headerLen {
+		return false
+	}
+	typ, total := rest[0], 1+int(binary.BigEndian.Uint32(rest[1:]))
+	if total < headerLen || total-1 > longest {
+		c.desync(r, side, fmt.Sprintf("message %q with length %d", typ, total-1))
+		return false
+	}
+	have := min(total, len(rest))
+	if have < wanted(typ, total) || side == Reader && have < c.read.wanted(total) {
+		return false
+	}
+	if c.mid != Client && c.mid != side { // until the other side's message is complete
+		if c.paused == Client {
+			c.paused = side
+			r.fx.add(Effect{Kind: Stop, Side: side})
+		}
+		return false
+	}
+	switch c.hear(r, side, l, typ, rest[:have], total) {
+	case pass:
+		r.n += have
+		if l.skip = total - have; l.skip > 0 {
+			l.drops, c.mid = false, side
+		}
+	case strip:
+		r.drop(have)
+		l.skip, l.drops = total-have, true
+	}
+	if typ == wire.TypeReady && !c.over {
+		c.readyFrom(r, side, l)
+	}
+	return true
 }
 
 // locals gives the answers that the proxy gives itself and whose turn it is.
@@ -240,32 +246,6 @@ func (c *Conv) readyFrom(r *run, side Side, l *Link) {
 	}
 }
 
-// notice is a warning, or something else that nobody asked for.
-func (c *Conv) notice(r *run, side Side, body []byte, total int) act {
-	if total > maxLooked {
-		return pass
-	}
-	switch {
-	case side == Main && warnsUnreplicated(body):
-		r.flush()
-		r.fx.Count.Unreplicated++
-		r.fx.add(Effect{Kind: Warn, Text: "commit not replicated, not passed on as success"})
-		c.give(Main, Close, r.fx)
-		c.end(unreplicated(), r.fx)
-		return over
-	case side == Reader && c.wait != forAnswer, c.set.hides && severityIs(body, "WARNING"):
-		return strip
-	}
-	if side == Reader && !c.read.passed {
-		c.read.hold = wire.AppendMessage(c.read.hold, wire.TypeNotice, body)
-		if len(c.read.hold) > MaxBatch {
-			c.commitAnswer(r)
-		}
-		return strip
-	}
-	return pass
-}
-
 // reported is a setting of the server's. The client knows Main's.
 func (c *Conv) reported(side Side, l *Link, body []byte) act {
 	name, value, ok := wire.ParseParameterStatus(body)
@@ -384,24 +364,4 @@ func (c *Conv) desync(r *run, side Side, what string) {
 		}
 	}
 	c.end(e, r.fx)
-}
-
-// severityIs looks at the second field, V, which is not translated.
-func severityIs(body []byte, severity string) bool {
-	_, rest, ok := bytes.Cut(body, zero)
-	return ok && len(rest) > len(severity)+1 && rest[0] == 'V' && string(rest[1:1+len(severity)]) == severity && rest[1+len(severity)] == 0
-}
-
-var (
-	syncRoutine = []byte("SyncRepWaitForLSN")
-	syncText    = []byte("canceling wait for synchronous replication")
-)
-
-// warnsUnreplicated looks for the words before it parses: a flood of notices must
-// not cost allocations.
-func warnsUnreplicated(notice []byte) bool {
-	if !bytes.Contains(notice, syncRoutine) && !bytes.Contains(notice, syncText) {
-		return false
-	}
-	return wire.ParseError(notice).Unreplicated()
 }
