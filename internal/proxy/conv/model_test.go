@@ -23,6 +23,7 @@ type model struct {
 	tx       byte // I, T or E
 	implicit bool
 	skip     bool
+	doomed   bool // its server is lost, and it does not know yet
 	saved    []savedVars
 	local    map[string]string
 
@@ -78,11 +79,42 @@ func (m *model) message(typ byte, body []byte) {
 		m.ready()
 		return
 	}
+	if m.doomed && typ == 'B' && m.stmts[f[1]].sql == "commit" {
+		m.fail(errLost)
+		m.finish(false)
+		m.skip = true
+		return
+	}
+	if m.doomed && typ != 'C' && !(typ == 'P' && ends(f[1])) && !(typ == 'D' && m.dies(f)) && !(typ == 'B' && m.dies(f)) && typ != 'E' {
+		m.fail(errLost)
+		m.skip = true
+		return
+	}
 	m.begin()
 	switch err := m.extended(typ, f); {
 	case err != nil:
 		m.fail(err)
 		m.skip = true
+	}
+}
+
+var errLost = fmt.Errorf("40001 the transaction was rolled back: its server was lost, or has changed its role")
+
+// dies says whether a Bind or Describe is of the end of a transaction.
+func (m *model) dies(f []string) bool {
+	if strings.HasPrefix(f[0], "S") {
+		return ends(m.stmts[f[0][1:]].sql)
+	}
+	return len(f) > 1 && ends(m.stmts[f[1]].sql)
+}
+
+// doom ends a transaction without a word.
+func (m *model) doom() {
+	if m.tx == 'T' || m.tx == 'E' {
+		m.doomed = m.tx == 'T'
+		m.vars = maps.Clone(m.saved[0].vars)
+		m.saved, m.local = m.saved[:1], map[string]string{}
+		clear(m.portals)
 	}
 }
 
@@ -176,7 +208,7 @@ func (m *model) finish(good bool) {
 		}
 	}
 	m.local = map[string]string{}
-	m.saved, m.tx, m.implicit = nil, 'I', false
+	m.saved, m.tx, m.implicit, m.doomed = nil, 'I', false, false
 	clear(m.portals)
 }
 
@@ -185,7 +217,15 @@ func (m *model) simple(sql string) {
 	m.begin()
 	for _, p := range parts {
 		p = strings.TrimSpace(p)
-		if m.tx == 'E' && !ends(p) {
+		switch {
+		case m.doomed && p == "commit":
+			m.fail(errLost)
+			m.finish(false)
+			return
+		case m.doomed && p != "rollback":
+			m.fail(errLost)
+			return
+		case m.tx == 'E' && !ends(p):
 			m.fail(errAborted)
 			return
 		}
@@ -205,6 +245,7 @@ func (m *model) fail(err error) {
 	case m.tx == 'T':
 		m.tx = 'E'
 	}
+	m.doomed = false
 }
 
 func (m *model) ready() {

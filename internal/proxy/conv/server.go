@@ -91,11 +91,7 @@ func (c *Conv) one(r *run, side Side, l *Link) bool {
 func (c *Conv) locals(r *run, l *Link) {
 	for c.mid == Client && l.q.n > 0 && l.q.at(0).local != 0 {
 		r.flush()
-		e := l.q.pop()
-		if e.kind == closing {
-			c.isClosed(e.note)
-		}
-		r.fx.say(Client, e.local, nil)
+		r.fx.say(Client, l.q.pop().local, nil)
 	}
 }
 
