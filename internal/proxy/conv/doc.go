@@ -10,6 +10,21 @@
 // ReadyForQuery 'I' with nothing sent since, no cancel under way and no bytes
 // unread.
 //
+// Pooled clients (modes Transaction, Statement, Auto) have Main for a transaction.
+// What is carried from server to server: settings, modelled through transactions and
+// savepoints and corrected by what PostgreSQL reports; prepared statements, under
+// names of the link. In mode Auto whatever else a statement may leave behind keeps
+// the client on its server (Pinned). Three things differ from a server of one's own:
+// a statement that has to be prepared again reads its literals under the settings of
+// then; a client's first lastval or currval behind an insert of another transaction
+// finds none (55000); RESET of a start-up setting within a text of several statements
+// goes back to the server's own.
+//
+// A client whose server is lost, or that is in the way of a switchover, lives on when
+// it may have another server: what only read is done again, an open transaction ends
+// with 40001 (crash.go, ghost.go). Where nobody knows what became of a command it is
+// told 08007 and ends.
+//
 // Step consumes whole messages from the front of the event's bytes and, of a large
 // one, as much as is there. What it did not consume stays with the driver, which
 // offers it again with what comes behind it.

@@ -160,7 +160,6 @@ func (c *Conv) wailBind(r *run, msg []byte) bool {
 	name, _, _ := bytes.Cut(rest, zero)
 	s := c.statement(name)
 	if s == nil || !ending(s.text()) {
-		g.ends = false
 		return false
 	}
 	if g.over = g.status == 'T' && endsWith(s.text(), "commit", "end"); g.over {
