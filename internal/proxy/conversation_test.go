@@ -161,10 +161,10 @@ func TestConversationsDirect(t *testing.T) {
 }
 
 // modes are the ways in which the proxy may stand between.
-var modes = map[string]func(*proxy.Config){"session": unsplit, "split": nil, "auto": sharing(rules.Auto, 4)}
+var modes = map[string]func(*proxy.Config){"session": unsplit, "split": nil, "auto": poolOf(rules.Auto, 4)}
 
-// sharing is a proxy whose clients share so many servers.
-func sharing(mode rules.Mode, size int) func(*proxy.Config) {
+// poolOf is a proxy whose clients share so many servers.
+func poolOf(mode rules.Mode, size int) func(*proxy.Config) {
 	return func(c *proxy.Config) {
 		c.Split = false
 		c.Pool.Default.Mode, c.Pool.Default.Size = mode, size
@@ -216,7 +216,7 @@ func (s *stage) differences(t *testing.T, to conversation.Target, c *conversatio
 // The same of random conversations, two clients at a time: with servers of their
 // own, with servers that they share, and with one for both.
 func TestRandomConversations(t *testing.T) {
-	for mode, change := range map[string]func(*proxy.Config){"session": unsplit, "auto": sharing(rules.Auto, 2), "auto-one": sharing(rules.Auto, 1)} {
+	for mode, change := range map[string]func(*proxy.Config){"session": unsplit, "auto": poolOf(rules.Auto, 2), "auto-one": poolOf(rules.Auto, 1)} {
 		t.Run(mode, func(t *testing.T) {
 			f := start(t, change)
 			s := newStage(t, f)
