@@ -29,7 +29,7 @@ type Config struct {
 	// warning, which its servers do not have (see wire.ForServer).
 	HidesWarnings bool
 	// Startup are the settings of the client's start-up packet that its servers were
-	// not given at log-in.
+	// not given at log-in, as wire.ForServer has them, one by one.
 	Startup []wire.Param
 	// PoolNodes is what SHOW POOL_NODES answers; nil: PostgreSQL answers.
 	PoolNodes func() Table

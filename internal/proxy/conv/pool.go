@@ -64,6 +64,9 @@ func (c *Conv) tuned(fx *Effects) {
 		c.set.corrected()
 	}
 	c.show(l, fx)
+	if odd := l.reported.odd; odd != "" && c.cfg.Mode == Auto {
+		c.pinned(odd)
+	}
 	if c.read.pending {
 		c.read.pending = false
 		c.repeat(fx)

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"manada/internal/proxy/classify"
 	"manada/internal/proxy/wire"
 )
 
@@ -15,6 +16,7 @@ type report struct {
 	values map[string]string
 	sum    uint64 // the same for the same values
 	fold   string // of those that parsing folds into a plan
+	odd    string // why texts are not understood under them; "": they are
 }
 
 var seed = maphash.MakeSeed()
@@ -29,6 +31,12 @@ func newReport(values map[string]string) *report {
 		}
 	}
 	r.fold = fold.String()
+	switch encoding, ok := values["client_encoding"]; {
+	case ok && !classify.Encoding(encoding):
+		r.odd = "an encoding that is not understood"
+	case values["standard_conforming_strings"] == "off":
+		r.odd = "strings that are not understood"
+	}
 	return r
 }
 
