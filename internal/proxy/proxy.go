@@ -23,12 +23,13 @@ import (
 
 // Proxy is one proxy: New, then Listen (optional), then Run once.
 type Proxy struct {
-	cfg       Config
-	sessions  *session.Server
-	verifiers *pool.Verifiers
-	positions *pool.Positions
-	metrics   *metrics
-	started   time.Time
+	cfg                  Config
+	sessions             *session.Server
+	verifiers            *pool.Verifiers
+	positions            *pool.Positions
+	catalogs, capacities *pool.Asker
+	metrics              *metrics
+	started              time.Time
 
 	mu        sync.Mutex
 	listeners [2]net.Listener // by session.Port; guarded by mu
@@ -72,7 +73,7 @@ func New(cfg Config) (*Proxy, error) {
 			ClientTLS: cfg.ClientTLS, RequireTLS: cfg.RequireTLS, MaxClients: cfg.MaxClientConn,
 			LoginTimeout: cfg.LoginTimeout, ConnectWait: cfg.ConnectWait,
 			ReadOnlyFallback: cfg.ReadOnlyFallback, MockSecret: mockSecret(cfg.MockSecret), MaxUnproved: cfg.MaxClientConn + spareClients,
-			Split: cfg.Split, HBA: rules, Version: cfg.Version, Config: cfg.Settings,
+			Split: cfg.Split, HBA: rules, Version: cfg.Version, Config: cfg.Settings, Pool: cfg.Pool, NodeLimit: cfg.NodeLimit,
 			QueryTimeout: cfg.QueryTimeout, TxTimeout: cfg.TxTimeout, IdleTxTimeout: cfg.IdleTxTimeout, IdleTimeout: cfg.IdleTimeout, Loops: cmp.Or(cfg.Loops, runtime.GOMAXPROCS(0)),
 		},
 		Topology:  cfg.Topology,
@@ -82,9 +83,33 @@ func New(cfg Config) (*Proxy, error) {
 		Positions: p.positions,
 		Log:       cfg.Log,
 	}
+	p.askers(lookup)
 	p.metrics = newMetrics(p)
 	p.sessions.Stats.Waited = p.metrics.waited
 	return p, nil
+}
+
+// askers are for what the pools ask on the proxy's own account: each is used by one
+// at a time.
+func (p *Proxy) askers(d *pool.Dialer) {
+	one := func() *pool.Asker {
+		return &pool.Asker{Dialer: d, User: p.cfg.LookupUser, Passwords: p.cfg.LookupPasswords, Timeout: 10 * time.Second}
+	}
+	p.catalogs, p.capacities = one(), one()
+	p.sessions.Ask = func(ctx context.Context, database, sql string, params []string, n int, row func([]string) error) error {
+		v := p.cfg.Topology.Current()
+		if !v.HasPrimary() {
+			return errors.New("there is no primary to ask")
+		}
+		return p.catalogs.Ask(ctx, v.Primary.Addr, database, sql, params, n, row)
+	}
+	p.sessions.Forsake = p.catalogs.Leave
+	var turn sync.Mutex
+	p.sessions.Capacity = func(ctx context.Context, addr string) (pool.Capacity, error) {
+		turn.Lock()
+		defer turn.Unlock()
+		return p.capacities.Capacity(ctx, addr)
+	}
 }
 
 // spareClients may be at their log-in beyond the limit of clients: the last of
@@ -178,6 +203,8 @@ func (p *Proxy) Run(ctx context.Context) error {
 	p.sessions.Close()
 	p.verifiers.Close()
 	p.positions.Close()
+	p.catalogs.Leave("")
+	p.capacities.Leave("")
 	p.cfg.Log.Info("proxy stopped")
 	return err
 }

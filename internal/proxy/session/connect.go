@@ -54,10 +54,16 @@ func (c *client) connect(ctx context.Context, l pool.Login) (*session, *pool.Bac
 		c.registry.add(s, c.version)
 		return nil
 	})
+	if err == nil {
+		return s, b, nil
+	}
+	return nil, nil, c.connectError(err)
+}
+
+// connectError is what a client is told whose log-in at PostgreSQL failed.
+func (c *client) connectError(err error) error {
 	var e *wire.Error
 	switch {
-	case err == nil:
-		return s, b, nil
 	case errors.As(err, &e):
 		if e.Class() == "28" {
 			c.Verifiers.Forget(c.user, c.startup.Database())
@@ -70,7 +76,7 @@ func (c *client) connect(ctx context.Context, l pool.Login) (*session, *pool.Bac
 		c.Log.Error("log-in to postgres failed", "user", c.user, "error", err)
 		err = wire.Fatal("08006", "the proxy cannot log in to PostgreSQL: "+err.Error(), "See the proxy's log, and: manada status")
 	}
-	return nil, nil, err
+	return err
 }
 
 // destination is where a session has landed.

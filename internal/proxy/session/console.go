@@ -33,8 +33,10 @@ var lastID atomic.Uint64
 
 func aboutClient(c *client, b *pool.Backend) about {
 	a := about{id: lastID.Add(1), database: c.startup.Database(), application: c.startup.Get("application_name"), replication: "none",
-		remote: remote(c.conn), local: c.conn.LocalAddr().String(), tls: tlsOf(c.conn), serverTLS: tlsOf(b.Conn),
-		server: b.Addr, serverLocal: b.Conn.LocalAddr().String(), since: time.Now()}
+		remote: remote(c.conn), local: c.conn.LocalAddr().String(), tls: tlsOf(c.conn), since: time.Now()}
+	if b.Conn != nil {
+		a.serverTLS, a.server, a.serverLocal = tlsOf(b.Conn), b.Addr, b.Conn.LocalAddr().String()
+	}
 	if physical, _ := c.startup.Replication(); physical {
 		a.replication = "physical"
 	} else if c.startup.Walsender() {

@@ -66,6 +66,10 @@ func (c *client) logIn(ctx context.Context) (*session, *pool.Backend, error) {
 	if err := c.mayEnter(); err != nil {
 		return nil, nil, err
 	}
+	if settings, mode, ok := c.pooled(); ok {
+		s, err := c.logInPooled(ctx, settings, mode, keys, final)
+		return s, nil, err
+	}
 	l := pool.Login{Params: c.serverParams(), Keys: &keys}
 	s, b, err := c.connect(ctx, l)
 	if err != nil {

@@ -11,10 +11,12 @@ import (
 	"time"
 
 	"manada/internal/cluster"
+	"manada/internal/proxy/catalog"
 	"manada/internal/proxy/console"
 	"manada/internal/proxy/hba"
 	"manada/internal/proxy/loop"
 	"manada/internal/proxy/pool"
+	"manada/internal/proxy/pool/rules"
 	"manada/internal/proxy/route"
 	"manada/internal/proxy/tlsmem"
 	"manada/internal/proxy/wire"
@@ -67,8 +69,10 @@ type Options struct {
 	// Of a client that is logged in; 0: none. See conv.Config.
 	QueryTimeout, TxTimeout, IdleTxTimeout, IdleTimeout time.Duration
 	ReadOnlyFallback                                    bool
-	Split                                               bool                     // the read-write port sends reads to standbys too
-	Loops                                               int                      // threads that serve the clients that are logged in
+	Split                                               bool // the read-write port sends reads to standbys too
+	Loops                                               int  // threads that serve the clients that are logged in
+	Pool                                                rules.Config
+	NodeLimit                                           int                      // connections to a node over all pools; 0: computed
 	HBA                                                 hba.Rules                // who may log in; nil: everybody
 	Version                                             string                   // of the program
 	Config                                              func() []console.Setting // for the console; nil: nothing is shown
@@ -83,9 +87,14 @@ type Server struct {
 	Dialer    Dialer
 	Verifiers Verifiers
 	Positions Positions // nil: nothing is split
-	Log       *slog.Logger
-	Stats     Stats
-	Statuses  Statuses
+	// Ask asks the primary in a database, Capacity a node for what it allows; nil:
+	// nobody knows.
+	Ask      catalog.Ask
+	Forsake  func(database string) // nothing is asked there for now
+	Capacity func(ctx context.Context, addr string) (pool.Capacity, error)
+	Log      *slog.Logger
+	Stats    Stats
+	Statuses Statuses
 
 	registry registry
 	consoles atomic.Int32
@@ -97,6 +106,7 @@ type Server struct {
 	draining atomic.Bool
 
 	loops *loop.Group
+	pools *pools
 	life  context.Context // of what is done for sessions in goroutines
 	end   context.CancelFunc
 	work  sync.WaitGroup
@@ -116,12 +126,16 @@ func (s *Server) Start() error {
 	s.loops, err = loop.Start(s.Options.Loops, s.Log, traffic)
 	// detached: sessions outlive the context of their log-in; Close ends it
 	s.life, s.end = context.WithCancel(context.Background())
+	if err == nil {
+		s.pools = newPools(s)
+	}
 	return err
 }
 
 // Close stops the loops. All clients have to be gone, see Wait.
 func (s *Server) Close() {
 	s.end()
+	s.pools.desk.Close()
 	s.loops.Close()
 	s.work.Wait()
 }
@@ -168,6 +182,7 @@ func (s *Server) Sweep(v route.View) {
 		return
 	}
 	s.loops.Won(v.Epoch)
+	s.pools.follow(v)
 	if !s.Options.Split {
 		return
 	}

@@ -25,8 +25,10 @@ type session struct {
 	key    cancelKey
 	about  about
 
-	main  backend
-	reads *reads // nil: only main answers
+	main   backend
+	reads  *reads            // nil: only main answers
+	shared *shared           // nil: main is its own
+	shown  map[string]string // what it was told of its settings, when it is shared
 
 	mu        sync.Mutex
 	canceling int             // requests on their way; guarded by mu
@@ -39,6 +41,13 @@ type backend struct {
 	epoch      uint64 // its node is the primary of; 0: a standby
 	pid        uint32
 	key        []byte
+}
+
+func backendOf(s *loop.Server) *backend {
+	if one, ok := s.Backend.(*pooledServer); ok {
+		return &one.backend
+	}
+	return s.Backend.(*backend)
 }
 
 func newSession(c *client, b *pool.Backend, d destination) *session {
@@ -65,6 +74,9 @@ func splittable(startup wire.Startup, b *pool.Backend) bool {
 
 // handOver gives the client and its server to a loop.
 func (s *session) handOver(c *client, b *pool.Backend) error {
+	if s.shared != nil {
+		return s.handOverShared(c)
+	}
 	main, err := loop.Take(b.Conn, b.Rest)
 	if err != nil {
 		return err
@@ -85,8 +97,25 @@ func (s *session) handOver(c *client, b *pool.Backend) error {
 	return nil
 }
 
-// Want has a standby opened for the client's reads.
+// handOverShared gives a client to a loop that wants servers of the pools.
+func (s *session) handOverShared(c *client) error {
+	app, err := loop.Take(c.conn, nil)
+	if err != nil {
+		s.unshare()
+		return err
+	}
+	s.conv = conv.New(&s.conf)
+	s.conv.Shown(s.shown)
+	s.handle.Store(s.loops.Serve(loop.Arrival{Socket: app, Port: int(s.port), Conv: s.conv, Owner: s}))
+	return nil
+}
+
+// Want has a standby opened for the client's reads, and a server of the pools for
+// what is shared.
 func (s *session) Want(c *loop.Client, side conv.Side) (*loop.Server, bool) {
+	if s.shared != nil && side == conv.Main {
+		return s.wantShared(c, side)
+	}
 	if side != conv.Reader || s.reads == nil {
 		return nil, false
 	}
@@ -103,7 +132,9 @@ func (s *session) Back(side conv.Side, server *loop.Server, _ conv.How) {
 		s.lostReader(server.Link.Node)
 		return
 	}
-	s.nodes.add(server.Link.Node, -1)
+	if s.shared == nil {
+		s.nodes.add(server.Link.Node, -1)
+	}
 }
 
 // Lost: it ended without our doing.
@@ -122,7 +153,7 @@ func (s *session) Lost(side conv.Side, server *loop.Server, why conv.Why, told b
 
 // Ask asks the pool of positions, in a goroutine.
 func (s *session) Ask(c *loop.Client, fx *conv.Effect, server *loop.Server) {
-	at, addr, node := fx.At, server.Backend.(*backend).addr, server.Link.Node
+	at, addr, node := fx.At, backendOf(server).addr, server.Link.Node
 	if fx.Kind == conv.AskReplayed {
 		s.work.Go(func() { c.Tell(conv.Event{Kind: conv.Replayed, Flushed: s.reads.replayed(s, addr, node, at)}) })
 		return
@@ -135,7 +166,7 @@ func (s *session) Cancel(c *loop.Client, side conv.Side, server *loop.Server) {
 	s.mu.Lock()
 	s.canceling++
 	s.mu.Unlock()
-	b := *server.Backend.(*backend)
+	b := *backendOf(server)
 	s.work.Go(func() {
 		ctx, cancel := context.WithTimeout(s.life, s.Options.LoginTimeout)
 		defer cancel()
@@ -204,6 +235,9 @@ func (s *session) Count(n *conv.Counts) {
 // Ended: the client has gone.
 func (s *session) Ended() {
 	s.registry.remove(s)
+	if s.shared != nil {
+		s.unshare()
+	}
 	s.Stats.Clients[s.port].Add(-1)
 	if s.reads != nil {
 		s.reads.end(&s.homes)

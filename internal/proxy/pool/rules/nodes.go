@@ -31,6 +31,9 @@ func (b *Book) SetNode(now Moment, n *Node, limit int, epoch uint64, out []Decis
 	return b.settle(b.feed(now, n, out))
 }
 
+// Epoch is that in which the node's role began.
+func (n *Node) Epoch() uint64 { return n.epoch }
+
 // Lead says which node leads, nil while none does, and then why. Those who wait for
 // the primary wait there from now on, in their order.
 func (b *Book) Lead(now Moment, n *Node, why string, out []Decision) []Decision {

@@ -1,0 +1,165 @@
+package proxy_test
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"manada/internal/proxy"
+	"manada/internal/proxy/pool/rules"
+	"manada/internal/proxy/session"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// pooled starts a proxy whose clients share so many connections.
+func pooled(t *testing.T, mode rules.Mode, size int, change func(*proxy.Config)) *fixture {
+	t.Helper()
+	return start(t, func(c *proxy.Config) {
+		c.Split = false
+		c.Pool.Default.Mode, c.Pool.Default.Size = mode, size
+		if change != nil {
+			change(c)
+		}
+	})
+}
+
+var sharing = []rules.Mode{rules.Transaction, rules.Statement, rules.Auto}
+
+// Many clients, few connections: each gets its own answers, and PostgreSQL has no
+// more connections than the pool may have.
+func TestClientsShareConnections(t *testing.T) {
+	for _, mode := range sharing {
+		t.Run(mode.String(), func(t *testing.T) {
+			f := pooled(t, mode, 3, nil)
+			role := f.role(t, "login password 'x'")
+			admin := connect(t, superuser(f.primary.addr()))
+			var clients sync.WaitGroup
+			for i := range 40 {
+				clients.Go(func() {
+					ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+					defer cancel()
+					c, err := pgx.Connect(ctx, f.dsn(session.ReadWrite, role, "x", fmt.Sprintf("sslmode=disable&application_name=c%d", i)))
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					defer c.Close(ctx)
+					for j := range 30 {
+						var a, b int
+						var name string
+						if err := c.QueryRow(ctx, "select $1::int, $2::int, current_setting('application_name')", i, j).Scan(&a, &b, &name); err != nil || a != i || b != j || name != fmt.Sprintf("c%d", i) {
+							t.Error(err, a, b, name)
+							return
+						}
+					}
+				})
+			}
+			most := 0
+			done := make(chan struct{})
+			go func() { clients.Wait(); close(done) }()
+			for open := true; open; {
+				most = max(most, query[int](t, admin, "select count(*) from pg_stat_activity where usename = $1 and application_name ~ '^c[0-9]' ", role))
+				select {
+				case <-done:
+					open = false
+				case <-time.After(5 * time.Millisecond):
+				}
+			}
+			if most > 3+40 { // those that only ask for the greeting come on top, for a moment
+				t.Errorf("%d connections", most)
+			}
+			eventually(t, "only the pool's connections are left", func() bool {
+				return query[int](t, admin, "select count(*) from pg_stat_activity where usename = $1", role) <= 3
+			})
+		})
+	}
+}
+
+// What a client has set follows it, and is nobody else's; a transaction stays on one
+// connection.
+func TestSharedClientsKeepTheirState(t *testing.T) {
+	for _, mode := range []rules.Mode{rules.Transaction, rules.Auto} {
+		t.Run(mode.String(), func(t *testing.T) {
+			f := pooled(t, mode, 1, nil)
+			role := f.role(t, "login password 'x'")
+			a := connect(t, f.dsn(session.ReadWrite, role, "x", "sslmode=disable&timezone=Asia/Tokyo"))
+			b := connect(t, f.dsn(session.ReadWrite, role, "x", "sslmode=disable"))
+			if _, err := a.Exec(t.Context(), "set datestyle = 'german'"); err != nil {
+				t.Fatal(err)
+			}
+			for range 3 {
+				if got := query[string](t, b, "select current_setting('TimeZone') || ' ' || '2024-02-01'::date::text"); got == "Asia/Tokyo 2024-02-01" || got[len(got)-10:] != "2024-02-01" {
+					t.Errorf("another client's settings: %s", got)
+				}
+				if got := query[string](t, a, "select current_setting('TimeZone') || ' ' || '2024-02-01'::date::text"); got != "Asia/Tokyo 01.02.2024" {
+					t.Errorf("its own settings: %s", got)
+				}
+			}
+			tx, err := a.Begin(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := tx.Exec(t.Context(), "select 1"); err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+			defer cancel()
+			waiting, err := pgx.Connect(t.Context(), f.dsn(session.ReadWrite, role, "x", "sslmode=disable"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := waiting.Exec(ctx, "select 1"); err == nil {
+				t.Error("two clients in one connection's transaction")
+			}
+			if err := tx.Commit(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			query[int](t, b, "select 1")
+		})
+	}
+}
+
+// Who waits for too long is told, in transaction mode: 53300 and the key.
+func TestQueueTimeoutIsTold(t *testing.T) {
+	f := pooled(t, rules.Transaction, 1, func(c *proxy.Config) { c.Pool.Default.QueueTimeout = 200 * time.Millisecond })
+	role := f.role(t, "login password 'x'")
+	a := connect(t, f.dsn(session.ReadWrite, role, "x", "sslmode=disable"))
+	if _, err := a.Exec(t.Context(), "begin"); err != nil {
+		t.Fatal(err)
+	}
+	b := connect(t, f.dsn(session.ReadWrite, role, "x", "sslmode=disable"))
+	if _, err := b.Exec(t.Context(), "select 1"); code(err) != "53300" {
+		t.Errorf("%v", err)
+	}
+}
+
+// A connection from before a change of the role's settings is nobody's any more.
+func TestSharedServersFollowTheRole(t *testing.T) {
+	f := pooled(t, rules.Transaction, 2, nil)
+	role := f.role(t, "login password 'x'")
+	a := connect(t, f.dsn(session.ReadWrite, role, "x", "sslmode=disable"))
+	query[int](t, a, "select 1")
+	f.admin(t, "alter role "+role+" set work_mem = '7MB'")
+	b := connect(t, f.dsn(session.ReadWrite, role, "x", "sslmode=disable"))
+	if got := query[string](t, b, "show work_mem"); got != "7MB" {
+		t.Errorf("%s", got)
+	}
+}
+
+// Cancel reaches the statement of the client that asks, on whichever connection.
+func TestCancelOfASharedClient(t *testing.T) {
+	f := pooled(t, rules.Transaction, 2, nil)
+	role := f.role(t, "login password 'x'")
+	c := connect(t, f.dsn(session.ReadWrite, role, "x", "sslmode=disable"))
+	go func() {
+		time.Sleep(300 * time.Millisecond)
+		c.PgConn().CancelRequest(context.WithoutCancel(t.Context()))
+	}()
+	if _, err := c.Exec(t.Context(), "select pg_sleep(20)"); code(err) != "57014" {
+		t.Errorf("%v", err)
+	}
+	query[int](t, c, "select 1")
+}

@@ -1,0 +1,307 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"manada/internal/proxy/catalog"
+	"manada/internal/proxy/conv"
+	"manada/internal/proxy/loop"
+	"manada/internal/proxy/pool"
+	"manada/internal/proxy/pool/desk"
+	"manada/internal/proxy/pool/rules"
+	"manada/internal/proxy/route"
+	"manada/internal/proxy/scram"
+	"manada/internal/proxy/wire"
+)
+
+// pools are the server connections that clients of the read-write port share. It
+// carries out what the desk decides: desk.Connections and loop.Keeper.
+type pools struct {
+	*Server
+	desk  *desk.Desk
+	names *catalog.Keeper
+
+	mu       sync.Mutex
+	leader   route.Node
+	epoch    uint64
+	limits   map[string]int // by node, as far as they are known
+	asking   map[string]bool
+	welcomes map[welcomeKey]*welcome
+}
+
+// welcome is what clients are told at their log-in who begin with the same settings.
+type welcome struct {
+	greeting []byte
+	settings map[string]string
+}
+
+type welcomeKey struct{ account, params, stamp string }
+
+// maxWelcomes bounds them: settings are the clients' to invent.
+const maxWelcomes = 1000
+
+// firstLimit is a node's until it has said how many connections it allows, and herdNeeds
+// is how many of these the herd's own roles are left.
+const (
+	firstLimit = 10
+	herdNeeds  = 20
+)
+
+func newPools(s *Server) *pools {
+	p := &pools{Server: s, limits: map[string]int{}, asking: map[string]bool{}, welcomes: map[welcomeKey]*welcome{}}
+	p.desk = desk.New(s.Options.Pool, s.Options.Loops, p)
+	if s.Ask != nil {
+		p.names = &catalog.Keeper{Ask: s.Ask, Left: s.Forsake, Every: time.Second, Log: s.Log}
+		s.work.Go(func() { p.names.Run(s.life) })
+	}
+	return p
+}
+
+// server is one of the pools' connections.
+type pooledServer struct {
+	backend
+	rules *rules.Server
+}
+
+// account is how an account logs in.
+type account struct {
+	keys  scram.Keys
+	muted bool
+}
+
+// Open implements desk.Connections.
+func (p *pools) Open(ctx context.Context, s *rules.Server) (any, *wire.Error) {
+	a, node := s.Pool.Account, s.Pool.Node
+	who := a.Data.(account)
+	params := []wire.Param{{Name: "user", Value: a.User}, {Name: "database", Value: a.Database.Name}}
+	if who.muted { // the role's own default would hide warnings from us
+		params = append(params, wire.Param{Name: "client_min_messages", Value: "warning"})
+	}
+	epoch := node.Epoch()
+	b, err := p.Dialer.Open(ctx, node.Data.(string), pool.Login{Params: params, Keys: &who.keys})
+	if err != nil {
+		return nil, openError(err)
+	}
+	if standby, _ := b.InRecovery(); standby {
+		b.Conn.Close()
+		return nil, wire.Fatal("57P03", errRecovery.Error(), "")
+	}
+	socket, err := loop.Take(b.Conn, b.Rest)
+	if err != nil {
+		return nil, wire.Fatal("08006", err.Error(), "")
+	}
+	p.nodes.add(node.Name, 1)
+	return &loop.Server{Socket: socket, Link: conv.NewLink(node.Name, epoch, b.Settings, b.Status), Keeper: p,
+		Backend: &pooledServer{backend{node.Name, b.Addr, epoch, b.PID, b.Key}, s}}, nil
+}
+
+// openError puts into words of PostgreSQL why a connection could not be opened.
+func openError(err error) *wire.Error {
+	if e, ok := errors.AsType[*wire.Error](err); ok {
+		return e
+	}
+	if errors.Is(err, scram.ErrStale) {
+		return wire.Fatal("28P01", "password authentication failed", "The password was changed: connect again with the new one.")
+	}
+	return wire.Fatal("08006", "the proxy cannot log in to PostgreSQL: "+err.Error(), "See the proxy's log, and: manada status")
+}
+
+// Park implements desk.Connections.
+func (p *pools) Park(s *rules.Server, at int) { p.loops.Park(s.Data.(*loop.Server), at) }
+
+// Close implements desk.Connections.
+func (p *pools) Close(s *rules.Server) { s.Data.(*loop.Server).End() }
+
+// Gave implements loop.Keeper.
+func (p *pools) Gave(s *loop.Server) { p.desk.Gave(s.Backend.(*pooledServer).rules, true) }
+
+// Closed implements loop.Keeper.
+func (p *pools) Closed(s *loop.Server) {
+	one := s.Backend.(*pooledServer)
+	p.nodes.add(one.node, -1)
+	p.desk.Closed(one.rules)
+}
+
+// follow takes a changed topology.
+func (p *pools) follow(v route.View) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !v.HasPrimary() {
+		if p.leader.Name != "" {
+			p.leader = route.Node{}
+		}
+		p.desk.Lead(nil, v.Why)
+		return
+	}
+	p.leader, p.epoch = v.Primary, v.Epoch
+	limit := p.Options.NodeLimit
+	if limit == 0 {
+		if limit = p.limits[v.Primary.Addr]; limit == 0 {
+			limit = firstLimit
+		}
+		p.ask(v)
+	}
+	p.desk.Lead(p.desk.Node(v.Primary.Name, v.Primary.Addr, limit, v.Epoch), "")
+}
+
+// ask finds out what the primary allows, now and then.
+func (p *pools) ask(v route.View) {
+	addr := v.Primary.Addr
+	if p.asking[addr] || p.Server.Capacity == nil {
+		return
+	}
+	p.asking[addr] = true
+	p.work.Go(func() {
+		c, err := p.Server.Capacity(p.life, addr)
+		wait := 10 * time.Second
+		if err != nil {
+			wait = time.Second
+		}
+		p.mu.Lock()
+		if err == nil {
+			p.limits[addr] = rules.NodeLimit(c.Max, c.Reserved, herdNeeds, v.Proxies)
+		}
+		same := p.leader.Addr == addr
+		limit, name, epoch := p.limits[addr], p.leader.Name, p.epoch
+		p.mu.Unlock()
+		if same && limit > 0 {
+			p.desk.Node(name, addr, limit, epoch)
+		}
+		t := time.NewTimer(wait)
+		defer t.Stop()
+		select {
+		case <-t.C:
+		case <-p.life.Done():
+		}
+		p.mu.Lock()
+		delete(p.asking, addr)
+		p.mu.Unlock()
+	})
+}
+
+// pooled says whether a client is to share connections, and with what settings of its
+// own.
+func (c *client) pooled() (settings []wire.Param, mode rules.Mode, ok bool) {
+	if c.pools == nil || c.port != ReadWrite || c.startup.Walsender() {
+		return nil, 0, false
+	}
+	mode = c.Options.Pool.For(c.startup.Database(), c.user).Mode
+	settings, ok = wire.Settings(wire.ForServer(c.startup.Params))
+	return settings, mode, ok && mode != rules.Session
+}
+
+// logInPooled takes a client to a session without a server of its own.
+func (c *client) logInPooled(ctx context.Context, settings []wire.Param, mode rules.Mode, keys scram.Keys, final []byte) (*session, error) {
+	a, refused := c.pools.desk.Attach(c.startup.Database(), c.user, c.secret.Rights, account{keys, c.secret.Muted})
+	if refused != nil {
+		return nil, refused
+	}
+	w, err := c.welcomeOf(ctx, keys)
+	if err != nil {
+		c.pools.desk.Detach(a)
+		return nil, err
+	}
+	s := newSession(c, &pool.Backend{}, destination{})
+	s.shared = &shared{account: a}
+	s.shared.claims[conv.Main].Data = &taker{s, conv.Main}
+	s.conf.Mode, s.conf.Startup = conv.Mode(mode), settings
+	if mode == rules.Auto && c.pools.names != nil {
+		s.conf.Dangerous, s.shared.named = c.pools.names.Use(a.Database.Name), true
+	}
+	s.shown = w.settings
+	s.main.pid = randomPID()
+	c.registry.add(s, c.version)
+	if err := c.welcome(ctx, s, &pool.Backend{Greeting: w.greeting, Status: 'I'}, final); err != nil {
+		c.registry.remove(s)
+		s.unshare()
+		return nil, err
+	}
+	return s, nil
+}
+
+// welcomeOf is what the client is told of its settings: PostgreSQL is asked, by a
+// log-in with them, once for all clients of the account that bring the same.
+func (c *client) welcomeOf(ctx context.Context, keys scram.Keys) (*welcome, error) {
+	params := c.serverParams()
+	k := welcomeKey{c.user + "\x00" + c.startup.Database(), fmt.Sprint(params), c.secret.Rights.Stamp}
+	p := c.pools
+	p.mu.Lock()
+	w := p.welcomes[k]
+	p.mu.Unlock()
+	if w != nil {
+		return w, nil
+	}
+	var b *pool.Backend
+	err := c.retry(ctx, func(ctx context.Context) (err error) {
+		b, _, err = c.openPrimary(ctx, c.Topology.Current(), pool.Login{Params: params, Keys: &keys})
+		return err
+	})
+	if err != nil {
+		return nil, c.connectError(err)
+	}
+	b.Conn.Close()
+	w = &welcome{b.Greeting, b.Settings}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.welcomes) >= maxWelcomes {
+		clear(p.welcomes)
+	}
+	p.welcomes[k] = w
+	return w, nil
+}
+
+// shared is what a session has of the pools.
+type shared struct {
+	account *rules.Account
+	claims  [2]rules.Claim // by side; a reader's is not asked for yet
+	named   bool           // it uses the set of dangerous names
+}
+
+// unshare gives up what the session has of the pools.
+func (s *session) unshare() {
+	s.pools.desk.Withdraw(&s.shared.claims[conv.Main])
+	s.pools.desk.Detach(s.shared.account)
+	if s.shared.named {
+		s.pools.names.Leave(s.shared.account.Database.Name)
+	}
+}
+
+// wantShared asks the pools for a server.
+func (s *session) wantShared(c *loop.Client, side conv.Side) (*loop.Server, bool) {
+	s.handle.CompareAndSwap(nil, c)
+	server, _ := s.pools.desk.Want(&s.shared.claims[side], s.shared.account, nil, c.Index())
+	if server == nil {
+		return nil, true
+	}
+	return server.Data.(*loop.Server), false
+}
+
+// taker takes servers for one side of a session: desk.Taker.
+type taker struct {
+	*session
+	side conv.Side
+}
+
+func (t *taker) Take(s *rules.Server, _ int) {
+	t.handle.Load().Grant(t.side, s.Data.(*loop.Server), func() {})
+}
+
+func (t *taker) Denied(e *wire.Error) { t.handle.Load().Deny(t.side, e) }
+
+// randomPID is a process id that PostgreSQL gives to nobody: clients are told one.
+func randomPID() uint32 {
+	b := randomString(4)
+	return uint32(b[0])<<24&0x7f000000 | 0x40000000 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3])
+}
+
+// modes that are conv's by the same number.
+var _ = [1]int{}[int(conv.Session)-int(rules.Session)+int(conv.Transaction)-int(rules.Transaction)+int(conv.Statement)-int(rules.Statement)+int(conv.Auto)-int(rules.Auto)]
+
+var (
+	_ desk.Connections = (*pools)(nil)
+	_ loop.Keeper      = (*pools)(nil)
+)
