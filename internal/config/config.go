@@ -108,6 +108,21 @@ type Proxy struct {
 	ClientIdleTimeout      time.Duration `key:"client_idle_timeout" min:"0s" max:"168h"`
 	// Split lets standbys answer reads that came to ports.sql.
 	Split string `key:"split" enum:"on,off"`
+	Pool  Pool   `key:"pool"`
+}
+
+// Pool says how clients share connections to PostgreSQL.
+type Pool struct {
+	Mode           string            `key:"mode" enum:"session,transaction,statement,auto"`
+	Size           int               `key:"size" min:"0" max:"1000000"` // of each pool; 0: as many as the node may have
+	Reserve        int               `key:"reserve" min:"0" max:"1000000"`
+	ReserveTimeout time.Duration     `key:"reserve_timeout" min:"0s" max:"24h"`
+	Min            int               `key:"min" min:"0" max:"1000000"`
+	QueueTimeout   time.Duration     `key:"queue_timeout" min:"0s" max:"24h"`
+	Lifetime       time.Duration     `key:"lifetime" min:"0s" max:"8760h"`
+	IdleTimeout    time.Duration     `key:"idle_timeout" min:"0s" max:"8760h"`
+	NodeLimit      int               `key:"node_limit" min:"0" max:"1000000"` // over all pools; 0: what max_connections leaves
+	Overrides      map[string]string `key:"overrides"`
 }
 
 // Backup says how the repository is written; used on every host of the herd.

@@ -26,6 +26,7 @@ func (c *Config) validate() Problems {
 	v.events()
 	v.schedule()
 	v.compression()
+	v.pool()
 	if len(v.problems) == 0 {
 		v.proxyHBA()
 	}

@@ -1,0 +1,44 @@
+package config
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"manada/internal/proxy/pool/rules"
+)
+
+// Rules are the settings of the proxy's pools.
+func (c *Config) Rules() (rules.Config, error) {
+	p := c.Proxy.Pool
+	mode, err := rules.ParseMode(p.Mode)
+	if err != nil {
+		return rules.Config{}, err
+	}
+	out := rules.Config{MaxClients: c.Proxy.MaxClients, Default: rules.Settings{Mode: mode, Size: p.Size, Reserve: p.Reserve, ReserveTimeout: p.ReserveTimeout,
+		Min: p.Min, QueueTimeout: p.QueueTimeout, Lifetime: p.Lifetime, IdleTimeout: p.IdleTimeout}}
+	for _, pattern := range slices.Sorted(maps.Keys(p.Overrides)) {
+		o, err := rules.ParseOverride(pattern, p.Overrides[pattern])
+		if err != nil {
+			return rules.Config{}, err
+		}
+		out.Overrides = append(out.Overrides, o)
+	}
+	return out, nil
+}
+
+// pool checks what the types of the keys do not.
+func (v *validator) pool() {
+	p := v.c.Proxy.Pool
+	for _, pattern := range slices.Sorted(maps.Keys(p.Overrides)) {
+		if _, err := rules.ParseOverride(pattern, p.Overrides[pattern]); err != nil {
+			v.fail("proxy.pool.overrides."+pattern, err.Error(), "settings of a DATABASE, of */USER or of DATABASE/USER", "such as  orders/app: size=20 mode=transaction")
+		}
+	}
+	if p.Size > 0 && p.Min > p.Size {
+		v.fail("proxy.pool.min", fmt.Sprintf("%d is more than proxy.pool.size, %d", p.Min, p.Size), "at most the size", "")
+	}
+	if p.NodeLimit > 0 && p.Size > p.NodeLimit {
+		v.fail("proxy.pool.size", fmt.Sprintf("%d is more than proxy.pool.node_limit, %d", p.Size, p.NodeLimit), "at most the limit of a node over all pools", "")
+	}
+}
