@@ -56,6 +56,10 @@ func Proxy(ctx context.Context, c *config.Config, version string, log *slog.Logg
 	cfg.MaxClientConn = c.Proxy.MaxClients
 	cfg.Version, cfg.Settings = version, func() []console.Setting { return proxySettings(c) }
 	cfg.ConnectWait, cfg.ConnectTimeout = c.Proxy.WaitForPrimary, min(c.Proxy.ConnectTimeout, time.Minute)
+	if cfg.Pool, err = c.Rules(); err != nil {
+		return err
+	}
+	cfg.NodeLimit = c.Proxy.Pool.NodeLimit
 	cfg.LoginTimeout = c.Proxy.LoginTimeout
 	cfg.QueryTimeout, cfg.TxTimeout = c.Proxy.QueryTimeout, c.Proxy.TransactionTimeout
 	cfg.IdleTxTimeout, cfg.IdleTimeout = c.Proxy.IdleTransactionTimeout, c.Proxy.ClientIdleTimeout

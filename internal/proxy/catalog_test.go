@@ -284,7 +284,10 @@ func TestKeeperFollowsDDL(t *testing.T) {
 	if !live.Known() && !live.Dangerous([]byte("t")) {
 		t.Error("what is not known is not dangerous")
 	}
-	eventually(t, "the first set", live.Known)
+	k.Await(t.Context(), db)
+	if !live.Known() {
+		t.Error("the first set was waited for in vain")
+	}
 	h.script(t, db, "create table t(i int); create table u(i int)")
 	if live.Dangerous([]byte("t")) {
 		t.Error("a plain table")

@@ -3,6 +3,7 @@ package proxy_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"sync"
 	"testing"
 	"time"
@@ -83,7 +84,10 @@ func TestClientsShareConnections(t *testing.T) {
 func TestSharedClientsKeepTheirState(t *testing.T) {
 	for _, mode := range []rules.Mode{rules.Transaction, rules.Auto} {
 		t.Run(mode.String(), func(t *testing.T) {
-			f := pooled(t, mode, 1, nil)
+			f := pooled(t, mode, 1, func(c *proxy.Config) {
+				c.Log = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
+				c.Pool.Default.QueueTimeout = 5 * time.Second
+			})
 			role := f.role(t, "login password 'x'")
 			a := connect(t, f.dsn(session.ReadWrite, role, "x", "sslmode=disable&timezone=Asia/Tokyo"))
 			b := connect(t, f.dsn(session.ReadWrite, role, "x", "sslmode=disable"))
@@ -162,4 +166,75 @@ func TestCancelOfASharedClient(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	query[int](t, c, "select 1")
+}
+
+// The console shows the pools, and its orders reach them.
+func TestConsoleOfPools(t *testing.T) {
+	f := pooled(t, rules.Transaction, 1, nil)
+	role := f.role(t, "login password 'x'")
+	one := connect(t, f.dsn(session.ReadWrite, role, "x", "sslmode=disable&application_name=one"))
+	if _, err := one.Exec(t.Context(), "begin"); err != nil {
+		t.Fatal(err)
+	}
+	two := connect(t, f.dsn(session.ReadWrite, role, "x", "sslmode=disable"))
+	answered := make(chan error, 1)
+	go func() {
+		_, err := two.Exec(t.Context(), "select 1")
+		answered <- err
+	}()
+	c := connect(t, fmt.Sprintf("postgres://postgres:postgres@%s/manada?sslmode=disable", f.Addr(session.ReadWrite)))
+	eventually(t, "one works, the other waits", func() bool {
+		p := table(t, c, "show pools")
+		return len(p) == 1 && p[0]["cl_active"] == int32(1) && p[0]["cl_waiting"] == int32(1) && p[0]["sv_active"] == int32(1) && p[0]["pool_mode"] == "transaction"
+	})
+	states := map[any]any{}
+	for _, v := range table(t, c, "show clients") {
+		states[v["application_name"]] = v["state"]
+	}
+	servers := table(t, c, "show servers")
+	if states["one"] != "active" || states[""] != "waiting" || len(servers) != 1 || servers[0]["state"] != "active" || servers[0]["application_name"] != "one" {
+		t.Errorf("%v\n%v", states, servers)
+	}
+	admin := connect(t, superuser(f.primary.addr()))
+	if n := query[int](t, admin, "select count(*) from pg_stat_activity where pid = $1 and usename = $2", servers[0]["remote_pid"], role); n != 1 {
+		t.Errorf("%v is no backend of %s", servers[0]["remote_pid"], role)
+	}
+	paused := make(chan error, 1)
+	go func() { // returns when nothing is open any more
+		_, err := connect(t, fmt.Sprintf("postgres://postgres:postgres@%s/manada?sslmode=disable", f.Addr(session.ReadWrite))).Exec(t.Context(), "pause postgres")
+		paused <- err
+	}()
+	eventually(t, "the database is paused", func() bool { return table(t, c, "show databases")[0]["paused"] == int32(1) })
+	if _, err := one.Exec(t.Context(), "commit"); err != nil { // what has begun is not interrupted
+		t.Fatal(err)
+	}
+	if err := <-paused; err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "no connection of a paused database is left", func() bool {
+		return query[int](t, admin, "select count(*) from pg_stat_activity where usename = $1", role) == 0
+	})
+	select {
+	case err := <-answered:
+		t.Errorf("served while paused: %v", err)
+	default:
+	}
+	for _, sql := range []string{"resume postgres", "reconnect", "wait_close"} {
+		if _, err := c.Exec(t.Context(), sql); err != nil {
+			t.Errorf("%s: %v", sql, err)
+		}
+	}
+	if err := <-answered; err != nil {
+		t.Errorf("after the pause: %v", err)
+	}
+	if _, err := c.Exec(t.Context(), "kill postgres"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := two.Exec(t.Context(), "select 1"); err == nil {
+		t.Error("a client survived KILL")
+	}
+	if _, err := c.Exec(t.Context(), "resume postgres"); err != nil {
+		t.Fatal(err)
+	}
+	query[int](t, connect(t, f.dsn(session.ReadWrite, role, "x", "sslmode=disable")), "select 1")
 }

@@ -34,8 +34,9 @@ type Keeper struct {
 type kept struct {
 	live   Live
 	users  int
-	state  string // of the catalogs when they were read
-	failed string // the last error that was logged
+	state  string        // of the catalogs when they were read
+	failed string        // the last error that was logged
+	known  chan struct{} // closed when they were read for the first time
 
 	changes uint64 // that clients told of
 	begun   uint64 // readings
@@ -52,12 +53,26 @@ func (k *Keeper) Use(database string) *Live {
 		if k.databases == nil {
 			k.databases = map[string]*kept{}
 		}
-		d = &kept{}
+		d = &kept{known: make(chan struct{})}
 		k.databases[database] = d
 		k.rouse()
 	}
 	d.users++
 	return &d.live
+}
+
+// Await waits until a database that is in use was read for the first time, or for ctx.
+func (k *Keeper) Await(ctx context.Context, database string) {
+	k.mu.Lock()
+	d := k.databases[database]
+	k.mu.Unlock()
+	if d == nil {
+		return
+	}
+	select {
+	case <-d.known:
+	case <-ctx.Done():
+	}
 }
 
 // Leave ends what Use began.
@@ -174,6 +189,9 @@ func (k *Keeper) look(ctx context.Context, name string) {
 				"database", name, "read_before", d.live.Known(), "error", err)
 		}
 		return
+	}
+	if d.done == 0 {
+		close(d.known)
 	}
 	d.failed, d.done = "", number
 	if d.changes == changes { // else it is read once more

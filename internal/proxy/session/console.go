@@ -15,6 +15,7 @@ import (
 
 	"manada/internal/proxy/console"
 	"manada/internal/proxy/pool"
+	"manada/internal/proxy/pool/rules"
 	"manada/internal/proxy/wire"
 )
 
@@ -130,18 +131,41 @@ func (c *client) serveConsole(ctx context.Context, final []byte) error {
 
 // console is what the console shows and does for a user.
 func (s *Server) console(user string) *console.Source {
-	note := func(verb string, order func(string) *wire.Error) func(context.Context, string) *wire.Error {
-		return func(_ context.Context, arg string) *wire.Error {
-			s.Log.Info("order from the console", "verb", verb, "argument", arg, "user", user)
-			return order(arg)
-		}
+	note := func(verb string, do func(string) *wire.Error) order {
+		return s.order(user, verb, func(_ context.Context, arg string) *wire.Error { return do(arg) })
 	}
 	return &console.Source{Version: s.Options.Version, Clients: s.clientList, Servers: s.serverList, Pools: s.poolList,
 		Databases: s.databaseList, Users: s.userList, Config: s.Options.Config,
 		KillClient: note("KILL_CLIENT", s.killClient),
-		Disable:    note("DISABLE", func(db string) *wire.Error { s.disabled.set(db, true); return nil }),
-		Enable:     note("ENABLE", func(db string) *wire.Error { s.disabled.set(db, false); return nil }),
+		Pause:      s.order(user, "PAUSE", s.pools.desk.Pause), Resume: s.order(user, "RESUME", s.pools.desk.Resume),
+		Reconnect: s.order(user, "RECONNECT", s.pools.desk.Reconnect), WaitClose: s.order(user, "WAIT_CLOSE", s.pools.desk.WaitClose),
+		Kill:    s.order(user, "KILL", s.kill),
+		Disable: note("DISABLE", func(db string) *wire.Error { s.disabled.set(db, true); return nil }),
+		Enable:  note("ENABLE", func(db string) *wire.Error { s.disabled.set(db, false); return nil }),
 	}
+}
+
+type order = func(context.Context, string) *wire.Error
+
+// order notes who gave one.
+func (s *Server) order(user, verb string, do order) order {
+	return func(ctx context.Context, arg string) *wire.Error {
+		s.Log.Info("order from the console", "verb", verb, "argument", arg, "user", user)
+		return do(ctx, arg)
+	}
+}
+
+var errKilled = wire.Fatal("57P01", "terminating connection due to administrator command", "KILL was given at the proxy's console.")
+
+// kill ends the clients and servers of a database, or all.
+func (s *Server) kill(ctx context.Context, database string) *wire.Error {
+	e := s.pools.desk.Kill(ctx, database)
+	for _, one := range s.registry.list() {
+		if h := one.handle.Load(); h != nil && (database == "" || one.about.database == database) {
+			h.Kill(errKilled)
+		}
+	}
+	return e
 }
 
 func (s *Server) killClient(id string) *wire.Error {
@@ -164,10 +188,16 @@ func (s *Server) inOrder() []*session {
 const readerID = 1 << 40
 
 func (s *Server) clientList() (out []console.Client) {
+	shared := s.pools.held()
 	for _, one := range s.inOrder() {
 		a := &one.about
-		out = append(out, console.Client{ID: a.id, User: one.user, Database: a.database, Replication: a.replication, State: "active",
-			Addr: a.remote, Local: a.local, Connected: a.since, Requested: a.since, Server: a.id, TLS: a.tls, ApplicationName: a.application})
+		v := console.Client{ID: a.id, User: one.user, Database: a.database, Replication: a.replication, State: "active",
+			Addr: a.remote, Local: a.local, Connected: a.since, Requested: a.since, Server: a.id, TLS: a.tls, ApplicationName: a.application}
+		if one.shared != nil {
+			held := shared[one]
+			v.State, v.Server, v.Wait = held.state, held.server, held.wait
+		}
+		out = append(out, v)
 	}
 	return out
 }
@@ -177,13 +207,15 @@ func (s *Server) serverList() (out []console.Server) {
 		a := &one.about
 		v := console.Server{ID: a.id, User: one.user, Database: a.database, Replication: a.replication, State: "active", Addr: a.server, Local: a.serverLocal,
 			Connected: a.since, Requested: a.since, Client: a.id, PID: one.main.pid, TLS: a.serverTLS, ApplicationName: a.application}
-		out = append(out, v)
+		if one.shared == nil {
+			out = append(out, v)
+		}
 		if node := one.readsFrom(); node != "" {
 			v.ID, v.Addr, v.Local, v.PID, v.Replication = a.id|readerID, s.addrOf(node), "", 0, "none"
 			out = append(out, v)
 		}
 	}
-	return out
+	return append(out, s.pools.serverList()...)
 }
 
 // readsFrom is the standby that the session is connected to; "": none.
@@ -205,17 +237,33 @@ func (s *Server) addrOf(node string) string {
 	return ""
 }
 
+// poolList shows the pools, and of those who share nothing as many connections as
+// clients.
 func (s *Server) poolList() []console.Pool {
 	type key struct{ database, user string }
 	pools := map[key]*console.Pool{}
-	for _, v := range s.serverList() {
-		k := key{v.Database, v.User}
+	find := func(database, user, mode string) *console.Pool {
+		k := key{database, user}
 		if pools[k] == nil {
-			pools[k] = &console.Pool{Database: v.Database, User: v.User, Mode: "session"}
+			pools[k] = &console.Pool{Database: database, User: user, Mode: mode}
 		}
-		pools[k].Servers++
-		if v.ID&readerID == 0 {
-			pools[k].Active++
+		return pools[k]
+	}
+	s.pools.desk.View(func(b *rules.Book, now rules.Moment) {
+		for _, v := range b.Pools(now) {
+			p := find(v.Database, v.User, v.Mode.String())
+			p.Waiting += v.Waiting
+			p.Active = v.Clients - p.Waiting // at all nodes
+			p.Servers, p.Idle, p.Login, p.MaxWait = p.Servers+v.Active, p.Idle+v.Idle, p.Login+v.Login, max(p.MaxWait, v.MaxWait)
+		}
+	})
+	for _, one := range s.registry.list() {
+		if one.shared == nil {
+			p := find(one.about.database, one.user, "session")
+			p.Active, p.Servers = p.Active+1, p.Servers+1
+		}
+		if one.readsFrom() != "" {
+			find(one.about.database, one.user, "session").Servers++
 		}
 	}
 	out := make([]console.Pool, 0, len(pools))
@@ -231,7 +279,8 @@ func (s *Server) databaseList() []console.Database {
 	list := map[string]*console.Database{}
 	find := func(name string) *console.Database {
 		if list[name] == nil {
-			d := &console.Database{Name: name, Mode: "session", Disabled: s.disabled.is(name)}
+			of := s.Options.Pool.For(name, "")
+			d := &console.Database{Name: name, Mode: of.Mode.String(), Disabled: s.disabled.is(name), Size: of.Size, Min: of.Min, Reserve: of.Reserve, Lifetime: of.Lifetime}
 			if host, port, err := net.SplitHostPort(s.Topology.Current().Primary.Addr); err == nil {
 				d.Host = host
 				d.Port, _ = strconv.Atoi(port)
@@ -242,8 +291,13 @@ func (s *Server) databaseList() []console.Database {
 	}
 	for _, p := range s.poolList() {
 		d := find(p.Database)
-		d.Clients, d.Servers = d.Clients+p.Active, d.Servers+p.Servers
+		d.Clients, d.Servers = d.Clients+p.Active+p.Waiting, d.Servers+p.Servers+p.Idle+p.Login
 	}
+	s.pools.desk.View(func(b *rules.Book, _ rules.Moment) {
+		for _, v := range b.Databases() {
+			find(v.Name).Paused = v.Paused
+		}
+	})
 	s.disabled.mu.Lock()
 	names := slices.Collect(maps.Keys(s.disabled.names))
 	s.disabled.mu.Unlock()
@@ -263,8 +317,8 @@ func (s *Server) userList() []console.User {
 		if list[p.User] == nil {
 			list[p.User] = &console.User{Name: p.User}
 		}
-		list[p.User].Clients += p.Active
-		list[p.User].Servers += p.Servers
+		list[p.User].Clients += p.Active + p.Waiting
+		list[p.User].Servers += p.Servers + p.Idle + p.Login
 	}
 	var out []console.User
 	for _, name := range slices.Sorted(maps.Keys(list)) {

@@ -51,6 +51,10 @@ const (
 	herdNeeds  = 20
 )
 
+// catalogPatience is how long a log-in waits for the names of a database that nobody
+// has used before.
+const catalogPatience = 3 * time.Second
+
 func newPools(s *Server) *pools {
 	p := &pools{Server: s, limits: map[string]int{}, asking: map[string]bool{}, welcomes: map[welcomeKey]*welcome{}}
 	p.desk = desk.New(s.Options.Pool, s.Options.Loops, p)
@@ -211,6 +215,9 @@ func (c *client) logInPooled(ctx context.Context, settings []wire.Param, mode ru
 	s.conf.Mode, s.conf.Startup = conv.Mode(mode), settings
 	if mode == rules.Auto && c.pools.names != nil {
 		s.conf.Dangerous, s.shared.named = c.pools.names.Use(a.Database.Name), true
+		known, cancel := context.WithTimeout(ctx, catalogPatience)
+		c.pools.names.Await(known, a.Database.Name) // until it is, every name counts as dangerous
+		cancel()
 	}
 	s.shown = w.settings
 	s.main.pid = randomPID()

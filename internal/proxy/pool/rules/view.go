@@ -74,6 +74,17 @@ func (b *Book) Servers(now Moment) []ServerView {
 	return all
 }
 
+// Waiting shows who waits, pool by pool.
+func (b *Book) Waiting(now Moment, show func(c *Claim, wait time.Duration)) {
+	for _, a := range b.sortedAccounts() {
+		for _, p := range a.pools {
+			for c := p.waiting.first; c != nil; c = c.next {
+				show(c, now-c.since)
+			}
+		}
+	}
+}
+
 // DatabaseView is a database as the console shows it.
 type DatabaseView struct {
 	Name             string
