@@ -23,6 +23,7 @@ var (
 	talk    = flag.Int("conversations", 30, "how many random conversations are tried")
 	seed    = flag.Uint64("seed", 0, "the first random conversation; 0: by the clock")
 	every   = flag.Bool("every", false, "cut the bytes of conversations in every way")
+	pools   = flag.Bool("pools", false, "conversations with shared servers, too")
 	only    = flag.String("only", "", "a part of the names of the conversations that are played")
 )
 
@@ -161,7 +162,7 @@ func TestConversationsDirect(t *testing.T) {
 }
 
 // modes are the ways in which the proxy may stand between.
-var modes = map[string]func(*proxy.Config){"session": unsplit, "split": nil, "auto": poolOf(rules.Auto, 4)}
+var modes = map[string]func(*proxy.Config){"session": poolOf(rules.Session, 0), "split": nil, "auto": poolOf(rules.Auto, 4)}
 
 // poolOf is a proxy whose clients share so many servers.
 func poolOf(mode rules.Mode, size int) func(*proxy.Config) {
@@ -180,6 +181,9 @@ func TestConversations(t *testing.T) {
 	}
 	for mode, change := range modes {
 		t.Run(mode, func(t *testing.T) {
+			if mode == "auto" && !*pools {
+				t.Skip("-pools plays to pools, too")
+			}
 			f := start(t, change)
 			s := newStage(t, f)
 			to := s.at(f.Addr(session.ReadWrite).String())
@@ -216,8 +220,11 @@ func (s *stage) differences(t *testing.T, to conversation.Target, c *conversatio
 // The same of random conversations, two clients at a time: with servers of their
 // own, with servers that they share, and with one for both.
 func TestRandomConversations(t *testing.T) {
-	for mode, change := range map[string]func(*proxy.Config){"session": unsplit, "auto": poolOf(rules.Auto, 2), "auto-one": poolOf(rules.Auto, 1)} {
+	for mode, change := range map[string]func(*proxy.Config){"session": poolOf(rules.Session, 0), "auto": poolOf(rules.Auto, 2), "auto-one": poolOf(rules.Auto, 1)} {
 		t.Run(mode, func(t *testing.T) {
+			if mode != "session" && !*pools {
+				t.Skip("-pools plays to pools, too")
+			}
 			f := start(t, change)
 			s := newStage(t, f)
 			first := random(t).Uint64() >> 1
