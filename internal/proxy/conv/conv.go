@@ -87,7 +87,6 @@ type owed struct {
 func New(cfg *Config) *Conv {
 	c := &Conv{cfg: cfg}
 	c.set.began, c.set.session, c.set.hides = cfg.HidesWarnings, cfg.HidesWarnings, cfg.HidesWarnings
-	c.set.watched = cfg.HidesWarnings
 	for _, p := range cfg.Startup {
 		name := strings.ToLower(p.Name)
 		c.set.first = c.set.first.with(name, giving(name, p.Value))
