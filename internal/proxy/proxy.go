@@ -74,7 +74,7 @@ func New(cfg Config) (*Proxy, error) {
 			LoginTimeout: cfg.LoginTimeout, ConnectWait: cfg.ConnectWait,
 			ReadOnlyFallback: cfg.ReadOnlyFallback, MockSecret: mockSecret(cfg.MockSecret), MaxUnproved: cfg.MaxClientConn + spareClients,
 			Split: cfg.Split, HBA: rules, Version: cfg.Version, Config: cfg.Settings, Pool: cfg.Pool, NodeLimit: cfg.NodeLimit,
-			QueryTimeout: cfg.QueryTimeout, TxTimeout: cfg.TxTimeout, IdleTxTimeout: cfg.IdleTxTimeout, IdleTimeout: cfg.IdleTimeout, Loops: cmp.Or(cfg.Loops, runtime.GOMAXPROCS(0)),
+			QueryTimeout: cfg.QueryTimeout, TxTimeout: cfg.TxTimeout, IdleTxTimeout: cfg.IdleTxTimeout, IdleTimeout: cfg.IdleTimeout, Loops: cmp.Or(cfg.Loops, max(1, runtime.GOMAXPROCS(0)/4)),
 		},
 		Topology:  cfg.Topology,
 		Reader:    &route.Reader{Limits: route.Limits{LagBytes: cfg.MaxReadLagBytes, Lag: cfg.MaxReadLag}},
