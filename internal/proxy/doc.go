@@ -11,9 +11,10 @@
 // Port 5431 also lets standbys answer what certainly only reads, once they have
 // replayed what the session may have seen.
 //
-// It decides nothing about who is primary, and in this version every client has
-// one backend on the primary from log-in to the end, and one on a standby from
-// its first read there. The work is in the sub-packages, whose arrows point
+// It decides nothing about who is primary. By default every client has one backend
+// on the primary from log-in to the end, and one on a standby from its first read
+// there; where proxy.pool.mode says so, clients of the read-write port share theirs.
+// The work is in the sub-packages, whose arrows point
 // inward: session uses route (where to), pool (backends), split (which unit may
 // leave the primary), scram and hba (log-in); these use classify (what an SQL
 // text does) and wire (the protocol). This package holds what runs them:

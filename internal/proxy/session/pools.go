@@ -78,15 +78,14 @@ type account struct {
 }
 
 // Open implements desk.Connections.
-func (p *pools) Open(ctx context.Context, s *rules.Server) (any, *wire.Error) {
+func (p *pools) Open(ctx context.Context, s *rules.Server, how desk.How) (any, *wire.Error) {
 	a, node := s.Pool.Account, s.Pool.Node
-	who := a.Data.(account)
+	who, addr, epoch := how.Account.(account), how.Node.(string), how.Epoch
 	params := []wire.Param{{Name: "user", Value: a.User}, {Name: "database", Value: a.Database.Name}}
 	if who.muted { // the role's own default would hide warnings from us
 		params = append(params, wire.Param{Name: "client_min_messages", Value: "warning"})
 	}
-	epoch := node.Epoch()
-	b, err := p.Dialer.Open(ctx, node.Data.(string), pool.Login{Params: params, Keys: &who.keys})
+	b, err := p.Dialer.Open(ctx, addr, pool.Login{Params: params, Keys: &who.keys})
 	if err != nil {
 		return nil, openError(err)
 	}

@@ -23,13 +23,21 @@ type Taker interface {
 // otherwise are called from any goroutine and do not block.
 type Connections interface {
 	// Open logs in for the server's account at its node, in a goroutine of its own,
-	// and gives the connection.
-	Open(ctx context.Context, s *rules.Server) (any, *wire.Error)
+	// and gives the connection. How is as it was when that was decided: meanwhile others
+	// may change it.
+	Open(ctx context.Context, s *rules.Server, how How) (any, *wire.Error)
 	// Park has a connection that nobody has yet watched on a loop, for its end.
 	Park(s *rules.Server, loop int)
 	// Close ends a connection, whoever has it or wherever it is on its way.
 	// Desk.Closed follows.
 	Close(s *rules.Server)
+}
+
+// How a connection is opened: the Data of the account and of the node, and the epoch in
+// which the node's role began.
+type How struct {
+	Account, Node any
+	Epoch         uint64
 }
 
 // Desk is the pools of a proxy. Its methods are safe for concurrent use.
@@ -94,7 +102,9 @@ func (d *Desk) note(out []rules.Decision) {
 			if d.closed {
 				cancel()
 			}
-			d.work.Go(func() { d.open(ctx, x.Server) })
+			p := x.Server.Pool
+			how := How{p.Account.Data, p.Node.Data, p.Node.Epoch()}
+			d.work.Go(func() { d.open(ctx, x.Server, how) })
 		case rules.Close:
 			if cancel := d.opening[x.Server]; cancel != nil {
 				cancel()
@@ -141,8 +151,8 @@ func (d *Desk) tick() {
 }
 
 // open opens a connection and says what came of it.
-func (d *Desk) open(ctx context.Context, s *rules.Server) {
-	conn, err := d.conns.Open(ctx, s)
+func (d *Desk) open(ctx context.Context, s *rules.Server, how How) {
+	conn, err := d.conns.Open(ctx, s, how)
 	d.mu.Lock()
 	d.opening[s]()
 	delete(d.opening, s)

@@ -35,7 +35,10 @@ type conn struct {
 	used   atomic.Int32
 }
 
-func (f *fake) Open(ctx context.Context, s *rules.Server) (any, *wire.Error) {
+func (f *fake) Open(ctx context.Context, _ *rules.Server, how How) (any, *wire.Error) {
+	if how.Node != "10.0.0.1:5432" || how.Epoch != 1 {
+		f.t.Errorf("opened by %+v", how)
+	}
 	f.mu.Lock()
 	block, fails := f.block, f.fails
 	f.opened++
@@ -289,7 +292,7 @@ func BenchmarkWantAndGive(b *testing.B) {
 	d := New(rules.Config{Default: rules.Settings{QueueTimeout: time.Minute, IdleTimeout: time.Minute, Lifetime: time.Hour}}, 2, f)
 	f.desk = d
 	defer d.Close()
-	d.Lead(d.Node("a", nil, 10, 1), "")
+	d.Lead(d.Node("a", "10.0.0.1:5432", 10, 1), "")
 	a, _ := d.Attach("orders", "app", anyone, nil)
 	k, c := newTaker(), &rules.Claim{}
 	c.Data = k
