@@ -2,6 +2,7 @@ package intruder
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -9,6 +10,7 @@ import (
 	"strings"
 
 	"manada/internal/pki"
+	"manada/internal/rotate"
 )
 
 // tokens: a token that the command narrows opens the herd for the host that it
@@ -66,7 +68,7 @@ func (s *site) exposed() {
 		})()
 	}
 	s.wantOK("with a join secret")
-	s.choosePassword("that people chose")
+	s.choosePassword("that-people-chose")
 	out, err := s.Manada(s.ctx, "node", "token", "--node", "z9")
 	must(s, err)
 	_, err = s.join("z9", pki.KindProxy, strings.Fields(out)[0])
@@ -92,7 +94,7 @@ func (s *site) exposed() {
 		s.Errorf("joining with the secret that the removed host knows: %v", err)
 	}
 	choose("another secret of people, which nobody has told to z9")
-	s.choosePassword("that people chose anew")
+	s.choosePassword("that-people-chose-anew")
 	for _, code := range []string{"M-H07", "M-H09"} {
 		s.eventually("end of condition "+code, func() string {
 			text, _ := s.condition(code)
@@ -104,6 +106,15 @@ func (s *site) exposed() {
 // choosePassword changes the superuser's password by hand, and tells the herd.
 func (s *site) choosePassword(password string) {
 	s.Helper()
+	s.eventually("end of the rotation that a removal began", func() string {
+		out, err := s.Manada(s.ctx, "secrets", "status", "-o", "json")
+		var now rotate.State
+		if err != nil || json.Unmarshal([]byte(out), &now) != nil || len(now.Behind) > 0 || len(now.Voters) > 0 || now.Spreading || now.Pending != nil {
+			return fmt.Sprintf("%v %s", err, out)
+		}
+		return ""
+	})
+	must(s, s.Relearn())
 	_, err := s.Value(s.ctx, s.DSN(), "alter role postgres password '"+password+"'")
 	must(s, err)
 	cmd := exec.CommandContext(s.ctx, bin, "secrets", "set", "superuser", "--dir", s.Dir)
