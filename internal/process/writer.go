@@ -17,15 +17,16 @@ import (
 const (
 	writerFresh = 200 * time.Millisecond // how old an answer may be
 	beatFresh   = 3 * time.Second        // and the beats in it
+	writerKept  = 10 * time.Second       // how long what was known stands for what is not
 )
 
 // Writer says who writes WAL by what this host's own agent has read in the store
 // and heard of the leader. Where the agent does not answer, or does not reach
-// the store, nobody is named.
+// the store, for longer than writerKept, nobody is named.
 func Writer(c *config.Config, id *pki.Identity, log *slog.Logger) func(context.Context) (keeper.Writer, bool) {
 	client := peer.Client{TLS: id.TLSFor}
 	var mu sync.Mutex
-	var asked time.Time
+	var asked, knownAt time.Time
 	var last keeper.Writer
 	var known bool
 	return func(ctx context.Context) (keeper.Writer, bool) {
@@ -39,9 +40,11 @@ func Writer(c *config.Config, id *pki.Identity, log *slog.Logger) func(context.C
 		var rows []peer.Row
 		err := client.Call(ctx, c.Addresses().Peer, c.Node, http.MethodGet, "/v1/view", nil, &rows)
 		was := known
-		asked, last, known = time.Now(), keeper.Writer{}, false
-		if err == nil {
-			last, known = writerIn(rows, c.Node)
+		asked = time.Now()
+		if w, ok := writerIn(rows, c.Node, last); ok {
+			last, known, knownAt = w, true, asked
+		} else if known = known && asked.Sub(knownAt) < writerKept; !known {
+			last = keeper.Writer{}
 		}
 		if was && !known {
 			log.Warn("it is not known who leads the herd: WAL is taken from any of its data hosts", "error", err)
@@ -51,8 +54,9 @@ func Writer(c *config.Config, id *pki.Identity, log *slog.Logger) func(context.C
 }
 
 // writerIn finds the writer in what an agent has heard. The record counts as that
-// agent read it itself: what others say of it is a hint.
-func writerIn(rows []peer.Row, self string) (w keeper.Writer, ok bool) {
+// agent read it itself: what others say of it is a hint. A leader that is not
+// heard has written no less than before.
+func writerIn(rows []peer.Row, self string, before keeper.Writer) (w keeper.Writer, ok bool) {
 	var own, leader *cluster.Beat
 	find := func(node string) *cluster.Beat {
 		for i := range rows {
@@ -68,7 +72,10 @@ func writerIn(rows []peer.Row, self string) (w keeper.Writer, ok bool) {
 	}
 	t := own.Term
 	w = keeper.Writer{Node: t.Leader, Timeline: t.Current().Timeline}
-	if leader = find(t.Leader); leader != nil && leader.Postgres == cluster.PostgresPrimary && leader.Leads == t.Epoch {
+	switch leader = find(t.Leader); {
+	case leader == nil && w.Node == before.Node && w.Timeline == before.Timeline:
+		w.End = before.End
+	case leader != nil && leader.Postgres == cluster.PostgresPrimary && leader.Leads == t.Epoch:
 		w.End = leader.WAL.LSN
 	}
 	return w, true

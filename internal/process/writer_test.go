@@ -36,8 +36,12 @@ func TestWriterIn(t *testing.T) {
 		{"nothing of its own", []peer.Row{row("db1", peer.FromAgent, 0, leads)}, keeper.Writer{}, false},
 		{"nothing yet", nil, keeper.Writer{}, false},
 	} {
-		if w, ok := writerIn(c.rows, "repo"); w != c.want || ok != c.ok {
+		if w, ok := writerIn(c.rows, "repo", keeper.Writer{Node: "db1", Timeline: 2, End: 50}); w != c.want || ok != c.ok {
 			t.Errorf("%s: %+v %v", c.what, w, ok)
 		}
+	}
+	silent := []peer.Row{row("db1", peer.FromAgent, 4000, leads), own}
+	if w, ok := writerIn(silent, "repo", keeper.Writer{Node: "db1", Timeline: 3, End: 50}); !ok || w.End != 50 {
+		t.Errorf("a leader that was heard before: %+v %v", w, ok)
 	}
 }

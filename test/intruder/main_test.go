@@ -127,8 +127,15 @@ func (s *site) wantOK(when string) {
 }
 
 // settled waits until every host has what a removal has made new, and every voter
-// has started again with it.
+// is up again with it.
 func (s *site) settled() {
+	s.Helper()
+	s.rotated()
+	s.wantOK("when everything is new")
+}
+
+// rotated waits until every host has taken up what a removal has made new.
+func (s *site) rotated() {
 	s.Helper()
 	var out string
 	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
@@ -136,7 +143,6 @@ func (s *site) settled() {
 		var st rotate.State
 		out, err = s.Manada(s.ctx, "secrets", "status", "-o", "json")
 		if err == nil && json.Unmarshal([]byte(out), &st) == nil && len(st.Behind)+len(st.Voters) == 0 && st.Pending == nil && !st.Spreading {
-			s.wantOK("when everything is new") // every voter is up
 			return
 		}
 	}

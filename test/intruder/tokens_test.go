@@ -2,7 +2,6 @@ package intruder
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -10,7 +9,6 @@ import (
 	"strings"
 
 	"manada/internal/pki"
-	"manada/internal/rotate"
 )
 
 // tokens: a token that the command narrows opens the herd for the host that it
@@ -40,7 +38,7 @@ func (s *site) tokens() {
 	if out, err := s.Manada(s.ctx, "node", "remove", "y9", "--yes"); err != nil {
 		s.Errorf("manada node remove y9: %v\n%s", err, out)
 	}
-	s.wantOK("after the tokens")
+	s.settled()
 }
 
 // join makes the identity of a host with a token or a shared secret.
@@ -106,14 +104,7 @@ func (s *site) exposed() {
 // choosePassword changes the superuser's password by hand, and tells the herd.
 func (s *site) choosePassword(password string) {
 	s.Helper()
-	s.eventually("end of the rotation that a removal began", func() string {
-		out, err := s.Manada(s.ctx, "secrets", "status", "-o", "json")
-		var now rotate.State
-		if err != nil || json.Unmarshal([]byte(out), &now) != nil || len(now.Behind) > 0 || len(now.Voters) > 0 || now.Spreading || now.Pending != nil {
-			return fmt.Sprintf("%v %s", err, out)
-		}
-		return ""
-	})
+	s.rotated()
 	must(s, s.Relearn())
 	_, err := s.Value(s.ctx, s.DSN(), "alter role postgres password '"+password+"'")
 	must(s, err)
