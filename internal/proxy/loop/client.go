@@ -31,8 +31,9 @@ type Owner interface {
 	Cancel(c *Client, side conv.Side, s *Server)
 	// Note is for the log: kind is Pinned or Warn.
 	Note(kind conv.EffectKind, text string)
-	// Count is called after every step in which something was counted.
-	Count(n *conv.Counts)
+	// Count is called after every step in which something was counted, with the main
+	// server, nil while there is none.
+	Count(n *conv.Counts, main *Server)
 	// Ended: the conversation is over. Only Lost and Back may follow.
 	Ended()
 }

@@ -36,7 +36,7 @@ func (o *owner) Back(_ conv.Side, _ *Server, how conv.How)   { o.back <- how }
 func (o *owner) Ask(*Client, *conv.Effect, *Server)          {}
 func (o *owner) Cancel(*Client, conv.Side, *Server)          {}
 func (o *owner) Note(conv.EffectKind, string)                {}
-func (o *owner) Count(*conv.Counts)                          {}
+func (o *owner) Count(*conv.Counts, *Server)                 {}
 func (o *owner) Lost(conv.Side, *Server, conv.Why, bool)     {}
 func (o *owner) Ended()                                      { close(o.ended) }
 

@@ -12,7 +12,7 @@ func (l *Loop) step(c *client, ev conv.Event) (consumed int) {
 	l.fx.Reset()
 	consumed = c.conv.Step(ev, &l.fx)
 	if l.fx.Count != (conv.Counts{}) {
-		c.owner.Count(&l.fx.Count)
+		c.owner.Count(&l.fx.Count, c.servers[conv.Main])
 	}
 	l.said = false
 	for i := range l.fx.List {

@@ -220,9 +220,9 @@ func (s *session) Note(kind conv.EffectKind, text string) {
 }
 
 // Count adds to the statistics.
-func (s *session) Count(n *conv.Counts) {
-	if n.Queries > 0 {
-		s.Stats.read(s.main.node, n.Queries)
+func (s *session) Count(n *conv.Counts, main *loop.Server) {
+	if n.Queries > 0 && main != nil {
+		s.Stats.read(main.Link.Node, n.Queries)
 	}
 	if n.Reads > 0 {
 		s.Stats.read(s.reads.at(), n.Reads)
