@@ -32,6 +32,7 @@ type strangers struct {
 // impostor is one walsender that bore a member's name.
 type impostor struct {
 	name, who string
+	pid       int
 	since     time.Time
 	counted   bool        // commits waited for that name
 	from, to  cluster.LSN // what it may have acknowledged, and no member has
@@ -111,7 +112,7 @@ func (a *Agent) meet(s *observed, w cluster.Sender) {
 		i.counted = i.counted || counts
 		return
 	}
-	i := &impostor{name: w.Name, who: w.Stranger, since: time.UnixMicro(w.Start).UTC(), counted: counts}
+	i := &impostor{name: w.Name, who: w.Stranger, pid: w.PID, since: time.UnixMicro(w.Start).UTC(), counted: counts}
 	for _, l := range x.looks { // the last end of the WAL before it began
 		if i.from == 0 || l.at.Before(i.since) {
 			i.from = l.wal
@@ -138,7 +139,7 @@ func (a *Agent) passedBy(s *observed, started []postgres.SenderStart) bool {
 	}
 	for _, b := range started {
 		there := slices.ContainsFunc(s.senders, func(w cluster.Sender) bool { return w.PID == b.PID })
-		if _, known := x.seen[b.PID]; known || there {
+		if _, known := x.seen[b.PID]; known || there || x.toldOf(b) {
 			continue
 		}
 		any = true
@@ -152,6 +153,14 @@ func (a *Agent) passedBy(s *observed, started []postgres.SenderStart) bool {
 		delete(x.seen, b.PID)
 	}
 	return any
+}
+
+// toldOf says whether a line of the log, which may come late, is of one that was
+// seen and is gone.
+func (x *strangers) toldOf(b postgres.SenderStart) bool {
+	return slices.ContainsFunc(x.told, func(i impostor) bool {
+		return i.pid == b.PID && i.name == b.Name && (b.At.IsZero() || i.gone.After(b.At))
+	})
 }
 
 // strangersLoop looks at PostgreSQL's log between two observations: the sooner

@@ -140,8 +140,12 @@ func TestImpostorBetweenTwoLooks(t *testing.T) {
 	if len(cs) != 1 || !strings.Contains(cs[0].Text, "role feed") || !strings.Contains(cs[0].Text, "commits from 0/700 to 0/900") {
 		t.Errorf("%+v", cs)
 	}
-	if passed(cluster.PostgresPrimary) {
+	if passed(cluster.PostgresPrimary) || passed(cluster.PostgresPrimary, false1) {
 		t.Error("told twice")
+	}
+	again := false1
+	if again.At = time.Now(); !passed(cluster.PostgresPrimary, again) {
+		t.Error("another one with the number of a process that is gone")
 	}
 	if passed(cluster.PostgresStandby, false1) || passed(cluster.PostgresPrimary) {
 		t.Error("nobody's commits are acknowledged on a standby")

@@ -199,7 +199,14 @@ func (e *env) trusted(run int, kind string) time.Duration {
 func (e *env) visitor() {
 	e.Helper()
 	s := e.healthy()
-	told := func() int { return strings.Count(e.ok(e.manada("history")).out, "is gone: ") }
+	told := func() (last string) { // the history shows so many lines and no more
+		for line := range strings.Lines(e.ok(e.manada("history")).out) {
+			if strings.Contains(line, "is gone: ") {
+				last = line
+			}
+		}
+		return last
+	}
 	before := told()
 	ctx, cancel := context.WithTimeout(e.ctx, 10*time.Second)
 	defer cancel()
@@ -209,7 +216,7 @@ func (e *env) visitor() {
 		e.Fatal(err)
 	}
 	e.eventually(10*time.Second, "the visitor told in the history", func() string {
-		if told() > before {
+		if told() != before {
 			return ""
 		}
 		return e.manada("history").out
