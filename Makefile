@@ -34,7 +34,7 @@ test:
 	@[ "$$MANADA_SKIP_DOCKER" = 1 ] || scripts/deps.sh docker
 	$(GO) vet ./...
 	MANADA_POSTGRES_TESTS=1 $(GO) test -race -p 2 -timeout 20m $(RACED)
-	$(GO) test -p 1 -run 'DoesNotAllocate|CostNoMemory' ./internal/proxy/classify ./internal/proxy/session
+	$(GO) test -p 1 -run 'DoesNotAllocate|CostNoMemory' ./internal/proxy/classify
 	$(GO) test -p 2 -timeout 20m $(REST)
 	$(GO) test -p 1 -timeout 20m ./test/...
 
