@@ -85,7 +85,7 @@ func (s *stage) targets(ctx context.Context) ([]target, error) {
 	if err := s.makeCert(); err != nil {
 		return nil, err
 	}
-	bouncer, err := s.pgbouncer(*rivals, 100)
+	bouncer, err := s.pgbouncer(*rivals, poolSize)
 	if err != nil {
 		return nil, err
 	}

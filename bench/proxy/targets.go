@@ -14,6 +14,7 @@ import (
 
 	"manada/internal/porttest"
 	"manada/internal/proxy"
+	"manada/internal/proxy/pool/rules"
 	"manada/internal/proxy/route"
 )
 
@@ -33,8 +34,19 @@ var variants = []struct {
 	socket bool // to PostgreSQL over its unix socket
 	change func(*proxy.Config)
 }{
-	{"manada", true, func(*proxy.Config) {}},
-	{"manada-tcp", false, func(*proxy.Config) {}},
+	{"session", true, func(*proxy.Config) {}},
+	{"manada", true, shares(rules.Transaction)},
+	{"manada-tcp", false, shares(rules.Transaction)},
+	{"auto", true, shares(rules.Auto)},
+}
+
+// poolSize is how many connections clients share, here and at PgBouncer.
+const poolSize = 100
+
+func shares(mode rules.Mode) func(*proxy.Config) {
+	return func(c *proxy.Config) {
+		c.Pool.Default.Mode, c.Pool.Default.Size, c.NodeLimit = mode, poolSize, poolSize
+	}
 }
 
 // moreFiles lets this process and those that it starts hold what 10,000 clients need.
