@@ -14,5 +14,7 @@ mirror=$(awk '/^URIs:/{print $2; exit}' /etc/apt/sources.list.d/debian.sources 2
 [ -e "$dir/etc/debian_version" ] || debootstrap --variant=minbase sid "$dir" "$mirror"
 echo 'Acquire::Check-Valid-Until "false";' >"$dir/etc/apt/apt.conf.d/99valid"
 cp /etc/resolv.conf "$dir/etc/resolv.conf"
+mount -t proc proc "$dir/proc" # the packages' scripts want it
+trap 'umount "$dir/proc"' EXIT
 chroot "$dir" sh -c 'apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends pgbouncer pgpool2'
 chroot "$dir" sh -c "pgbouncer --version; pgpool --version"
