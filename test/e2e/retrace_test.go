@@ -185,7 +185,7 @@ func (e *env) historiesGrow() {
 	e.Helper()
 	seen := 0
 	err := filepath.WalkDir(e.Data, func(path string, d fs.DirEntry, err error) error {
-		if err == nil && strings.HasSuffix(path, ".history") {
+		if err == nil && !d.IsDir() && strings.HasSuffix(path, ".history") { // the repository has a folder backup.history
 			seen++
 			if err := postgres.CheckHistory(path); err != nil {
 				e.Errorf("%s: %v", path, err)
