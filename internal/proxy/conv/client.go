@@ -159,7 +159,7 @@ func (c *Conv) toMain(r *run, typ byte, total int, rest []byte) {
 	e, head, instead, local := c.means(r, typ, msg, total)
 	c.keep(msg, total, e.kind, r.fx)
 	main.sent(e)
-	c.open = opens[e.kind] || c.open && (typ == 'H') || main.failing
+	c.open = opens[e.kind] || c.open && (typ == 'H') || main.failing || main.tail // behind a Sync that COPY has eaten
 	c.unsure = c.unsure || e.note != nil && e.note.made+e.note.closed != ""
 	if c.barrier && !c.open && !main.free() {
 		c.barrier, c.wait = false, forReset

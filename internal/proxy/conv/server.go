@@ -157,6 +157,8 @@ func (c *Conv) hear(r *run, side Side, l *Link, typ byte, msg []byte, total int)
 		return strip
 	case who.kind == closing:
 		c.isClosed(who.note)
+	case typ == 'G':
+		c.reopened(l)
 	case typ == wire.TypeComplete:
 		c.commandEnds(r.fx, l, who, body)
 	}
@@ -164,6 +166,18 @@ func (c *Conv) hear(r *run, side Side, l *Link, typ byte, msg []byte, total int)
 }
 
 var statuses = [256]bool{'I': true, 'T': true, 'E': true}
+
+// reopened: COPY has eaten the Sync that ended a batch, so it goes on, and is not
+// answered before the client has sent the data and another Sync.
+func (c *Conv) reopened(l *Link) {
+	if !l.tail {
+		return
+	}
+	c.open = true
+	if c.wait == forReset {
+		c.wait, c.barrier = nothing, true
+	}
+}
 
 // commandEnds notes the tag of a command on Main.
 func (c *Conv) commandEnds(fx *Effects, l *Link, who entry, tag []byte) {
