@@ -16,5 +16,5 @@ echo 'Acquire::Check-Valid-Until "false";' >"$dir/etc/apt/apt.conf.d/99valid"
 cp /etc/resolv.conf "$dir/etc/resolv.conf"
 mount -t proc proc "$dir/proc" # the packages' scripts want it
 trap 'umount "$dir/proc"' EXIT
-chroot "$dir" sh -c 'apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends pgbouncer pgpool2'
+chroot "$dir" sh -c 'apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends ca-certificates pgbouncer pgpool2'
 chroot "$dir" sh -c "pgbouncer --version; pgpool --version"
