@@ -39,6 +39,19 @@ func ArchivePush(ctx context.Context, o ArchiveOptions, walPath string) error {
 	return nil
 }
 
+// loadStanza reads what the stanza's backups and its archive are of.
+func loadStanza(ctx context.Context, s blob.Storage, stanza string) (*repo.BackupInfo, *repo.ArchiveInfo, error) {
+	info, err := repo.LoadBackupInfo(ctx, s, stanza)
+	if err != nil {
+		return nil, nil, missingStanza(stanza, err)
+	}
+	arch, err := repo.LoadArchiveInfo(ctx, s, stanza)
+	if err != nil {
+		return nil, nil, missingStanza(stanza, err)
+	}
+	return info, arch, nil
+}
+
 // loadArchive reads what the stanza's archive is of, and the cluster that it is of
 // now.
 func loadArchive(ctx context.Context, s blob.Storage, stanza string) (*repo.ArchiveInfo, repo.DB, error) {

@@ -187,13 +187,11 @@ func (r *run) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if r.info, err = repo.LoadBackupInfo(ctx, r.Storage, r.Stanza); err != nil {
-		return missingStanza(r.Stanza, err)
-	}
-	a, err := repo.LoadArchiveInfo(ctx, r.Storage, r.Stanza)
+	info, a, err := loadStanza(ctx, r.Storage, r.Stanza)
 	if err != nil {
-		return missingStanza(r.Stanza, err)
+		return err
 	}
+	r.info = info
 	c := Cluster{Version: version, SystemID: r.ctl.SystemID}
 	if err := checkCluster(r.Stanza, c, r.info.DB); err != nil {
 		return err

@@ -47,13 +47,9 @@ func Expire(ctx context.Context, s blob.Storage, stanza string, r Retention, log
 }
 
 func expire(ctx context.Context, s blob.Storage, stanza string, r Retention, n *notices) (*Expired, error) {
-	info, err := repo.LoadBackupInfo(ctx, s, stanza)
+	info, arch, err := loadStanza(ctx, s, stanza)
 	if err != nil {
-		return nil, missingStanza(stanza, err)
-	}
-	arch, err := repo.LoadArchiveInfo(ctx, s, stanza)
-	if err != nil {
-		return nil, missingStanza(stanza, err)
+		return nil, err
 	}
 	changed, err := reconcile(ctx, s, stanza, info, n.add)
 	if err != nil {

@@ -110,11 +110,8 @@ func (x *export) run(ctx context.Context) (*ExportResult, error) {
 // choose finds the backup and all that it builds on.
 func (x *export) choose(ctx context.Context) error {
 	var err error
-	if x.info, err = repo.LoadBackupInfo(ctx, x.Storage, x.Stanza); err != nil {
-		return missingStanza(x.Stanza, err)
-	}
-	if x.arch, err = repo.LoadArchiveInfo(ctx, x.Storage, x.Stanza); err != nil {
-		return missingStanza(x.Stanza, err)
+	if x.info, x.arch, err = loadStanza(ctx, x.Storage, x.Stanza); err != nil {
+		return err
 	}
 	if len(x.info.Backups) == 0 {
 		return fail(CodeBackupSet, "Make a backup first.", "stanza %q has no backups", x.Stanza)

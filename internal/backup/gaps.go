@@ -52,13 +52,9 @@ type gapFinder struct {
 }
 
 func findGaps(ctx context.Context, s blob.Storage, stanza string, retained bool) ([]Gap, error) {
-	info, err := repo.LoadBackupInfo(ctx, s, stanza)
+	info, arch, err := loadStanza(ctx, s, stanza)
 	if err != nil {
-		return nil, missingStanza(stanza, err)
-	}
-	arch, err := repo.LoadArchiveInfo(ctx, s, stanza)
-	if err != nil {
-		return nil, missingStanza(stanza, err)
+		return nil, err
 	}
 	db, err := arch.DB()
 	if err != nil {

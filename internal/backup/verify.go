@@ -80,13 +80,9 @@ func (v *verifier) problem(label, file, format string, args ...any) {
 }
 
 func (v *verifier) run(ctx context.Context) error {
-	info, err := repo.LoadBackupInfo(ctx, v.Storage, v.Stanza)
+	info, arch, err := loadStanza(ctx, v.Storage, v.Stanza)
 	if err != nil {
-		return missingStanza(v.Stanza, err)
-	}
-	arch, err := repo.LoadArchiveInfo(ctx, v.Storage, v.Stanza)
-	if err != nil {
-		return missingStanza(v.Stanza, err)
+		return err
 	}
 	if v.Set != "" && info.Find(v.Set) == nil {
 		return fail(CodeBackupSet, "Run info to see which there are.", "backup set %s does not exist", v.Set)
