@@ -293,13 +293,10 @@ func (h *herd) admin(t testing.TB, sql string, args ...any) {
 	}
 }
 
-// role makes a fresh role and waits until the standby knows it too.
-func (h *herd) role(t testing.TB, attributes string) string {
-	t.Helper()
-	name := "r_" + strings.ToLower(strings.NewReplacer("/", "_", "#", "_", "-", "_").Replace(t.Name()))
-	h.admin(t, fmt.Sprintf("set password_encryption='scram-sha-256'; create role %s %s", name, attributes))
+// afterwards runs SQL when the test is over, each statement by itself.
+func (h *herd) afterwards(t testing.TB, sql string) {
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
 		c, err := pgx.Connect(ctx, superuser(h.primary.addr()))
 		if err != nil {
@@ -307,11 +304,20 @@ func (h *herd) role(t testing.TB, attributes string) string {
 			return
 		}
 		defer c.Close(ctx)
-		c.Exec(ctx, "select pg_terminate_backend(pid) from pg_stat_activity where usename=$1", name)
-		if _, err := c.PgConn().Exec(ctx, fmt.Sprintf("drop owned by %s; drop role %s", name, name)).ReadAll(); err != nil {
-			t.Error(err)
+		for one := range strings.SplitSeq(sql, ";") {
+			if _, err := c.Exec(ctx, one); err != nil {
+				t.Errorf("%s: %v", one, err)
+			}
 		}
 	})
+}
+
+// role makes a fresh role and waits until the standby knows it too.
+func (h *herd) role(t testing.TB, attributes string) string {
+	t.Helper()
+	name := "r_" + strings.ToLower(strings.NewReplacer("/", "_", "#", "_", "-", "_").Replace(t.Name()))
+	h.admin(t, fmt.Sprintf("set password_encryption='scram-sha-256'; create role %s %s", name, attributes))
+	h.afterwards(t, fmt.Sprintf("select pg_terminate_backend(pid) from pg_stat_activity where usename='%s'; drop owned by %s; drop role %s", name, name, name))
 	c := connect(t, superuser(h.standby.addr()))
 	defer c.Close(t.Context())
 	eventually(t, "role on the standby", func() bool {

@@ -2,7 +2,6 @@ package proxy_test
 
 import (
 	"bytes"
-	"context"
 	"net"
 	"os"
 	"os/exec"
@@ -14,8 +13,6 @@ import (
 	"time"
 
 	"manada/internal/proxy/session"
-
-	"github.com/jackc/pgx/v5"
 )
 
 // postgresTests is where scripts/postgres-tests.sh puts PostgreSQL's own tests.
@@ -68,27 +65,11 @@ func (h *herd) suite(t *testing.T, program, dir, addr string, args ...string) (f
 	return failed, string(b)
 }
 
-func (h *herd) dropAfter(t *testing.T, database string) {
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		defer cancel()
-		c, err := pgx.Connect(ctx, superuser(h.primary.addr()))
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		defer c.Close(ctx)
-		if _, err := c.Exec(ctx, "drop database if exists "+database+" with (force)"); err != nil {
-			t.Error(err)
-		}
-	})
-}
-
 // PostgreSQL's own regression suite passes through the proxy as it does without.
 func TestPostgresRegressionSuite(t *testing.T) {
 	f := start(t, unsplit)
 	dir := f.ownTests(t, "regress")
-	f.dropAfter(t, "regression")
+	f.afterwards(t, "drop database if exists regression with (force)")
 	failed, diffs := f.suite(t, "regress/pg_regress", dir, f.Addr(session.ReadWrite).String(), "--schedule="+dir+"/parallel_schedule")
 	if len(failed) > 0 {
 		t.Errorf("%d fail: %s\n%.20000s", len(failed), strings.Join(failed, ", "), diffs)
@@ -100,7 +81,7 @@ func TestPostgresRegressionSuite(t *testing.T) {
 func TestPostgresIsolation(t *testing.T) {
 	f := start(t, unsplit)
 	dir := f.ownTests(t, "isolation")
-	f.dropAfter(t, "isolation_regression")
+	f.afterwards(t, "drop database if exists isolation_regression with (force)")
 	failed, diffs := f.suite(t, "isolation/pg_isolation_regress", dir, f.Addr(session.ReadWrite).String(),
 		"--dbname=isolation_regression", "--schedule="+dir+"/isolation_schedule")
 	if len(failed) > 0 {

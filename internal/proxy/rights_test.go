@@ -1,7 +1,6 @@
 package proxy_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/url"
@@ -20,25 +19,6 @@ func lookups(t *testing.T, h *herd) *pool.Verifiers {
 		User: "manada_proxy", Passwords: func() []string { return []string{"proxy secret"} }, Database: "postgres", Timeout: 5 * time.Second}
 	t.Cleanup(v.Close)
 	return v
-}
-
-// afterwards runs SQL when the test is over, each statement by itself.
-func (h *herd) afterwards(t testing.TB, sql string) {
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		defer cancel()
-		c, err := pgx.Connect(ctx, superuser(h.primary.addr()))
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		defer c.Close(ctx)
-		for one := range strings.SplitSeq(sql, ";") {
-			if _, err := c.Exec(ctx, one); err != nil {
-				t.Errorf("%s: %v", one, err)
-			}
-		}
-	})
 }
 
 // What a pooled client is told at its log-in is what PostgreSQL tells one that comes

@@ -97,22 +97,6 @@ func TestErrorRoundTrip(t *testing.T) {
 	}
 }
 
-func notice(fields ...string) []byte {
-	var body []byte
-	for _, f := range fields {
-		body = cstring(body, f)
-	}
-	return AppendMessage(nil, TypeNotice, append(body, 0))
-}
-
-func serverStream() []byte {
-	b := AppendMessage(nil, 'T', []byte("row description"))
-	b = AppendMessage(b, TypeDataRow, bytes.Repeat([]byte("x"), 3000))
-	b = append(b, notice("SNOTICE", "VNOTICE", "C00000", "Mhello")...)
-	b = AppendMessage(b, 'C', []byte("SELECT 1\x00"))
-	return AppendMessage(b, TypeReady, []byte("T"))
-}
-
 func TestReader(t *testing.T) {
 	in := slices.Concat(AppendParameterStatus(nil, "a", "b"), AppendMessage(nil, 'C', bytes.Repeat([]byte("z"), 9000)), []byte("rest"))
 	r := NewReader(bytes.NewReader(in))
