@@ -13,7 +13,9 @@ import (
 func TestStandbySaysWhyItDoesNotStream(t *testing.T) {
 	a := leader(t, "a")
 	b := standby(t, a, "b", 1, 1)
-	a.sql("alter role manada_replication nologin; select pg_terminate_backend(pid) from pg_stat_replication")
+	// One transaction each: the receiver reconnects faster than the first commits.
+	a.sql("alter role manada_replication nologin")
+	a.sql("select pg_terminate_backend(pid) from pg_stat_replication")
 	until(t, "the cause", func() bool {
 		return strings.Contains(b.observe().ReceiverError, `role "manada_replication" is not permitted to log in`)
 	})
