@@ -87,6 +87,7 @@ type Term struct {
 	LastOpenLeader Member     `json:"last_open_leader"`
 	Lost           *Lost      `json:"lost"`
 	Restore        *Restore   `json:"restore,omitempty"` // the herd is being restored
+	Drain          *Drain     `json:"drain,omitempty"`   // a hand-over has been announced
 	Since          string     `json:"since"`             // RFC 3339 UTC; for people, never compared
 	Reason         string     `json:"reason"`
 }
@@ -107,6 +108,10 @@ func (t *Term) Clone() *Term {
 	if t.Restore != nil {
 		r := *t.Restore
 		c.Restore = &r
+	}
+	if t.Drain != nil {
+		d := *t.Drain
+		c.Drain = &d
 	}
 	return &c
 }

@@ -24,6 +24,7 @@ func sampleTerm() *Term {
 		LastOpenLeader: Member{"c", "ic"},
 		Lost:           &Lost{Node: "a", From: 0x300},
 		Restore:        &Restore{ID: "r1", Type: "time", Target: "2026-11-22 14:30:00+00", Timeline: 4, Set: "20261122-030000F"},
+		Drain:          &Drain{ID: "d1", Epoch: 4, To: "a", SoftMS: 300, HoldMS: 1000, ForMS: 5000},
 	}
 }
 
@@ -34,12 +35,30 @@ func TestCloneSharesNothing(t *testing.T) {
 		t.Fatalf("a clone differs:\n%s", d)
 	}
 	b.Sync[0].Name, b.Promises[0].Node, b.History[0].Leader, b.Lost.Node = "x", "x", "x", "x"
-	b.Restore.Touched = true
+	b.Restore.Touched, b.Drain.Hold = true, true
 	if d := cmp.Diff(sampleTerm(), a); d != "" {
 		t.Fatalf("changing the clone changed the original:\n%s", d)
 	}
 	if (*Term)(nil).Clone() != nil {
 		t.Fatal("the clone of no term is a term")
+	}
+}
+
+func TestDrainOfAnotherEpochIsVoid(t *testing.T) {
+	a := sampleTerm()
+	if d := a.Draining(); d == nil || d.ID != "d1" {
+		t.Fatalf("in force: %+v", d)
+	}
+	a.Open = false
+	if d := a.Draining(); d != nil {
+		t.Fatalf("in an epoch that is not open: %+v", d)
+	}
+	a.Open, a.Epoch = true, 5
+	if d := a.Draining(); d != nil {
+		t.Fatalf("of epoch 4 in epoch 5: %+v", d)
+	}
+	if (*Term)(nil).Draining() != nil {
+		t.Fatal("a drain of no term")
 	}
 }
 
