@@ -30,7 +30,11 @@ type dialer struct {
 	tls     func(node string) *tls.Config
 	timeout time.Duration // of connecting and of the TLS handshake, together
 	silence time.Duration // of unacknowledged data before the kernel gives up
+	proxy   string        // Config.Proxy
 }
+
+// proxyHeader says that a proxy listens, and which: its process's random id.
+const proxyHeader = "Manada-Proxy"
 
 func (d dialer) dial(ctx context.Context, node, addr string) (*tls.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.timeout)
@@ -72,6 +76,9 @@ func (d dialer) listen(ctx context.Context, node, addr string, line func([]byte)
 	req, err := http.NewRequestWithContext(ctx, "GET", "https://"+addr+"/v1/beats", nil)
 	if err != nil {
 		return fmt.Errorf("subscribe to %s: %w", name(node, addr), err)
+	}
+	if d.proxy != "" {
+		req.Header.Set(proxyHeader, d.proxy)
 	}
 	if err := req.Write(conn); err != nil {
 		return fmt.Errorf("subscribe to %s: %w", name(node, addr), err)

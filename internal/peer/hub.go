@@ -15,6 +15,9 @@ type Config struct {
 	Cluster string
 	Node    string // of this host; a Follower leaves it empty
 	Kind    string // of this host, for its beats
+	// Proxy is the random id of the process when it is a proxy, which whom it
+	// listens to knows it by (Server.Proxies); else empty.
+	Proxy string
 	// TLS gives the configuration for dialling a node (pki.Identity.ClientTLS).
 	TLS func(node string) *tls.Config
 	Log *slog.Logger
@@ -38,7 +41,7 @@ func (c *Config) defaults() {
 }
 
 func (c *Config) dialer() dialer {
-	return dialer{tls: c.TLS, timeout: c.DialTimeout, silence: c.Silence}
+	return dialer{tls: c.TLS, timeout: c.DialTimeout, silence: c.Silence, proxy: c.Proxy}
 }
 
 // Hub is what one agent says and hears. Safe for concurrent use.

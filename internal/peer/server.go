@@ -50,11 +50,13 @@ type ServerConfig struct {
 //	POST /v1/refresh hosts that lack secrets of the herd
 //
 // and what Handle adds. All but the last two need a certificate of the herd;
-// proxies may only GET.
+// proxies may only GET, and POST to DrainPath.
 type Server struct {
 	cfg  ServerConfig
 	mux  *http.ServeMux
 	done chan struct{} // closed when Serve ends: streams have no other end
+
+	proxies proxies // that listen
 
 	mu      sync.Mutex
 	stopped bool // no request enters any more
@@ -185,7 +187,7 @@ func (s *Server) admit(r *http.Request) (pki.Name, error) {
 	if who.Cluster != s.cfg.Hub.cfg.Cluster {
 		return pki.Name{}, Refuse(http.StatusForbidden, CodeForbidden, "", "%s belongs to cluster %q", who.Node, who.Cluster)
 	}
-	if !who.Member() && r.Method != http.MethodGet && r.Method != http.MethodHead {
+	if !who.Member() && r.Method != http.MethodGet && r.Method != http.MethodHead && !(r.Method == http.MethodPost && r.URL.Path == DrainPath) {
 		return pki.Name{}, Refuse(http.StatusForbidden, CodeForbidden,
 			"type the command on a data or witness host", "%s is a %s and may not change the herd", who.Node, who.Kind)
 	}

@@ -15,6 +15,9 @@ func (s *Server) sendBeats(w http.ResponseWriter, r *http.Request) {
 	if rc.Flush() != nil {
 		return
 	}
+	if boot := r.Header.Get(proxyHeader); boot != "" {
+		defer s.proxies.open(r, boot)()
+	}
 	sub := s.cfg.Hub.out.subscribe()
 	defer sub.close()
 	for {

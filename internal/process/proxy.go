@@ -3,6 +3,7 @@ package process
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -35,7 +36,8 @@ func Proxy(ctx context.Context, c *config.Config, version string, log *slog.Logg
 	if c.HasAgent() {
 		seeds = append([]string{c.Addresses().Peer}, seeds...)
 	}
-	follow := peer.Follow(peer.Config{Cluster: c.Cluster, TLS: id.TLSFor, Log: log}, seeds)
+	boot := rand.Text() // by which agents know this process
+	follow := peer.Follow(peer.Config{Cluster: c.Cluster, TLS: id.TLSFor, Log: log, Proxy: boot}, seeds)
 	defer follow.Close()
 
 	topo := &route.Holder{}
