@@ -31,9 +31,11 @@ func (g *generator) end() {
 	g.steps = append(g.steps, Step{Kind: Wait, Text: "I", N: 1}, Step{Kind: Wait, Text: "Z", N: 1})
 }
 
-// probe asks for what another client of the same server may have left there.
+// probe asks for what another client of the same server may have left there. That a
+// setting with a dot was ever set there PostgreSQL does not forget: it is empty then
+// instead of NULL, and nobody is asked for the difference.
 func (g *generator) probe() {
-	g.say("Q select current_setting('app.tenant', true), current_setting('app.hidden', true), current_setting('app.called', true), current_setting('app.fired', true)",
+	g.say("Q select coalesce(current_setting('app.tenant', true), ''), coalesce(current_setting('app.hidden', true), ''), coalesce(current_setting('app.called', true), ''), coalesce(current_setting('app.fired', true), '')",
 		"Q show work_mem; show datestyle; show timezone; show application_name; show search_path; show default_transaction_read_only; show client_min_messages",
 		"Q select to_regclass('pg_temp.tt0'), to_regclass('pg_temp.tt1'), to_regclass('pg_temp.hidden'), current_user = session_user",
 		"Q select * from pg_listening_channels() order by 1",
@@ -65,7 +67,7 @@ func (g *generator) sql() string {
 		fmt.Sprintf("delete from u where i = %d", n), "select count(*), sum(i) from u", fmt.Sprintf("set application_name = 'n%d'", n),
 		fmt.Sprintf("set datestyle to %s", pick(g.r, "dmy", "mdy", "iso", "german", "sql, ymd")), "select '01/02/2003'::date",
 		fmt.Sprintf("set work_mem = '%dMB'", n), "show work_mem", "reset work_mem", "show application_name", "reset all", "discard all",
-		fmt.Sprintf("set local work_mem = '1%dMB'", n), fmt.Sprintf("set app.tenant = '%d'", n), "select current_setting('app.tenant', true)",
+		fmt.Sprintf("set local work_mem = '1%dMB'", n), fmt.Sprintf("set app.tenant = '%d'", n), "select coalesce(current_setting('app.tenant', true), '')",
 		fmt.Sprintf("select set_config('app.tenant', 'c%d', %s)", n, pick(g.r, "true", "false")),
 		"begin", "begin", "commit", "commit", "rollback", "savepoint a", "rollback to a", "release a", "begin read only",
 		fmt.Sprintf("prepare q%d as select %d as q", n%3, n), fmt.Sprintf("execute q%d", n%3), "deallocate all", fmt.Sprintf("deallocate s%d", n%3),

@@ -31,6 +31,14 @@ const (
 // Span is a part of a text.
 type Span struct{ From, To int }
 
+// Reset is a statement that sets a setting back, for the transaction only or not.
+type Reset struct {
+	Name  string // in lower case; "" is every setting
+	Local bool
+	Nth   int // which statement of the text it is; 0 is the first
+	End   int // of that statement, in the text
+}
+
 // Statement is what there is to know of a text.
 type Statement struct {
 	Kind Kind
@@ -43,6 +51,8 @@ type Statement struct {
 	Default bool
 	// Sets says that a setting is changed somewhere, for the transaction at least.
 	Sets bool
+	// Resets are the places where settings go back to what the session began with.
+	Resets []Reset
 	// Numbers says that currval or lastval is asked, Inserts that nextval may be called.
 	Numbers, Inserts bool
 	// Begins says that a transaction is begun, and nothing else.
@@ -112,7 +122,7 @@ func classify(sql []byte, names Names) Statement {
 		}
 		if to > from {
 			count++
-			p.from, p.to = from, to
+			p.from, p.to, p.nth = from, to, count-1
 			one := p.statement()
 			out.Queries += one.Queries
 			out.Setting, out.Default = one.Setting, one.Default
@@ -128,7 +138,7 @@ func classify(sql []byte, names Names) Statement {
 		from = to + 1
 	}
 	out.Mute, out.Level, out.Local = p.mute, p.level, p.levelLocal
-	out.Sets, out.Numbers, out.Inserts = p.sets, p.numbers, p.inserts || out.Kind == Pin
+	out.Sets, out.Resets, out.Numbers, out.Inserts = p.sets, p.back, p.numbers, p.inserts || out.Kind == Pin
 	if names != nil && out.Kind != Pin && p.names(names) {
 		out.Kind = Pin
 	}
@@ -176,7 +186,9 @@ type parser struct {
 	src      []byte
 	toks     []token
 	from, to int
-	mute     []Span // found so far
+	nth      int     // which statement of the text it is
+	mute     []Span  // found so far
+	back     []Reset // as well
 
 	level      Level // set last
 	levelLocal bool
@@ -280,6 +292,7 @@ func (p *parser) statement() Statement {
 	case "discard":
 		if p.word(p.from+1) == "all" {
 			p.level, p.levelLocal, p.sets = LevelReset, false, true
+			p.reverts("", false)
 			return Statement{Kind: Discard}
 		}
 		return Statement{Kind: Primary}

@@ -29,15 +29,15 @@ func (p *parser) set() Statement {
 	case "transaction", "constraints":
 		return Statement{Kind: Primary}
 	case "role":
+		p.sentBack("role", i+2, local)
 		return Statement{Kind: p.pin("SET ROLE")}
 	case "authorization":
+		p.sentBack("session_authorization", i+1, local)
 		return Statement{Kind: p.pin("SET SESSION AUTHORIZATION")}
 	case "characteristics", "xml":
 		return Statement{Kind: p.pin("a setting that is not carried")}
 	case "time":
-		s := p.settings("timezone", local)
-		s.Default = p.word(i+2) == "default" || p.word(i+2) == "local"
-		return s
+		return p.setTo("timezone", i+2, local)
 	case "schema":
 		return p.settings("search_path", local)
 	case "names":
@@ -50,14 +50,35 @@ func (p *parser) set() Statement {
 	if name == "client_encoding" {
 		return p.encoding(i+1, local)
 	}
-	s := p.settings(name, local)
-	if s.Default = p.kind(i+1) == word && p.word(i+1) == "default"; name == "search_path" && p.any("pg_temp") || p.quotedTemp(name, i) {
+	s := p.setTo(name, i+1, local)
+	if name == "search_path" && p.any("pg_temp") || p.quotedTemp(name, i) {
 		s.Kind = p.pin("temporary objects") // what is created has no word for it
 	}
 	if name == minMessages {
 		p.levelTo(i+1, local)
 	}
 	return s
+}
+
+// setTo is SET of a setting to the value at i.
+func (p *parser) setTo(name string, i int, local bool) Statement {
+	s := p.settings(name, local)
+	s.Default = p.sentBack(name, i, local)
+	return s
+}
+
+// sentBack says whether the value at i is what the session began with, and notes it.
+func (p *parser) sentBack(name string, i int, local bool) bool {
+	back := p.word(i) == "default" || name == "timezone" && p.word(i) == "local" || name == "client_encoding" && i == p.to
+	if back {
+		p.reverts(name, local)
+	}
+	return back
+}
+
+// reverts notes that the statement sets settings back.
+func (p *parser) reverts(name string, local bool) {
+	p.back = append(p.back, Reset{name, local, p.nth, p.toks[p.to-1].to})
 }
 
 func (p *parser) settings(name string, local bool) Statement {
@@ -133,11 +154,10 @@ func mutes(level string) bool { return level == "error" || level == "fatal" || l
 // encoding is SET NAMES and SET client_encoding. In some encodings the second
 // byte of a character looks like a backslash; they are not lexed here.
 func (p *parser) encoding(i int, local bool) Statement {
-	if v := p.value(i); v != "default" && !Encoding(v) {
+	s := p.setTo("client_encoding", i, local)
+	if !s.Default && !Encoding(p.value(i)) {
 		return Statement{Kind: p.pin("an encoding that is not understood")}
 	}
-	s := p.settings("client_encoding", local)
-	s.Default = p.kind(i) == word && p.word(i) == "default"
 	return s
 }
 
@@ -177,12 +197,16 @@ func (p *parser) resets() Statement {
 	switch i := p.from + 1; p.word(i) {
 	case "all":
 		p.level, p.levelLocal = LevelReset, false
+		p.reverts("", false)
 		return Statement{Kind: Settings}
 	case "role":
+		p.reverts("role", false)
 		return Statement{Kind: p.pin("SET ROLE")}
 	case "session":
+		p.reverts("session_authorization", false)
 		return Statement{Kind: p.pin("SET SESSION AUTHORIZATION")}
 	case "time":
+		p.reverts("timezone", false)
 		return p.settings("timezone", false)
 	case "transaction":
 		return Statement{Kind: Primary}
@@ -194,6 +218,7 @@ func (p *parser) resets() Statement {
 		if name == minMessages {
 			p.level, p.levelLocal = LevelReset, false
 		}
+		p.reverts(name, false)
 		return p.settings(name, false)
 	}
 }

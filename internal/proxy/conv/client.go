@@ -174,6 +174,11 @@ func (c *Conv) toMain(r *run, typ byte, total int, rest []byte) {
 	default:
 		r.n += have
 	}
+	if e.kind == execute && e.note != nil {
+		for _, sql := range e.note.again {
+			c.inject(r, main, sql, nil)
+		}
+	}
 }
 
 // means notes what a message means that Main is given. Instead of its first head

@@ -23,15 +23,16 @@ type Conv struct {
 	mid     Side // whose message is on its way to it; Client: nobody's
 
 	// What it has.
-	shown  *report          // the settings that it was told; nil: nobody knows
-	stmts  map[string]*stmt // its named statements
-	kept   int              // bytes of their texts
-	serial int              // of the last one
-	plain  *stmt            // its unnamed statement
-	bound  *note            // of what is bound to the unnamed portal
-	set    set
-	pin    string // why nobody but Main may answer it; "" anybody
-	told   string // and the driver has been told
+	shown   *report          // the settings that it was told; nil: nobody knows
+	stmts   map[string]*stmt // its named statements
+	kept    int              // bytes of their texts
+	serial  int              // of the last one
+	plain   *stmt            // its unnamed statement
+	bound   *note            // of what is bound to the unnamed portal
+	portals map[string]*note // and to named ones, in the transaction under way
+	set     set
+	pin     string // why nobody but Main may answer it; "" anybody
+	told    string // and the driver has been told
 
 	owed  owed
 	read  reading

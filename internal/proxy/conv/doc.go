@@ -17,8 +17,8 @@
 // the client on its server (Pinned). Three things differ from a server of one's own:
 // a statement that has to be prepared again reads its literals under the settings of
 // then; a client's first lastval or currval behind an insert of another transaction
-// finds none (55000); RESET of a start-up setting within a text of several statements
-// goes back to the server's own.
+// finds none (55000); a function that resets a start-up setting sets it back to the
+// server's own.
 //
 // A client whose server is lost, or that is in the way of a switchover, lives on when
 // it may have another server: what only read is done again, an open transaction ends

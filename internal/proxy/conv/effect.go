@@ -2,7 +2,6 @@ package conv
 
 import (
 	"bytes"
-	"encoding/binary"
 
 	"manada/internal/proxy/classify"
 )
@@ -13,12 +12,17 @@ type note struct {
 	sql   string // of a setting
 	drops string // a statement of the client's is gone then
 
-	made   string // a statement of the client's is made: forgotten when that fails
-	is     *stmt
-	body   string // a statement of ours is made on the link, by its key
-	closed string // a statement of the client's is closed: not so when that is skipped
-	was    *stmt
-	at     int // the last serial before it was closed
+	made    string // a statement of the client's is made: forgotten when that fails
+	is      *stmt
+	body    string    // a statement of ours is made on the link, by its key
+	forgets forgotten // all statements are gone then, up to these
+	closed  string    // a statement of the client's is closed: not so when that is skipped
+	was     *stmt
+	at      int // the last serial before it was closed
+
+	again []string   // what gives back the client's own values of settings, behind it
+	text  *rewritten // it was sent otherwise
+	sent  []byte     // than the client's text
 
 	quiet   bool // its error is for nobody
 	numbers bool // the last values of sequences are gone
@@ -42,12 +46,21 @@ func (c *Conv) query(r *run, msg []byte) (*note, []byte) {
 	}
 	o.peeked = false
 	n := c.effect(r, is, settingSQL(textOf(msg), is), false)
+	c.stamp(n)
 	if is.Kind == classify.Forget && c.pooled() {
 		if named, instead := c.deallocate(r, msg); instead != nil {
 			return named, instead
 		}
 	}
-	return n, unmute(msg, headerLen, is.Mute)
+	w := c.rewrite(is)
+	if w == nil {
+		return n, nil
+	}
+	if n == nil {
+		n = &note{}
+	}
+	n.text, n.sent = w, append([]byte(nil), textOf(msg)...)
+	return n, w.message(msg, headerLen)
 }
 
 // classifiedQuery is what is known of a whole Query.
@@ -81,7 +94,7 @@ func (c *Conv) effect(r *run, is about, sql string, inBatch bool) *note {
 	if is.Level != classify.LevelKept {
 		c.set.watched = true
 	}
-	if c.pooled() && (is.Kind == classify.Discard || is.Kind == classify.Forget || is.Default && len(c.set.first) > 0) {
+	if c.pooled() && (is.Kind == classify.Discard || is.Kind == classify.Forget) {
 		c.barrier = true
 	}
 	switch {
@@ -112,7 +125,10 @@ func (c *Conv) done(n *note, l *Link) {
 	case n.drops != "", is.Kind == classify.Forget:
 		return
 	case is.Kind == classify.Discard:
-		c.pin, c.plain, l.plain, l.numbered = "", nil, nil, false
+		c.pin, l.numbered = "", false
+		if c.plain == n.forgets.plain {
+			c.plain, l.plain = nil, nil
+		}
 	}
 	if n.about.Inserts {
 		c.inserted = true
@@ -154,29 +170,30 @@ func mentionsWord(b, word []byte) bool {
 	}
 }
 
-// unmute writes a message anew with warnings no longer hidden: the one that a
-// commit was not replicated has to reach the proxy. at is where the text begins;
-// nil: there is nothing to change.
+// shownLevel takes the place of a level that hides warnings: the one that a commit
+// was not replicated has to reach the proxy.
+const shownLevel = "'warning'"
+
+// unmute writes a message anew with warnings no longer hidden. at is where the text
+// begins; nil: there is nothing to change.
 func unmute(msg []byte, at int, spans []classify.Span) []byte {
 	if len(spans) == 0 {
 		return nil
 	}
-	sql, rest, _ := bytes.Cut(msg[at:], zero)
-	out := append([]byte(nil), msg[:at]...)
-	out = append(append(append(out, unmuteText(sql, spans)...), 0), rest...)
-	binary.BigEndian.PutUint32(out[1:], uint32(len(out)-1))
-	return out
+	return muted(spans).message(msg, at)
 }
 
 func unmuteText(sql []byte, spans []classify.Span) []byte {
 	if len(spans) == 0 {
 		return sql
 	}
-	var out []byte
-	last := 0
-	for _, s := range spans {
-		out = append(append(out, sql[last:s.From]...), "'warning'"...)
-		last = s.To
+	return muted(spans).text(sql)
+}
+
+func muted(spans []classify.Span) *rewritten {
+	w := &rewritten{}
+	for _, m := range spans {
+		w.edits = append(w.edits, edit{m, shownLevel})
 	}
-	return append(out, sql[last:]...)
+	return w
 }

@@ -48,7 +48,7 @@ func (l *Link) Reported() map[string]string { return l.reported.values }
 // nobody's. What the server has reported with that is told by Report.
 func (l *Link) Discarded() {
 	l.vars, l.plain, l.numbered = nil, nil, false
-	l.stmts.clear()
+	l.stmts.clear(l.stmts.seq)
 }
 
 // Report tells of a setting that the server has reported while the link was

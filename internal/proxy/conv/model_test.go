@@ -13,6 +13,7 @@ import (
 // savepoints, prepared statements that fold DateStyle in when they are parsed,
 // sequences, temporary tables. It answers as PostgreSQL does, message by message.
 type model struct {
+	first   map[string]string // what it began with
 	vars    map[string]string
 	told    string // DateStyle as it was reported
 	stmts   map[string]modelStmt
@@ -39,8 +40,13 @@ type savedVars struct {
 	vars, local map[string]string
 }
 
-func newModel() *model {
-	return &model{vars: map[string]string{"datestyle": "iso"}, told: "iso", stmts: map[string]modelStmt{}, portals: map[string]modelStmt{}, local: map[string]string{}, tx: 'I'}
+// newModel is one whose client began with a setting; "" for none.
+func newModel(a string) *model {
+	first := map[string]string{"datestyle": "iso"}
+	if a != "" {
+		first["a.a"] = a
+	}
+	return &model{first: first, vars: maps.Clone(first), told: "iso", stmts: map[string]modelStmt{}, portals: map[string]modelStmt{}, local: map[string]string{}, tx: 'I'}
 }
 
 // feed gives it bytes and returns what it answers.
@@ -285,35 +291,19 @@ func (m *model) run(s modelStmt, several bool) error {
 		m.save(f[1])
 	case f[0] == "release", f[0] == "rollback":
 		return m.mark(f[0] == "rollback", f[len(f)-1], tag)
-	case f[0] == "SELECT":
-		q := strings.Split(s.sql, "'")
-		m.vars[q[1]] = q[3]
-		m.rows(q[3])
-		return nil
-	case f[0] == "set" && f[1] == "local":
-		if m.tx == 'T' {
-			if _, twice := m.local[f[2]]; !twice {
-				m.local[f[2]] = m.vars[f[2]]
-			}
-			m.set(f[2], f[4])
-		}
-	case f[0] == "set":
-		m.set(f[1], f[3])
-		delete(m.local, f[1])
+	case tag == "SET":
+		m.setting(strings.Fields(strings.NewReplacer(`"`, "", "'", "").Replace(s.sql))[1:])
 	case f[0] == "reset" && f[1] == "all":
-		m.vars, m.local = map[string]string{"datestyle": "iso"}, map[string]string{}
+		m.vars, m.local = maps.Clone(m.first), map[string]string{}
 	case strings.EqualFold(f[0], "reset"):
 		name := strings.ReplaceAll(f[1], `"`, "")
-		delete(m.vars, name)
-		if name == "datestyle" {
-			m.vars[name] = "iso"
-		}
+		m.set(name, m.first[name])
 		delete(m.local, name)
 	case strings.EqualFold(s.sql, "discard all"):
 		if m.tx != 'I' || several {
 			return fmt.Errorf("25001 DISCARD ALL cannot run inside a transaction block")
 		}
-		m.vars, m.stmts, m.last, m.temp = map[string]string{"datestyle": "iso"}, map[string]modelStmt{}, "", false
+		m.vars, m.stmts, m.last, m.temp = maps.Clone(m.first), map[string]modelStmt{}, "", false
 		m.saved, m.implicit = nil, false
 		tag = "DISCARD ALL"
 	case s.sql == "DISCARD SEQUENCES":
@@ -323,6 +313,28 @@ func (m *model) run(s modelStmt, several bool) error {
 	}
 	m.say('C', tag+"\x00")
 	return nil
+}
+
+// setting is SET, behind that word.
+func (m *model) setting(f []string) {
+	local := strings.EqualFold(f[0], "local")
+	if local {
+		f = f[1:]
+	}
+	name, value := f[0], f[2]
+	if value == "default" {
+		value = m.first[name]
+	}
+	switch {
+	case !local:
+		m.set(name, value)
+		delete(m.local, name)
+	case m.tx == 'T' || m.implicit:
+		if _, twice := m.local[name]; !twice {
+			m.local[name] = m.vars[name]
+		}
+		m.set(name, value)
+	}
 }
 
 // mark is ROLLBACK TO and RELEASE.

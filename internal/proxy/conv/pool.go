@@ -33,15 +33,11 @@ func (c *Conv) ready(fx *Effects) bool {
 func (c *Conv) tune(fx *Effects) {
 	l := c.links[Main]
 	sql, numbers := "", c.numbers && l.numbered && !c.used && l.status == 'I'
-	if l.status == 'I' {
-		if !same(l.vars, c.set.vars) {
-			sql = l.vars.become(c.set.vars)
-		}
-		if numbers {
-			sql += "DISCARD SEQUENCES\n;" // somebody else's
-		}
-	} else if len(c.set.ops) > 0 {
-		sql = c.set.off()
+	if l.status == 'I' && !same(l.vars, c.set.vars) {
+		sql = l.vars.become(c.set.vars)
+	}
+	if numbers {
+		sql += "DISCARD SEQUENCES\n;" // somebody else's
 	}
 	if sql == "" {
 		c.tuned(fx)
@@ -60,8 +56,6 @@ func (c *Conv) tuned(fx *Effects) {
 	if l.status == 'I' {
 		l.vars = c.set.vars
 		c.news(l)
-	} else {
-		c.set.corrected()
 	}
 	c.show(l, fx)
 	if odd := l.reported.odd; odd != "" && c.cfg.Mode == Auto {
@@ -213,15 +207,7 @@ func (c *Conv) discardSequences(r *run, l *Link, inBatch bool) {
 		r.fx.say(Main, wire.TypeQuery, []byte(sql+"\x00"))
 		return
 	}
-	own := c.has(r, l, &stmt{body: sql + "\x00\x00\x00"})
-	for _, m := range []struct {
-		typ  byte
-		k    kind
-		body string
-	}{{'B', bind, "manada:s\x00" + own + "\x00\x00\x00\x00\x00\x00\x00"}, {'E', execute, "manada:s\x00\x00\x00\x00\x00"}, {'C', closing, "Pmanada:s\x00"}} {
-		l.sent(entry{kind: m.k, ours: true, note: &note{numbers: m.k == execute}})
-		r.fx.say(Main, m.typ, []byte(m.body))
-	}
+	c.inject(r, l, sql, &note{numbers: true})
 }
 
 // quick says whether a text is to be looked at though the mode does not ask for it:
@@ -243,6 +229,6 @@ func (c *Conv) dropped(n *note, l *Link) {
 		c.forget(n.drops)
 		l.stmts.lost(n.body)
 	case n.about.Kind == classify.Forget || n.about.Kind == classify.Discard:
-		c.forgetAll(l)
+		c.forgetAll(n.forgets, l)
 	}
 }

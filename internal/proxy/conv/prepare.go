@@ -199,13 +199,24 @@ func (c *Conv) binds(r *run, portal []byte, s *stmt) {
 		return
 	}
 	n := c.effect(r, s.about, s.sql, true)
+	if again := c.set.behind(s.about); again != nil {
+		if n == nil {
+			n = &note{}
+		}
+		n.again = again
+	}
 	if s.drops != nil {
 		n = s.drops
 	}
-	if len(portal) == 0 {
+	switch {
+	case len(portal) == 0:
 		c.bound = n
-	} else if n != nil {
-		c.pinned("a named portal of a statement that changes settings")
+	case n != nil && c.portals == nil:
+		c.portals = map[string]*note{string(portal): n}
+	case n != nil:
+		c.portals[string(portal)] = n
+	default:
+		delete(c.portals, string(portal))
 	}
 }
 
@@ -221,7 +232,12 @@ func appendBind(b, msg, portal, name []byte, own string) []byte {
 func (c *Conv) executes(msg []byte) (n *note) {
 	if len(msg) > headerLen && msg[headerLen] == 0 {
 		n, c.bound = c.bound, nil
+	} else {
+		name, _, _ := bytes.Cut(msg[headerLen:], zero)
+		n = c.portals[string(name)]
+		delete(c.portals, string(name))
 	}
+	c.stamp(n)
 	return n
 }
 
@@ -315,10 +331,28 @@ func (c *Conv) forget(name string) {
 	}
 }
 
+// forgotten are the statements that DEALLOCATE ALL forgets: those from before it.
+type forgotten struct {
+	serial int // the client's last one
+	seq    int // the link's
+	plain  *stmt
+}
+
+// stamp notes which statements there are when one is executed that forgets them.
+func (c *Conv) stamp(n *note) {
+	if n != nil && (n.about.Kind == classify.Forget || n.about.Kind == classify.Discard) {
+		n.forgets = forgotten{c.serial, c.links[Main].stmts.seq, c.plain}
+	}
+}
+
 // forgetAll is DEALLOCATE ALL.
-func (c *Conv) forgetAll(l *Link) {
-	c.stmts, c.kept = nil, 0
-	l.stmts.clear()
+func (c *Conv) forgetAll(f forgotten, l *Link) {
+	for name, s := range c.stmts {
+		if s.serial <= f.serial {
+			c.forget(name)
+		}
+	}
+	l.stmts.clear(f.seq)
 }
 
 // statement is the client's of that name, or nil.

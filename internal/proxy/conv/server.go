@@ -155,6 +155,8 @@ func (c *Conv) hear(r *run, side Side, l *Link, typ byte, msg []byte, total int)
 			l.numbered = false
 		}
 		return strip
+	case who.kind == query && who.note != nil && who.note.text != nil && who.note.text.hides(typ):
+		return strip
 	case who.kind == closing:
 		c.isClosed(who.note)
 	case typ == 'G':
@@ -250,6 +252,9 @@ func (c *Conv) readyFrom(r *run, side Side, l *Link) {
 	case side == Main && l.free():
 		r.fx.recycle(c.owed.unit)
 		c.owed, c.unsure = owed{}, false
+		if l.status == 'I' {
+			c.portals = nil
+		}
 		if c.wait == forWalsender || c.wait == forReset {
 			c.wait = nothing
 		}
@@ -322,6 +327,8 @@ func (c *Conv) failedMain(r *run, who entry, body, names []byte) act {
 		return strip
 	case n != nil && n.alias != "":
 		names = bytes.ReplaceAll(body, []byte(n.alias), []byte(n.name))
+	case n != nil && n.text != nil && names == nil:
+		names = n.text.place(body, n.sent)
 	}
 	if names == nil {
 		return pass

@@ -31,11 +31,9 @@ type set struct {
 type change struct {
 	all       bool   // RESET ALL
 	name, sql string // sql "": as the server gave it at log-in
-	// off says that the server went back to what it gave at log-in and the client
-	// wants what it asked for at its own.
-	off   bool
-	level classify.Level
-	local bool // for the transaction only
+	bare      bool   // DISCARD ALL: the server lacks what the client has asked for at its log-in
+	level     classify.Level
+	local     bool // for the transaction only
 }
 
 // mark is a savepoint: how much had changed before it.
@@ -54,12 +52,11 @@ func (s *set) note(n *note) (full bool) {
 	op := change{level: is.Level, local: is.Local}
 	switch is.Kind {
 	case classify.Discard:
-		op.all, op.off = true, len(s.first) > 0
+		op.all, op.bare = true, n.again == nil
 	case classify.Settings:
 		op.all, op.name, op.sql = is.Setting == "", is.Setting, n.sql
 		if is.Default {
 			op.sql = s.first.get(op.name)
-			op.off = op.sql != "" || op.all && len(s.first) > 0
 		}
 	default:
 		switch is.Mark {
@@ -147,11 +144,11 @@ func (s *set) commit(l *Link) {
 			continue
 		case op.all:
 			s.vars, l.vars = s.first, s.first
-			if op.off {
+			if op.bare {
 				l.vars = nil
 			}
 		case op.name != "":
-			s.both(l, op.name, l.asReported(op.name, op.sql), op.off)
+			s.both(l, op.name, l.asReported(op.name, op.sql))
 		}
 		s.session = op.hides(s.session, s.began)
 	}
@@ -173,39 +170,14 @@ func (l *Link) asReported(name, sql string) string {
 	return sql
 }
 
-// both gives a setting a value for the client and for its server, which does not
-// have it when it is off.
-func (s *set) both(l *Link, name, sql string, off bool) {
+// both gives a setting a value for the client and for its server.
+func (s *set) both(l *Link, name, sql string) {
 	alike := same(s.vars, l.vars)
 	s.vars = s.vars.with(name, sql)
-	switch {
-	case alike && !off:
+	if alike {
 		l.vars = s.vars
-	case off:
-		l.vars = l.vars.with(name, "")
-	default:
+	} else {
 		l.vars = l.vars.with(name, sql)
-	}
-}
-
-// off says what has to be said to the server in the transaction under way, so that
-// it goes back to what the client has asked for at its log-in.
-func (s *set) off() string {
-	var b strings.Builder
-	for _, op := range s.ops {
-		for _, v := range s.first {
-			if op.off && (op.all || op.name == v.name) {
-				b.WriteString(v.sql + "\n;")
-			}
-		}
-	}
-	return b.String()
-}
-
-// corrected: the server has taken it.
-func (s *set) corrected() {
-	for i := range s.ops {
-		s.ops[i].off = false
 	}
 }
 
@@ -239,7 +211,7 @@ var carried = []string{"application_name", "client_encoding", "datestyle", "inte
 func (c *Conv) news(l *Link) {
 	for _, name := range l.news {
 		if key := strings.ToLower(name); (c.eager() || c.pooled()) && slices.Contains(carried, key) {
-			c.set.both(l, key, giving(key, l.reported.values[name]), false)
+			c.set.both(l, key, giving(key, l.reported.values[name]))
 		}
 	}
 	l.news = l.news[:0]

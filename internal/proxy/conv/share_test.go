@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"manada/internal/proxy/wire"
 )
 
 // herd is some clients who share links, and for each a server of its own that is
@@ -121,7 +123,7 @@ func (h *herd) grant(g *guest) {
 		g.main = h.idle[i]
 		h.idle = append(h.idle[:i], h.idle[i+1:]...)
 	} else {
-		g.main = &server{NewLink("n1", 7, map[string]string{"DateStyle": "iso"}, 'I'), newModel()}
+		g.main = &server{NewLink("n1", 7, map[string]string{"DateStyle": "iso"}, 'I'), newModel("")}
 	}
 	h.step(g, Event{Kind: Granted, Side: Main, Link: g.main.link})
 }
@@ -137,6 +139,8 @@ var units = []string{
 	"P(w|select 1/0) B(|w) E C(S|w) S", "C(S|w) P(w|show a.a) B(|w) E S", "Q(deallocate d)", "P(|deallocate d) B E S Q(show a.a)", "Q(deallocate all)", "P(x|nonsense) S",
 	"Q(create temp table x (a int))", "Q(select a from x)", "Q(discard all)", "Q(discard all)", "P(d|show datestyle) B(|d) E H", "S",
 	"B(|manada:1) E S", "D(S|manada:2) S", "C(S|manada:1) S", "Q(deallocate manada:1)", "B(p|d) E(p) C(P|p) S", "Q(set a.a = m%d; show a.a)",
+	"Q(set a.a = r%d; reset a.a; show a.a)", "Q(reset all; show a.a; select 1/0; reset a.a)", "Q(set local a.a to default; show a.a)", "Q(set a.a to default)",
+	"P(|reset a.a) B E P(|show a.a) B E S", "P(|reset all) B(q) E(q) P(|show a.a) B E S", "P(|set local a.a to default) B E P(|show a.a) B E S", "P(|discard all) B E P(|show a.a) B E S",
 }
 
 // TestNobodySeesAnothers: clients who share servers get, message for message, what
@@ -187,8 +191,13 @@ const herdClients, herdRounds = 4, 60
 
 func newHerd(t *testing.T, seed uint64, units []string) *herd {
 	h := &herd{t: t, rng: rand.New(rand.NewPCG(seed, 1)), units: units}
-	for range herdClients {
-		g := &guest{c: New(&Config{Mode: Auto}), alone: newModel()}
+	for i := range herdClients {
+		cfg, a := &Config{Mode: Auto}, ""
+		if i%2 == 1 { // it begins with a setting
+			a = fmt.Sprintf("f%d", i+1)
+			cfg.Startup = []wire.Param{{Name: "a.a", Value: a}}
+		}
+		g := &guest{c: New(cfg), alone: newModel(a)}
 		g.c.Shown(map[string]string{"DateStyle": "iso"})
 		h.clients = append(h.clients, g)
 	}

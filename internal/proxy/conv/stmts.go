@@ -37,6 +37,7 @@ type statements struct {
 
 type held struct {
 	name string
+	seq  int // the number in it
 	used int
 }
 
@@ -58,7 +59,7 @@ func (s *statements) use(key string) (name string, fresh bool, gone string) {
 		gone = s.oldest()
 	}
 	s.seq++
-	h := &held{name: string(prefix) + strconv.Itoa(s.seq), used: s.clock}
+	h := &held{name: string(prefix) + strconv.Itoa(s.seq), seq: s.seq, used: s.clock}
 	s.names[key] = h
 	return h.name, true, gone
 }
@@ -79,5 +80,11 @@ func (s *statements) oldest() (name string) {
 // lost forgets a statement that was not prepared after all.
 func (s *statements) lost(key string) { delete(s.names, key) }
 
-// clear forgets all, as DISCARD ALL and DEALLOCATE ALL do.
-func (s *statements) clear() { clear(s.names) }
+// clear forgets all up to the one with that number, as DISCARD ALL and DEALLOCATE ALL do.
+func (s *statements) clear(seq int) {
+	for key, h := range s.names {
+		if h.seq <= seq {
+			delete(s.names, key)
+		}
+	}
+}

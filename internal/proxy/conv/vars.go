@@ -69,10 +69,29 @@ func identifier(name string) string {
 	return strings.Join(parts, ".")
 }
 
-// giving is the statement that gives a setting a value.
+// giving is the statement that gives a setting a value. It takes no snapshot, but for
+// lists of names, which only set_config takes in one piece.
 func giving(name, value string) string {
-	return "SELECT pg_catalog.set_config(" + literal(name) + "," + literal(value) + ",false)"
+	switch name {
+	case "search_path", "temp_tablespaces", "local_preload_libraries", "session_preload_libraries":
+		return "SELECT pg_catalog.set_config(" + literal(name) + "," + literal(value) + ",false)"
+	}
+	return "SET " + identifier(name) + " TO " + literal(value)
 }
 
-// literal quotes a text for a session with standard_conforming_strings.
-func literal(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
+// forTransaction is what giving has said, for the transaction only.
+func forTransaction(sql string) string {
+	if value, ok := strings.CutPrefix(sql, "SET "); ok {
+		return "SET LOCAL " + value
+	}
+	return strings.TrimSuffix(sql, ",false)") + ",true)"
+}
+
+// literal quotes a text, however the session takes backslashes.
+func literal(s string) string {
+	s = "'" + strings.ReplaceAll(s, "'", "''") + "'"
+	if strings.Contains(s, "\\") {
+		return " E" + strings.ReplaceAll(s, "\\", "\\\\")
+	}
+	return s
+}
