@@ -43,7 +43,7 @@ func Proxy(ctx context.Context, c *config.Config, version string, log *slog.Logg
 	topo := &route.Holder{}
 	cfg := proxy.DefaultConfig()
 	cfg.ReadWriteAddr, cfg.ReadOnlyAddr = c.ListenOn(c.Ports.SQL), c.ListenOn(c.Ports.ReadOnly)
-	cfg.Topology, cfg.Log = topo, log
+	cfg.Cluster, cfg.Node, cfg.Topology, cfg.Log = c.Cluster, c.Node, topo, log
 	cfg.ClientTLS, cfg.ServerTLS = id.PublicTLS(), id.ClientTLSAny()
 	cfg.PlainLocal = false
 	cfg.Split, cfg.HBA = c.Proxy.Split == "on", c.PostgreSQL.HBA

@@ -98,7 +98,7 @@ const left = `select concat_ws(', ', nullif(current_setting('app.tenant', true),
 // freshDatabase makes one for a test.
 func (h *herd) freshDatabase(t *testing.T) string {
 	t.Helper()
-	name := "d_" + strings.ToLower(t.Name())
+	name := "d_" + strings.ToLower(strings.NewReplacer("/", "_", " ", "_").Replace(t.Name()))
 	h.admin(t, "create database "+name)
 	h.afterwards(t, "drop database "+name+" with (force)")
 	return name

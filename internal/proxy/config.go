@@ -22,6 +22,9 @@ type Config struct {
 	ReadWriteAddr string
 	ReadOnlyAddr  string
 
+	// Cluster and Node say in metrics whose they are.
+	Cluster, Node string
+
 	// Topology says where the primary and the standbys are. Required.
 	Topology route.Topology
 

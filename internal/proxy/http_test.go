@@ -14,7 +14,7 @@ import (
 )
 
 func TestHTTP(t *testing.T) {
-	f := start(t, nil)
+	f := start(t, func(c *proxy.Config) { c.Cluster, c.Node = "orders", "db1" })
 	get := func(path string) (int, string) {
 		w := httptest.NewRecorder()
 		f.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
@@ -22,7 +22,7 @@ func TestHTTP(t *testing.T) {
 	}
 	eventually(t, "running", func() bool { return f.Status().State == "running" })
 	connect(t, superuser(f.Addr(session.ReadWrite).String()))
-	eventually(t, "logged in", func() bool { return f.Status().Ports["read_write"].Logins == 1 })
+	eventually(t, "logged in", func() bool { s := f.Status(); return s.Ports["read_write"].Logins == 1 && s.Primary.Sessions == 1 })
 	expect := func(state string, want map[string]int) {
 		t.Helper()
 		for path, code := range want {
@@ -50,8 +50,9 @@ func TestHTTP(t *testing.T) {
 	expect("standby only", map[string]int{"/readiness": 200, "/primary": 503, "/replica": 200, "/read-only": 200})
 	_, metrics := get("/metrics")
 	for _, want := range []string{
-		`manada_proxy_logins_total{port="read_write"} 1`, `manada_proxy_deposed_sessions_total 1`, `manada_proxy_epoch 8`,
-		`manada_proxy_has_primary 0`, `manada_proxy_standbys_usable 1`, "manada_proxy_connect_wait_seconds_count 0", "go_goroutines",
+		`manada_proxy_logins_total{cluster="orders",node="db1",port="read_write"} 1`, `manada_proxy_deposed_sessions_total{cluster="orders",node="db1"} 1`,
+		`manada_proxy_epoch{cluster="orders",node="db1"} 8`, `manada_proxy_has_primary{cluster="orders",node="db1"} 0`,
+		`manada_proxy_standbys_usable{cluster="orders",node="db1"} 1`, `manada_proxy_connect_wait_seconds_count{cluster="orders",node="db1"} 0`, "go_goroutines",
 	} {
 		if !strings.Contains(metrics, want) {
 			t.Errorf("metrics lack %s", want)

@@ -14,6 +14,7 @@ import (
 // are read when somebody scrapes: counting costs those who serve clients one atomic addition.
 type metrics struct {
 	registry *prometheus.Registry
+	own      prometheus.Registerer // into registry: what says whose it is
 	wait     prometheus.Histogram
 }
 
@@ -26,8 +27,9 @@ func newMetrics(p *Proxy) *metrics {
 		Help:    "How long new connections waited for a node that was not there at once.",
 		Buckets: []float64{.05, .1, .25, .5, 1, 2, 3, 5, 10, 20, 30, 60},
 	})
-	m.registry.MustRegister(m.wait, collectors.NewGoCollector(), &backendCollector{p.sessions}, &readsCollector{&p.sessions.Stats},
-		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.own = prometheus.WrapRegistererWith(prometheus.Labels{"cluster": p.cfg.Cluster, "node": p.cfg.Node}, m.registry)
+	m.own.MustRegister(m.wait, &collector{p.sessions})
 	st := &p.sessions.Stats
 	for _, c := range []struct {
 		name, help string
@@ -79,34 +81,8 @@ func newMetrics(p *Proxy) *metrics {
 
 func (m *metrics) register(name, help string, l prometheus.Labels, gauge bool, f func() float64) {
 	if gauge {
-		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: l}, f))
+		m.own.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: l}, f))
 		return
 	}
-	m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help, ConstLabels: l}, f))
-}
-
-// backendCollector counts the sessions of each node when asked.
-type backendCollector struct{ sessions *session.Server }
-
-var backendDesc = prometheus.NewDesc("manada_proxy_backend_connections", "Connections to each node.", []string{"node"}, nil)
-
-func (b *backendCollector) Describe(ch chan<- *prometheus.Desc) { ch <- backendDesc }
-
-func (b *backendCollector) Collect(ch chan<- prometheus.Metric) {
-	for node, n := range b.sessions.Backends() {
-		ch <- prometheus.MustNewConstMetric(backendDesc, prometheus.GaugeValue, float64(n), node)
-	}
-}
-
-// readsCollector tells the queries of each node when asked.
-type readsCollector struct{ stats *session.Stats }
-
-var readsDesc = prometheus.NewDesc("manada_proxy_queries_total", "Queries (SELECT and the like) that each node was given by the read-write port.", []string{"node"}, nil)
-
-func (r *readsCollector) Describe(ch chan<- *prometheus.Desc) { ch <- readsDesc }
-
-func (r *readsCollector) Collect(ch chan<- prometheus.Metric) {
-	for node, n := range r.stats.ReadsByNode() {
-		ch <- prometheus.MustNewConstMetric(readsDesc, prometheus.CounterValue, float64(n), node)
-	}
+	m.own.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help, ConstLabels: l}, f))
 }

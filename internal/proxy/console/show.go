@@ -35,6 +35,7 @@ var shows = []show{
 	{"STATS", statColumns("total_", "avg_"), hasStats, func(s *Source) []row { return stats(s, true, true) }},
 	{"STATS_TOTALS", statColumns("", "-"), hasStats, func(s *Source) []row { return stats(s, true, false) }},
 	{"STATS_AVERAGES", statColumns("-", "averages"), hasStats, func(s *Source) []row { return stats(s, false, true) }},
+	{"PINS", columns("id:i", "user", "database", "application_name", "reason"), func(s *Source) bool { return s.Pins != nil }, pins},
 	{"LISTS", columns("list", "items:i"), func(s *Source) bool {
 		return s.Databases != nil && s.Users != nil && s.Pools != nil && s.Clients != nil && s.Servers != nil
 	}, lists},
@@ -176,6 +177,14 @@ func users(s *Source) []row {
 	var out []row
 	for _, u := range s.Users() {
 		out = append(out, row{u.Name, u.Size, u.Reserve, or(u.Mode), 0, u.Servers, u.MaxClients, u.Clients})
+	}
+	return out
+}
+
+func pins(s *Source) []row {
+	var out []row
+	for _, p := range s.Pins() {
+		out = append(out, row{int64(p.ID), p.User, p.Database, p.ApplicationName, p.Reason})
 	}
 	return out
 }

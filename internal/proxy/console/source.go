@@ -94,6 +94,13 @@ type Stats struct {
 	Total, Average Counts
 }
 
+// Pin is a client that keeps its server connection between its transactions, and why.
+type Pin struct {
+	ID                              uint64 // of the client
+	User, Database, ApplicationName string
+	Reason                          string
+}
+
 // Setting is a key of the configuration.
 type Setting struct{ Key, Value, Default string }
 
@@ -107,6 +114,7 @@ type Source struct {
 	Databases func() []Database
 	Users     func() []User
 	Stats     func() []Stats
+	Pins      func() []Pin
 	Config    func() []Setting
 
 	// Orders. An empty database is all.

@@ -153,6 +153,7 @@ type Effect struct {
 type Effects struct {
 	List  []Effect
 	Count Counts
+	Marks Marks
 	own   []byte // what Send's bytes point into when they are not the event's
 
 	spare, used [][]byte // buffers of conversations, and those that effects may point into yet
@@ -160,7 +161,7 @@ type Effects struct {
 
 // Reset makes fx empty. Slices that were handed out before are void.
 func (fx *Effects) Reset() {
-	fx.List, fx.own, fx.Count = fx.List[:0], fx.own[:0], Counts{}
+	fx.List, fx.own, fx.Count, fx.Marks = fx.List[:0], fx.own[:0], Counts{}, Marks{}
 	for _, b := range fx.used {
 		if len(fx.spare) < maxSpare {
 			fx.spare = append(fx.spare, b)
@@ -176,8 +177,27 @@ const maxSpare = 64
 type Counts struct {
 	Queries      int // SELECTs answered by Main
 	Reads        int // SELECTs answered by Reader
-	Transactions int // ended
 	Repeated     int // reads given to Main after Reader declined
 	Unreplicated int // commits that were no success
 	Unknown      int // 08007: the client does not know what became of its command
 }
+
+// Marks are what began and ended in a Step, for whoever has a clock. What ended did so
+// before anything began.
+type Marks struct {
+	Began Beginning
+	// Answered are the ReadyForQuery that the client was given, Ended those of them
+	// outside of a transaction.
+	Answered, Ended int
+	// ClientParses and Binds are the client's, ServerParses what servers were given.
+	ClientParses, ServerParses, Binds int
+}
+
+// Beginning is what began when a server was given something while nothing was owed.
+type Beginning uint8
+
+const (
+	BeganNothing     Beginning = iota
+	BeganUnit                  // something to be answered, within a transaction
+	BeganTransaction           // the same, outside of one
+)

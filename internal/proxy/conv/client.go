@@ -164,6 +164,14 @@ func (c *Conv) toMain(r *run, typ byte, total int, rest []byte) {
 	if c.barrier && !c.open && !main.free() {
 		c.barrier, c.wait = false, forReset
 	}
+	switch e.kind {
+	case parse:
+		if r.fx.Marks.ClientParses++; !local {
+			r.fx.Marks.ServerParses++
+		}
+	case bind:
+		r.fx.Marks.Binds++
+	}
 	switch {
 	case local:
 		r.drop(have)
@@ -261,6 +269,9 @@ var names = [...]bool{parse: true, bind: true, describe: true, closing: true, co
 func (c *Conv) begin(fx *Effects) {
 	o := &c.owed
 	o.unit, o.whole, o.wrote, o.lazy, o.relayed = fx.buffer(o.unit), true, false, false, false
+	if fx.Marks.Began = BeganUnit; c.links[Main].status == 'I' {
+		fx.Marks.Began = BeganTransaction
+	}
 }
 
 // keepMost bounds what is kept of a unit under way, in bytes.

@@ -124,6 +124,7 @@ func (c *Conv) has(r *run, l *Link, s *stmt) (own string) {
 		r.flush()
 		c.unsure = c.unsure || r.to == Main
 		l.sent(entry{kind: parse, ours: true, note: &note{body: s.key}})
+		r.fx.Marks.ServerParses++
 		at := len(r.fx.own)
 		r.fx.own = appendParse(r.fx.own, own, s.body)
 		r.fx.add(Effect{Kind: Send, Side: r.to, B: r.fx.own[at:]})
@@ -141,6 +142,7 @@ func (c *Conv) hasPlain(r *run, l *Link, s *stmt) {
 	l.sent(entry{kind: parse, ours: true, plain: s})
 	at := len(r.fx.own)
 	r.fx.own = appendParse(r.fx.own, "", s.body)
+	r.fx.Marks.ServerParses++
 	r.fx.add(Effect{Kind: Send, Side: r.to, B: r.fx.own[at:]})
 }
 

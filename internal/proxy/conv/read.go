@@ -32,6 +32,11 @@ func (c *Conv) offer(r *run, u unit) {
 	rd := &c.read
 	rd.bytes = append(r.fx.buffer(rd.bytes), r.rest()[:u.n]...)
 	rd.unit = u
+	for b := rd.bytes; len(b) >= headerLen; b = b[1+int(binary.BigEndian.Uint32(b[1:])):] {
+		if b[0] == 'P' {
+			r.fx.Marks.ClientParses++
+		}
+	}
 	r.drop(u.n)
 	if c.links[Reader] == nil {
 		c.wait = forReader
@@ -126,6 +131,7 @@ func (c *Conv) ask(fx *Effects) {
 	rd, l := &c.read, c.links[Reader]
 	c.wait, rd.passed, rd.no, rd.left = forAnswer, false, false, rd.unit.executes
 	rd.hold = fx.buffer(rd.hold)
+	fx.Marks.Began = BeganTransaction
 	r := run{fx: fx, to: Reader, b: rd.bytes}
 	if rd.unit.own != nil {
 		l.plain = rd.unit.own
@@ -146,7 +152,9 @@ func (c *Conv) toReader(r *run, l *Link, msg []byte) {
 		l.plain = nil
 	case parse:
 		e.plain = c.read.unit.own
+		r.fx.Marks.ServerParses++
 	case bind:
+		r.fx.Marks.Binds++
 		portal, rest, _ := bytes.Cut(msg[headerLen:], zero)
 		name, _, _ := bytes.Cut(rest, zero)
 		own, renamed := c.usedThere(r, l, name)
@@ -202,13 +210,14 @@ func (c *Conv) decline(fx *Effects) {
 // repeat gives Main what was kept of a unit.
 func (c *Conv) repeat(fx *Effects) {
 	rd := &c.read
-	wrote := rd.wrote
+	wrote, parses := rd.wrote, fx.Marks.ClientParses
 	r := run{fx: fx, to: Main, b: rd.bytes}
 	for len(r.rest()) >= headerLen {
 		b := r.rest()
 		c.toMain(&r, b[0], 1+int(binary.BigEndian.Uint32(b[1:])), b)
 	}
 	r.flush()
+	fx.Marks.ClientParses = parses  // they were counted before
 	rd.wrote, rd.seen = wrote, true // it only read
 	c.forgetUnit(fx)
 }
@@ -281,6 +290,8 @@ func (c *Conv) answered(fx *Effects) {
 		c.plain = nil
 	}
 	fx.Count.Reads += rd.unit.executes
+	fx.Marks.Answered++
+	fx.Marks.Ended++
 	c.forgetUnit(fx)
 	switch {
 	case l.status != 'I':

@@ -228,8 +228,9 @@ func (c *Conv) unitEnds(r *run, side Side, l *Link, who entry, msg []byte) act {
 		c.end(wire.Fatal("08P01", "transaction blocks not allowed in statement pooling mode", ""), r.fx)
 		return over
 	}
+	r.fx.Marks.Answered++
 	if status == 'I' {
-		r.fx.Count.Transactions++
+		r.fx.Marks.Ended++
 		c.news(l)
 	}
 	return pass

@@ -112,6 +112,7 @@ func (h *Client) Deny(side conv.Side, e *wire.Error) {
 	h.loop.post(func(l *Loop) {
 		if c := l.find(h); c != nil && c.wants&(1<<side) != 0 {
 			c.wants &^= 1 << side
+			l.came(c, side)
 			l.step(c, conv.Event{Kind: conv.Denied, Side: side, Err: e})
 		}
 	})
@@ -140,6 +141,9 @@ type client struct {
 	socks   [sides]uint32 // 0: none
 	servers [sides]*Server
 
+	stats           *Stats // of its label
+	unit, tx, asked int64  // when what is under way began, see mark; asked 0: no server is wanted
+
 	due  [timers]int64 // 0: not armed
 	wake int64         // when the wheel looks at it; 0: not
 }
@@ -167,6 +171,7 @@ func (l *Loop) find(h *Client) *client {
 type Arrival struct {
 	Socket *Socket
 	Port   int // counts its bytes, see Traffic
+	Label  int // of its Stats: a small number
 	Conv   Conversation
 	Owner  Owner
 	Main   *Server // nil: Conv will want one
@@ -177,6 +182,8 @@ func (l *Loop) adopt(h *Client, a Arrival) {
 	slot, c := l.clients.get()
 	h.slot, h.gen = slot, c.gen
 	c.conv, c.owner, c.handle, c.port = a.Conv, a.Owner, h, uint8(a.Port)
+	c.stats = l.of(a.Label)
+	c.stats.Logins++
 	c.socks[conv.Client] = l.attach(slot, conv.Client, a.Socket)
 	if a.Main != nil {
 		l.grant(c, conv.Main, a.Main)
@@ -196,7 +203,10 @@ func (l *Loop) grant(c *client, side conv.Side, s *Server) {
 		return
 	}
 	c.wants &^= 1 << side
-	c.servers[side] = s
+	l.came(c, side)
+	if c.servers[side] = s; side == conv.Main {
+		c.stats.Assignments++
+	}
 	l.step(c, conv.Event{Kind: conv.Granted, Side: side, Link: s.Link})
 	if s.stale(l.epoch) && c.servers[side] == s {
 		l.gone(l.socks.at(c.socks[side]), conv.Deposed)

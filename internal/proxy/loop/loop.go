@@ -45,6 +45,7 @@ type Loop struct {
 	dirty  []uint32 // sockets of which epoll may have to be told anew
 	spare  []func(*Loop)
 	moved  [ports]moved // not counted yet
+	stats  []*Stats     // by label
 	began  time.Time
 	now    int64 // nanoseconds since began, as clock or the last wait saw it
 
@@ -82,6 +83,7 @@ func (l *Loop) run() {
 	defer runtime.UnlockOSThread() // else the thread ends, and with it children that were started by it
 	for {
 		n, err := unix.EpollWait(l.ep, l.events[:], l.patience())
+		l.clock()
 		if err != nil && err != unix.EINTR {
 			l.group.log.Error("epoll_wait failed", "error", err)
 			panic(err) // a mistake of ours

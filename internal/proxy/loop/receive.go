@@ -99,6 +99,7 @@ func (l *Loop) receive(i uint32, s *sock) {
 		c := l.clientOf(s)
 		if conv.Side(s.side) == conv.Client {
 			l.moved[c.port].from += int64(len(b))
+			c.stats.Received += int64(len(b))
 		}
 		held := len(s.rest) > 0
 		l.keep(s, l.offer(c, i, b), held)

@@ -24,6 +24,7 @@ func (l *Loop) write(c *client, side conv.Side, b []byte) {
 	}
 	if side == conv.Client {
 		l.moved[c.port].to += int64(len(b))
+		c.stats.Sent += int64(len(b))
 	}
 	if l.outTo != i {
 		l.flush()

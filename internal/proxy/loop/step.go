@@ -14,6 +14,9 @@ func (l *Loop) step(c *client, ev conv.Event) (consumed int) {
 	if l.fx.Count != (conv.Counts{}) {
 		c.owner.Count(&l.fx.Count, c.servers[conv.Main])
 	}
+	if l.fx.Marks != (conv.Marks{}) {
+		l.mark(c, &l.fx.Marks)
+	}
 	l.said = false
 	for i := range l.fx.List {
 		fx := &l.fx.List[i]
@@ -59,6 +62,9 @@ func (l *Loop) apply(c *client, fx *conv.Effect) {
 // want has a server found for a side.
 func (l *Loop) want(c *client, side conv.Side) {
 	c.wants |= 1 << side
+	if side == conv.Main {
+		c.asked = l.now
+	}
 	s, wait := c.owner.Want(c.handle, side)
 	switch {
 	case s != nil && s.loop() != l:
@@ -91,6 +97,7 @@ func (l *Loop) answer() {
 			l.grant(c, a.side, a.server)
 		default:
 			c.wants &^= 1 << a.side
+			l.came(c, a.side)
 			l.step(c, conv.Event{Kind: conv.Denied, Side: a.side})
 		}
 	}

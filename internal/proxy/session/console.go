@@ -135,7 +135,7 @@ func (s *Server) console(user string) *console.Source {
 		return s.order(user, verb, func(_ context.Context, arg string) *wire.Error { return do(arg) })
 	}
 	return &console.Source{Version: s.Options.Version, Clients: s.clientList, Servers: s.serverList, Pools: s.poolList,
-		Databases: s.databaseList, Users: s.userList, Config: s.Options.Config,
+		Databases: s.databaseList, Users: s.userList, Stats: s.statList, Pins: s.pinList, Config: s.Options.Config,
 		KillClient: note("KILL_CLIENT", s.killClient),
 		Pause:      s.order(user, "PAUSE", s.pools.desk.Pause), Resume: s.order(user, "RESUME", s.pools.desk.Resume),
 		Reconnect: s.order(user, "RECONNECT", s.pools.desk.Reconnect), WaitClose: s.order(user, "WAIT_CLOSE", s.pools.desk.WaitClose),
@@ -216,6 +216,16 @@ func (s *Server) serverList() (out []console.Server) {
 		}
 	}
 	return append(out, s.pools.serverList()...)
+}
+
+func (s *Server) pinList() (out []console.Pin) {
+	for _, one := range s.inOrder() {
+		if why := one.pin.Load(); why != nil && *why != "" {
+			a := &one.about
+			out = append(out, console.Pin{ID: a.id, User: one.user, Database: a.database, ApplicationName: a.application, Reason: *why})
+		}
+	}
+	return out
 }
 
 // readsFrom is the standby that the session is connected to; "": none.

@@ -99,6 +99,7 @@ type Server struct {
 	registry registry
 	consoles atomic.Int32
 	disabled disabled
+	tallies  tallies
 	door     door
 	guesses  guesses
 	homes    homes
@@ -128,6 +129,7 @@ func (s *Server) Start() error {
 	s.life, s.end = context.WithCancel(context.Background())
 	if err == nil {
 		s.pools = newPools(s)
+		s.work.Go(func() { s.keepAverages(s.life, statsPeriod) })
 	}
 	return err
 }

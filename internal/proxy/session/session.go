@@ -24,6 +24,7 @@ type session struct {
 	user   string
 	key    cancelKey
 	about  about
+	pin    atomic.Pointer[string] // why it keeps its connection; nil or empty: it does not
 
 	main   backend
 	reads  *reads            // nil: only main answers
@@ -92,7 +93,7 @@ func (s *session) handOver(c *client, b *pool.Backend) error {
 	}
 	s.conv = conv.New(&s.conf)
 	s.nodes.add(s.main.node, 1)
-	s.handle.Store(s.loops.Serve(loop.Arrival{Socket: app, Port: int(s.port), Conv: s.conv, Owner: s,
+	s.handle.Store(s.loops.Serve(loop.Arrival{Socket: app, Port: int(s.port), Label: s.tallies.label(s.about.database), Conv: s.conv, Owner: s,
 		Main: &loop.Server{Socket: main, Link: conv.NewLink(s.main.node, s.main.epoch, reported, b.Status), Backend: &s.main}}))
 	return nil
 }
@@ -106,7 +107,7 @@ func (s *session) handOverShared(c *client) error {
 	}
 	s.conv = conv.New(&s.conf)
 	s.conv.Shown(s.shown)
-	s.handle.Store(s.loops.Serve(loop.Arrival{Socket: app, Port: int(s.port), Conv: s.conv, Owner: s}))
+	s.handle.Store(s.loops.Serve(loop.Arrival{Socket: app, Port: int(s.port), Label: s.tallies.label(s.about.database), Conv: s.conv, Owner: s}))
 	return nil
 }
 
@@ -216,16 +217,20 @@ func (s *session) Note(kind conv.EffectKind, text string) {
 		s.Log.Warn(text, "node", s.main.node, "user", s.user)
 		return
 	}
-	s.Log.Debug("the client keeps its connection", "user", s.user, "why", text)
+	s.pin.Store(&text)
+	if text != "" { // else nothing keeps it any more
+		s.Stats.pins.add(reasonOf(text), 1)
+		s.Log.Debug("the client keeps its connection", "user", s.user, "why", text)
+	}
 }
 
 // Count adds to the statistics.
 func (s *session) Count(n *conv.Counts, main *loop.Server) {
 	if n.Queries > 0 && main != nil {
-		s.Stats.read(main.Link.Node, n.Queries)
+		s.Stats.reads.add(main.Link.Node, n.Queries)
 	}
 	if n.Reads > 0 {
-		s.Stats.read(s.reads.at(), n.Reads)
+		s.Stats.reads.add(s.reads.at(), n.Reads)
 	}
 	s.Stats.Repeated.Add(int64(n.Repeated))
 	s.Stats.Unreplicated.Add(int64(n.Unreplicated))

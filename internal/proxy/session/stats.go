@@ -2,6 +2,7 @@ package session
 
 import (
 	"crypto/rand"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,7 +29,8 @@ type Stats struct {
 	UnknownResult atomic.Int64 // sessions ended while an answer was owed
 	Repeated      atomic.Int64 // reads that the primary answered because a standby could not
 
-	reads sync.Map // name of a node to *atomic.Int64: queries that it was given by the read-write port
+	reads named // queries of the read-write port, by the node that was given them
+	pins  named // clients that keep their connection, by the reason
 
 	// Waited is told how long a client waited for a node when the first attempt
 	// did not succeed. Set before first use; nil is allowed.
@@ -41,26 +43,56 @@ func randomString(n int) string {
 	return string(b)
 }
 
-// read counts queries of a node.
-func (s *Stats) read(node string, n int) {
-	c, ok := s.reads.Load(node)
-	if !ok {
-		c, _ = s.reads.LoadOrStore(node, new(atomic.Int64))
-	}
-	c.(*atomic.Int64).Add(int64(n))
+// named are counters with names, of which there are few.
+type named struct {
+	of sync.Map // string to *atomic.Int64
+	n  atomic.Int64
 }
 
-// Reads is how many queries a node was given by the read-write port.
-func (s *Stats) Reads(node string) int64 {
-	if c, ok := s.reads.Load(node); ok {
+// maxNamed bounds them: further names count as others.
+const maxNamed = 100
+
+func (n *named) add(name string, k int) {
+	c, ok := n.of.Load(name)
+	if !ok {
+		if n.n.Load() >= maxNamed {
+			name = others
+		}
+		if c, ok = n.of.LoadOrStore(name, new(atomic.Int64)); !ok {
+			n.n.Add(1)
+		}
+	}
+	c.(*atomic.Int64).Add(int64(k))
+}
+
+func (n *named) get(name string) int64 {
+	if c, ok := n.of.Load(name); ok {
 		return c.(*atomic.Int64).Load()
 	}
 	return 0
 }
 
-// ReadsByNode is Reads of every node that was given any.
-func (s *Stats) ReadsByNode() map[string]int64 {
+func (n *named) all() map[string]int64 {
 	m := map[string]int64{}
-	s.reads.Range(func(k, v any) bool { m[k.(string)] = v.(*atomic.Int64).Load(); return true })
+	n.of.Range(func(k, v any) bool { m[k.(string)] = v.(*atomic.Int64).Load(); return true })
 	return m
+}
+
+// Reads is how many queries a node was given by the read-write port.
+func (s *Stats) Reads(node string) int64 { return s.reads.get(node) }
+
+// ReadsByNode is Reads of every node that was given any.
+func (s *Stats) ReadsByNode() map[string]int64 { return s.reads.all() }
+
+// PinsByReason is how many clients kept their connection, by why they did.
+func (s *Stats) PinsByReason() map[string]int64 { return s.pins.all() }
+
+// reasonOf is a reason without the name in it, of which there may be any number.
+func reasonOf(why string) string {
+	for _, of := range []string{"a call of ", "what is behind "} {
+		if strings.HasPrefix(why, of) {
+			return of + "a name"
+		}
+	}
+	return why
 }
