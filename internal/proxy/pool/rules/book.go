@@ -52,6 +52,7 @@ type Book struct {
 	lastClaim uint64
 	lastID    uint64
 	pausedAll bool
+	holding   *Node // nothing is handed out or opened there; nil: nowhere
 	awaits    []await
 	next      Moment // when Tick has something to do, as far as is known
 	ticked    Moment

@@ -14,4 +14,5 @@ const (
 	nodeLimit
 	poolLimit
 	pauses
+	holds
 )

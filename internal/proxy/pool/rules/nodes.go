@@ -63,6 +63,20 @@ func (b *Book) Lead(now Moment, n *Node, why string, out []Decision) []Decision 
 	return b.settle(out)
 }
 
+// Hold hands out nothing at a node and opens nothing there, until it is called for
+// another, or for nil: a switchover is about to take it away (protocol-2.md, 5). What
+// is given back is kept, for the switchover may be called off.
+func (b *Book) Hold(now Moment, n *Node, out []Decision) []Decision {
+	was := b.holding
+	if b.holding = n; was == nil || was == n {
+		return out
+	}
+	for _, p := range slices.Clone(was.pools) {
+		out = b.serve(now, p, out)
+	}
+	return b.settle(b.feed(now, was, out))
+}
+
 // join lets a claim wait where its order says. after is a claim before it, or nil.
 func (p *Pool) join(c, after *Claim) *Claim {
 	at := after

@@ -45,7 +45,7 @@ func (c *catcher) Fatalf(format string, a ...any) {
 
 // TestRulesNoticeMutants: without a rule the histories fail.
 func TestRulesNoticeMutants(t *testing.T) {
-	for m, name := range map[mutation]string{fifo: "fifo", eviction: "eviction", nodeLimit: "node's limit", poolLimit: "pool's limit", pauses: "pause", epochs: "epochs", generations: "generations", clientLimit: "limit of clients"} {
+	for m, name := range map[mutation]string{fifo: "fifo", eviction: "eviction", nodeLimit: "node's limit", poolLimit: "pool's limit", pauses: "pause", epochs: "epochs", generations: "generations", clientLimit: "limit of clients", holds: "hold"} {
 		why := ""
 		for seed := uint64(0); seed < 100 && why == ""; seed++ {
 			why = mutant(m, seed)

@@ -14,7 +14,7 @@ func (b *Book) Want(now Moment, c *Claim, a *Account, n *Node, loop int, out []D
 		n = b.primary
 	}
 	p := b.pool(a, n)
-	if p.waiting.n == 0 && !b.held(p) {
+	if p.waiting.n == 0 && !b.stands(p) {
 		if s := p.unused(loop); s != nil && b.unfit(now, s) == "" {
 			return b.hand(now, s, c, out)
 		}
@@ -75,8 +75,15 @@ func (b *Book) hand(now Moment, s *Server, c *Claim, out []Decision) []Decision 
 	return append(out, Decision{Kind: Hand, Server: s, Claim: c, From: from})
 }
 
-// held says whether nothing of a pool is handed out at present.
-func (b *Book) held(p *Pool) bool { return b.pausedAll || p.Account.Database.paused }
+// held says whether an order of the console holds a pool.
+func (b *Book) held(p *Pool) bool {
+	return (b.pausedAll || p.Account.Database.paused) && b.without != pauses
+}
+
+// stands says whether nothing of a pool is handed out at present, or opened for it.
+func (b *Book) stands(p *Pool) bool {
+	return b.held(p) || p.Node == b.holding && b.without != holds
+}
 
 // unused is the idle server that was used last, on this loop if there is one.
 func (p *Pool) unused(loop int) *Server {

@@ -80,6 +80,37 @@ func TestIdleTimeoutAndLIFO(t *testing.T) {
 	}
 }
 
+// A switchover holds everybody at the old primary; they are served by the new one, in
+// their order, or by the old one when it is called off.
+func TestSwitchoverHolds(t *testing.T) {
+	d := newDesk(t, 10, Settings{Size: 1})
+	a := d.attach("orders", "app")
+	first, second := d.want(a), d.want(a)
+	d.do(d.b.Hold(d.now, d.n, nil))
+	d.give(first)
+	third := d.want(a)
+	d.expect(second, "waits")
+	d.expect(third, "waits")
+	if d.closed != 0 {
+		t.Error("what was given back is not kept")
+	}
+	d.do(d.b.Hold(d.now, nil, nil))
+	d.expect(second, "server")
+	d.expect(third, "waits")
+
+	d.do(d.b.Hold(d.now, d.n, nil))
+	successor := d.b.Node("b")
+	d.do(d.b.SetNode(d.now, successor, 10, 2, nil))
+	d.do(d.b.Lead(d.now, successor, "", nil))
+	d.expect(third, "server")
+	if n := d.handed[third].Pool.Node; n != successor {
+		t.Errorf("served by %s", n.Name)
+	}
+	d.do(d.b.Hold(d.now, nil, nil))
+	d.give(second)
+	d.give(third)
+}
+
 func TestLifetimeIsSpread(t *testing.T) {
 	d := newDesk(t, 50, Settings{Lifetime: time.Hour})
 	a := d.attach("orders", "app")

@@ -7,7 +7,7 @@ import (
 
 // serve hands idle servers to those who wait, and opens more where it may.
 func (b *Book) serve(now Moment, p *Pool, out []Decision) []Decision {
-	for p.waiting.n > 0 && !b.held(p) {
+	for p.waiting.n > 0 && !b.stands(p) {
 		c := p.waiting.first
 		s := p.unused(c.loop)
 		if s == nil {
@@ -50,7 +50,7 @@ func (b *Book) grow(now Moment, p *Pool, most int, out []Decision) []Decision {
 
 // wants says whether a pool has use for one more connection.
 func (b *Book) wants(p *Pool) bool {
-	if p.Node == b.nowhere || b.held(p) {
+	if p.Node == b.nowhere || b.stands(p) {
 		return false
 	}
 	have := p.opening + p.due

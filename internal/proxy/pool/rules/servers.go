@@ -40,14 +40,14 @@ func (b *Book) Gave(now Moment, s *Server, clean bool, out []Decision) []Decisio
 func (b *Book) release(now Moment, s *Server, out []Decision) []Decision {
 	p := s.Pool
 	s.since = now
-	if b.unfit(now, s) != "" || b.held(p) && b.without != pauses || b.over(p) {
+	if b.unfit(now, s) != "" || b.held(p) || b.over(p) {
 		return b.close(s, nil, out)
 	}
-	if q := b.heir(now, s); q != nil {
+	if q := b.heir(now, s); q != nil && !b.stands(q) {
 		out = b.close(s, q, out)
 		return b.grow(now, q, 0, out)
 	}
-	if p.waiting.n > 0 {
+	if p.waiting.n > 0 && !b.stands(p) {
 		c := p.waiting.first
 		if b.without == fifo {
 			c = p.waiting.last

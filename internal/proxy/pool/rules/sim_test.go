@@ -19,6 +19,7 @@ type sim struct {
 	size    int
 	nodes   []*simNode
 	leader  *simNode
+	held    *simNode // by a switchover
 	clients []*simClient
 	servers map[*Server]*simServer
 	waiting []*simClient // in the order in which they asked
@@ -116,6 +117,9 @@ func (s *sim) opens(x *Server) {
 	if n.count > n.limit {
 		s.t.Fatalf("%d connections to %s, %d are allowed", n.count, n.node.Name, n.limit)
 	}
+	if n == s.held {
+		s.t.Fatalf("a connection is opened to a node that is being switched over")
+	}
 	a := x.Pool.Account
 	name := a.Database.Name + "/" + a.User
 	s.servers[x] = &simServer{node: n, account: name, epoch: n.epoch, changes: s.changes[name]}
@@ -146,6 +150,8 @@ func (s *sim) hands(d Decision) {
 		s.t.Fatalf("%s gets a server of %s at %s", c.name, v.account, v.node.node.Name)
 	case s.paused[c.db] || s.paused[""]:
 		s.t.Fatalf("a server of a paused database is handed out")
+	case n == s.held:
+		s.t.Fatalf("a server of a node that is being switched over is handed out")
 	case v.epoch != n.epoch:
 		s.t.Fatalf("a server of epoch %d is handed out in %d", v.epoch, n.epoch)
 	case v.changes != s.changes[c.name]:
@@ -282,7 +288,7 @@ func (s *sim) give(c *simClient) {
 // mishap is what operators, PostgreSQL and the network do.
 func (s *sim) mishap(c *simClient) {
 	n := s.nodes[s.r.IntN(2)]
-	switch s.r.IntN(8) {
+	switch s.r.IntN(9) {
 	case 0:
 		s.changes[c.name]++
 		if c.attached {
@@ -317,6 +323,11 @@ func (s *sim) mishap(c *simClient) {
 		}
 	case 7:
 		s.did(s.b.Reconnect(s.now, c.db, nil))
+	case 8:
+		if s.held != nil {
+			n = nil
+		}
+		s.hold(n)
 	}
 }
 
@@ -350,6 +361,16 @@ func (s *sim) lead(n *simNode) {
 	s.did(s.b.Lead(s.now, n.node, "", nil))
 }
 
+// hold begins a switchover of a node, or ends it.
+func (s *sim) hold(n *simNode) {
+	s.held = n
+	if n == nil {
+		s.did(s.b.Hold(s.now, nil, nil))
+		return
+	}
+	s.did(s.b.Hold(s.now, n.node, nil))
+}
+
 // still carries out all decisions, with time for those that come by time.
 func (s *sim) still() {
 	for i := 0; i < 100 || len(s.todo) > 0; i++ {
@@ -367,7 +388,7 @@ func (s *sim) still() {
 func (s *sim) idleBeside() string {
 	for _, c := range s.waiting {
 		n := s.target(c)
-		if n == nil || s.paused[c.db] || s.paused[""] || n.down {
+		if n == nil || n == s.held || s.paused[c.db] || s.paused[""] || n.down {
 			continue
 		}
 		unused, own := 0, 0
@@ -417,6 +438,7 @@ func (s *sim) run(steps int) {
 	for _, n := range s.nodes {
 		n.down = false
 	}
+	s.hold(nil)
 	s.lead(s.nodes[0])
 	for range 3000 {
 		s.still()
