@@ -74,13 +74,14 @@ const (
 
 // owed is what was given to Main since nothing was owed.
 type owed struct {
-	unit    []byte // as the client sent it
-	whole   bool   // and it is all there
-	relayed bool   // the client has some of its answer
-	wrote   bool   // not only reads
-	lazy    bool   // unit has queries that were not looked at
-	peeked  bool   // the query that comes next was
-	query   about
+	unit      []byte // as the client sent it
+	whole     bool   // and it is all there
+	relayed   bool   // the client has some of its answer
+	completed bool   // and of that a CommandComplete
+	wrote     bool   // not only reads
+	lazy      bool   // unit has queries that were not looked at
+	peeked    bool   // the query that comes next was
+	query     about
 }
 
 // New begins a conversation with a client that is logged in. In mode Session Main

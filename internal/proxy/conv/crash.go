@@ -3,6 +3,7 @@ package conv
 import (
 	"bytes"
 	"fmt"
+	"slices"
 
 	"manada/internal/proxy/wire"
 )
@@ -24,7 +25,7 @@ const (
 func (c *Conv) fate(l *Link) fate {
 	ends := l.q.ends()
 	switch {
-	case !c.pooled() || c.cfg.Mode == Auto && c.pin != "" || c.leaves || c.killed != nil || c.mid != Client:
+	case !c.survives():
 		return leaves
 	case c.wait == forTuning:
 		return again
@@ -32,11 +33,11 @@ func (c *Conv) fate(l *Link) fate {
 		return goes
 	case l.free():
 		return rolled
-	case c.skip > 0 || ends > 1:
+	case ends > 1:
 		return leaves
 	case l.status != 'I' && !c.mayCommit():
 		return aborted
-	case l.status != 'I' || !c.onlyReads():
+	case l.status != 'I' || !c.onlyReads() || c.skip > 0:
 		return leaves
 	case c.owed.whole && !c.owed.relayed:
 		return again
@@ -44,6 +45,11 @@ func (c *Conv) fate(l *Link) fate {
 		return broken
 	}
 	return leaves
+}
+
+// survives says whether the client may have another server.
+func (c *Conv) survives() bool {
+	return c.pooled() && (c.cfg.Mode != Auto || c.pin == "") && !c.leaves && c.killed == nil && c.mid == Client
 }
 
 // suffer does it. The link is not the client's any more.
@@ -67,9 +73,11 @@ func (c *Conv) suffer(f fate, l *Link, fx *Effects) {
 	case rolled:
 		c.haunt(l.status)
 	case aborted:
+		c.lapse()
 		c.haunt('E')
 		c.tellLost(ends == 1, 'E', l, fx)
 	case broken:
+		c.lapse()
 		c.tellLost(true, 'I', l, fx)
 	}
 	if f != again {
@@ -77,6 +85,10 @@ func (c *Conv) suffer(f fate, l *Link, fx *Effects) {
 		c.owed = owed{}
 	}
 }
+
+// lapse gives the rest of a message of COPY's data to nobody: no other is passed on
+// in pieces while all of its unit is kept.
+func (c *Conv) lapse() { c.lapses, c.skip = c.lapses+c.skip, 0 }
 
 // tellLost says that the statement under way has failed.
 func (c *Conv) tellLost(whole bool, status byte, l *Link, fx *Effects) {
@@ -109,10 +121,23 @@ func (q *queue) ends() (n int) {
 }
 
 // mayCommit says whether what is owed may end the transaction with success.
-func (c *Conv) mayCommit() bool {
+func (c *Conv) mayCommit() bool { return !c.every(func(text []byte) bool { return !commits(text) }) }
+
+// undone says whether what is owed has left nothing behind when PostgreSQL answers it
+// with 57P01: it says that where it looks for interrupts, never between a commit and
+// its answer. What commits more than once, or has done so already, is not undone.
+func (c *Conv) undone() bool {
+	return c.every(func(text []byte) bool {
+		return single(text) || !c.owed.completed && endsWith(text, "commit", "end")
+	})
+}
+
+// every says whether something holds for each text that what is owed may run; not
+// where one is not known.
+func (c *Conv) every(holds func(text []byte) bool) bool {
 	o := &c.owed
 	if !o.whole {
-		return true
+		return false
 	}
 	for b := o.unit; len(b) >= headerLen; {
 		total := 1 + int(uint32At(b[1:]))
@@ -120,24 +145,24 @@ func (c *Conv) mayCommit() bool {
 		b = b[total:]
 		switch msg[0] {
 		case 'Q':
-			if commits(textOf(msg)) {
-				return true
+			if !holds(textOf(msg)) {
+				return false
 			}
 		case 'B':
 			_, rest, _ := bytes.Cut(msg[headerLen:], zero)
 			name, _, _ := bytes.Cut(rest, zero)
-			if s := c.statement(name); s == nil || s.body == "" || commits(s.text()) {
-				return true
+			if s := c.statement(name); s == nil || s.body == "" || !holds(s.text()) {
+				return false
 			}
 		case 'E':
 			if len(msg) > headerLen && msg[headerLen] != 0 { // bound before, perhaps
-				return true
+				return false
 			}
 		case 'F':
-			return true
+			return false
 		}
 	}
-	return false
+	return true
 }
 
 // text is the statement's, when it is kept.
@@ -156,6 +181,19 @@ func commits(text []byte) bool {
 	}
 	return false
 }
+
+// single says whether a text is of one transaction, as far as its first words say.
+func single(text []byte) bool {
+	for _, one := range bytes.Split(bytes.TrimRight(text, "; \t\r\n"), []byte(";")) {
+		one = bytes.TrimLeft(one, " \t\r\n\f\v")
+		if !slices.ContainsFunc(singles, func(w string) bool { return begins(one, w) }) {
+			return false
+		}
+	}
+	return true
+}
+
+var singles = []string{"insert ", "update ", "delete ", "merge ", "select ", "with ", "copy "}
 
 // begins says whether a text begins with a word, in any case.
 func begins(text []byte, word string) bool {

@@ -57,7 +57,7 @@ func play(t testing.TB, in []byte, kind uint8) {
 		cfg.Startup = []wire.Param{{Name: "TimeZone", Value: "UTC"}}
 	}
 	w := newWorld(t, cfg)
-	w.begin(cfg)
+	w.begin(&story{cfg: cfg})
 	sent := [sides][]byte{}
 	for len(in) >= 2 && !w.ended {
 		what, n := in[0], int(in[1])

@@ -14,7 +14,7 @@ func (c *Conv) pooled() bool { return c.cfg.Mode != Session }
 // wanted, or is being made ready.
 func (c *Conv) ready(fx *Effects) bool {
 	l := c.links[Main]
-	if c.phase >= Hold && (l == nil || l.idle() && !c.open) {
+	if c.holds(l) && (l == nil || l.idle() && !c.open) {
 		c.wait = forHold
 		return false
 	}
@@ -82,7 +82,7 @@ func (c *Conv) granted(side Side, l *Link, fx *Effects) {
 		c.connected(fx)
 	case c.wait == forMain:
 		c.used, c.inserted, c.wait = false, false, nothing
-		if c.phase >= Hold { // it was on its way
+		if c.holds(l) { // it was on its way
 			c.wait = forHold
 			c.give(Main, Clean, fx)
 			return
@@ -123,45 +123,6 @@ func (c *Conv) back(side Side, l *Link) How {
 		return Discard
 	}
 	return Clean
-}
-
-// drain learns the phase of a switchover. What waited for its end goes on.
-func (c *Conv) drain(p Phase) {
-	c.phase = p
-	if p < Hold && c.wait == forHold {
-		c.wait = nothing
-	}
-}
-
-// drained ends what is still open when the time to hold others back is up. A COMMIT
-// that was sent is never interrupted: its server is read to the end.
-func (c *Conv) drained(fx *Effects) {
-	l := c.links[Main]
-	if c.wait == nothing && c.read.pending { // it was held, see repeat
-		c.ready(fx)
-		l = c.links[Main]
-	}
-	if c.phase != Over || l == nil || !l.free() || c.skip > 0 || c.open || c.cfg.Walsender || c.killed != nil {
-		return
-	}
-	if c.pooled() && (c.cfg.Mode != Auto || c.pin == "") {
-		if l.status != 'I' && c.wait == nothing {
-			status := l.status
-			c.give(Main, Close, fx)
-			c.set.undo()
-			c.haunt(status)
-		}
-		return
-	}
-	why := "its pool's mode is session"
-	if c.pooled() {
-		why = c.pin
-	}
-	c.killed = c.doubted(wire.Fatal("57P01", "the primary changes, and this session keeps its server: "+why,
-		"Connect again: the proxy waits for the new primary."), fx)
-	if c.mid == Client {
-		c.end(c.killed, fx)
-	}
 }
 
 // sequences deals with a statement that asks for the last value of a sequence, which

@@ -30,10 +30,10 @@ func TestScenarios(t *testing.T) {
 			datadriven.RunTest(t, f, func(t *testing.T, d *datadriven.TestData) string {
 				switch {
 				case d.Cmd == "begin":
-					s := &story{pos: d.Pos, cfg: config(t, d.CmdArgs)}
+					s := &story{pos: d.Pos, cfg: config(t, d.CmdArgs), standby: d.HasArg("standby")}
 					told = append(told, s)
 					w = newWorld(t, s.cfg)
-					w.begin(s.cfg)
+					w.begin(s)
 				case d.Cmd != "then" || told == nil:
 					d.Fatalf(t, "want `begin`, then `then`; got %q", d.Cmd)
 				}
@@ -60,9 +60,12 @@ func TestScenarios(t *testing.T) {
 }
 
 // begin grants what a session begins with.
-func (w *world) begin(cfg *Config) {
-	if cfg.Mode == Session {
+func (w *world) begin(s *story) {
+	if s.cfg.Mode == Session {
 		l, _ := newTestLink(Main, nil)
+		if s.standby {
+			l.Epoch = 0
+		}
 		w.happen(happening{Event: Event{Kind: Granted, Side: Main, Link: l}})
 	}
 }
@@ -93,6 +96,7 @@ func config(t testing.TB, args []datadriven.CmdArg) *Config {
 			}
 			*map[string]*time.Duration{"query": &cfg.QueryTimeout, "tx": &cfg.TxTimeout,
 				"idle-tx": &cfg.IdleTxTimeout, "idle": &cfg.IdleTimeout}[a.Key] = d
+		case "standby": // is Main
 		case "dangerous":
 			cfg.Dangerous = listed(a.Vals)
 		default:
@@ -104,9 +108,10 @@ func config(t testing.TB, args []datadriven.CmdArg) *Config {
 
 // story is a conversation that was told.
 type story struct {
-	pos    string
-	cfg    *Config
-	blocks [][]string
+	pos     string
+	cfg     *Config
+	standby bool // Main is one
+	blocks  [][]string
 }
 
 // retell tells it again with other cuts.
@@ -154,7 +159,7 @@ func (s *story) longest(t *testing.T) (n int) {
 
 func (s *story) tell(t *testing.T, cuts func(int) []int, joined bool) string {
 	w := newWorld(t, s.cfg)
-	w.begin(s.cfg)
+	w.begin(s)
 	w.cuts = cuts
 	var b strings.Builder
 	for _, lines := range s.blocks {

@@ -183,6 +183,7 @@ func (c *Conv) reopened(l *Link) {
 
 // commandEnds notes the tag of a command on Main.
 func (c *Conv) commandEnds(fx *Effects, l *Link, who entry, tag []byte) {
+	c.owed.completed = true
 	if bytes.HasPrefix(tag, tagSelect) {
 		fx.Count.Queries++
 	}
@@ -357,12 +358,21 @@ func (c *Conv) dies(r *run, l *Link, body []byte, whole bool) act {
 	if !whole {
 		return pass
 	}
-	switch wire.ParseError(body).Code {
+	switch code := wire.ParseError(body).Code; code {
 	case "57P01", "57P02", "57P03":
-		if f := c.fate(l); f != leaves {
+		f := c.fate(l)
+		if f == leaves && code == "57P01" && c.survives() && l.q.ends() == 1 && c.undone() {
+			f = broken
+		}
+		switch {
+		case f != leaves:
 			r.flush()
 			c.give(Main, Close, r.fx)
 			c.suffer(f, l, r.fx)
+			return over
+		case c.holds(l) && l.free() && !c.leaves && c.killed == nil:
+			r.flush()
+			c.end(c.doubted(c.handedOver(), r.fx), r.fx)
 			return over
 		}
 	}

@@ -60,7 +60,10 @@ func (c *Conv) mainGone(why Why, err *wire.Error, fx *Effects) {
 	var e *wire.Error
 	if c.mid == Client && !l.fatal && !c.leaves {
 		e = err
-		if e == nil {
+		switch {
+		case e == nil && c.holds(l) && l.free():
+			e = c.handedOver()
+		case e == nil:
 			e = lastWords(l, why)
 		}
 		e = c.doubted(e, fx)

@@ -82,6 +82,12 @@ func (d *Desk) Lead(n *rules.Node, why string) {
 	d.do(func(now rules.Moment, out []rules.Decision) []rules.Decision { return d.book.Lead(now, n, why, out) })
 }
 
+// Hold hands out nothing at a node until it is called for another or for nil: it is
+// being switched over. When it returns, nothing is.
+func (d *Desk) Hold(n *rules.Node) {
+	d.do(func(now rules.Moment, out []rules.Decision) []rules.Decision { return d.book.Hold(now, n, out) })
+}
+
 // Configure takes other settings.
 func (d *Desk) Configure(cfg rules.Config) {
 	d.do(func(now rules.Moment, out []rules.Decision) []rules.Decision { return d.book.Configure(now, cfg, out) })
