@@ -10,6 +10,8 @@ type Conversation interface {
 	Step(ev conv.Event, fx *conv.Effects) (consumed int)
 	// Runs is the side that works for the client at the moment.
 	Runs() conv.Side
+	// Busy is what a switchover has to wait for.
+	Busy() conv.Busy
 }
 
 // Owner is what a client needs of the world around the loops. Its methods are
@@ -133,7 +135,8 @@ const sides = 3
 type client struct {
 	gen    uint32
 	port   uint8
-	wants  uint8 // bits by side: a server was wanted and has not come
+	wants  uint8     // bits by side: a server was wanted and has not come
+	busy   conv.Busy // as far as it is counted, see drain.go
 	conv   Conversation
 	owner  Owner
 	handle *Client
@@ -188,6 +191,9 @@ func (l *Loop) adopt(h *Client, a Arrival) {
 	if a.Main != nil {
 		l.grant(c, conv.Main, a.Main)
 	}
+	if c.conv != nil && l.phase != conv.NoDrain {
+		l.step(c, conv.Event{Kind: conv.Drain, Phase: l.phase})
+	}
 	if c.conv != nil && l.draining {
 		l.step(c, conv.Event{Kind: conv.Shutdown})
 	}
@@ -237,11 +243,12 @@ func (l *Loop) end(c *client, said bool) {
 	s.client = 0
 	l.bufs.put(s.rest)
 	s.rest = nil
+	l.count(c, conv.Quiet)
 	owner := c.owner
 	slot := c.handle.slot
 	*c = client{gen: c.gen + 1}
 	l.clients.put(slot)
-	l.count.Add(-1)
+	l.load.Add(-1)
 	owner.Ended()
 	if !said && !s.short && l.outTo != i {
 		l.closeSock(i, s)

@@ -22,6 +22,13 @@ const large = 2000
 
 func (f *frames) Runs() conv.Side { return conv.Client }
 
+func (f *frames) Busy() conv.Busy {
+	if f.left > 0 {
+		return conv.Working
+	}
+	return conv.Quiet
+}
+
 func (f *frames) Step(ev conv.Event, fx *conv.Effects) int {
 	add := func(e conv.Effect) { fx.List = append(fx.List, e) }
 	switch ev.Kind {

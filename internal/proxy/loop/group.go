@@ -20,6 +20,7 @@ type Group struct {
 	traffic [ports]Traffic
 	live    sync.WaitGroup // clients whose socket is open
 	stopped sync.WaitGroup // loops
+	stirred chan struct{}  // something in Work has changed
 }
 
 // Traffic counts the bytes of a port's clients, as they are without TLS.
@@ -27,7 +28,7 @@ type Traffic struct{ From, To *atomic.Int64 }
 
 // Start starts n loops.
 func Start(n int, log *slog.Logger, traffic [ports]Traffic) (*Group, error) {
-	g := &Group{log: log, traffic: traffic}
+	g := &Group{log: log, traffic: traffic, stirred: make(chan struct{}, 1)}
 	for range n {
 		l, err := newLoop(g)
 		if err != nil {
@@ -45,15 +46,15 @@ func Start(n int, log *slog.Logger, traffic [ports]Traffic) (*Group, error) {
 func (g *Group) Serve(a Arrival) *Client {
 	best := g.loops[0]
 	for _, l := range g.loops[1:] {
-		if l.count.Load() < best.count.Load() {
+		if l.load.Load() < best.load.Load() {
 			best = l
 		}
 	}
-	best.count.Add(1)
+	best.load.Add(1)
 	g.live.Add(1)
 	h := &Client{loop: best}
 	if !best.post(func(l *Loop) { l.adopt(h, a) }) {
-		best.count.Add(-1)
+		best.load.Add(-1)
 		g.live.Done()
 		a.Socket.Close()
 		if a.Main != nil {

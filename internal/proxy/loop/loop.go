@@ -16,7 +16,10 @@ import (
 type Loop struct {
 	group *Group
 	index int
-	count atomic.Int64 // clients, for those who choose a loop
+	load  atomic.Int64 // clients, for those who choose a loop
+
+	told   atomic.Uint32   // the phase that all its clients know
+	counts [3]atomic.Int64 // of its clients, by conv.Busy, during a switchover
 
 	mu     sync.Mutex
 	mail   []func(*Loop) // guarded by mu
@@ -50,6 +53,7 @@ type Loop struct {
 	now    int64 // nanoseconds since began, as clock or the last wait saw it
 
 	epoch    uint64      // the newest that was won
+	phase    conv.Phase  // of a switchover
 	draining bool        // clients end when nothing is owed to them
 	ending   *wire.Error // clients end
 }

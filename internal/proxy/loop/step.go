@@ -27,6 +27,9 @@ func (l *Loop) step(c *client, ev conv.Event) (consumed int) {
 		}
 		l.apply(c, fx)
 	}
+	if l.phase != conv.NoDrain && c.conv != nil {
+		l.count(c, c.conv.Busy())
+	}
 	return consumed
 }
 

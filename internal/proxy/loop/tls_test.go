@@ -110,6 +110,7 @@ func TestOpenSSL(t *testing.T) {
 type lines struct{}
 
 func (lines) Runs() conv.Side { return conv.Client }
+func (lines) Busy() conv.Busy { return conv.Quiet }
 
 func (lines) Step(ev conv.Event, fx *conv.Effects) int {
 	switch ev.Kind {
@@ -164,6 +165,7 @@ func TestIdleClients(t *testing.T) {
 type back struct{}
 
 func (back) Runs() conv.Side { return conv.Client }
+func (back) Busy() conv.Busy { return conv.Quiet }
 
 func (back) Step(ev conv.Event, fx *conv.Effects) int {
 	switch ev.Kind {

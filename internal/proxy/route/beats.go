@@ -37,7 +37,7 @@ func (h Heard) cutOff(fresh time.Duration) bool { return h.Age <= fresh && h.Sil
 // was not heard within fresh is not streaming as far as anybody knows, and one that
 // only others hear is of no use here.
 func FromBeats(beats []Heard, fresh time.Duration) View {
-	term := newestTerm(beats)
+	term, rev := newestTerm(beats)
 	if term == nil {
 		return View{Why: whyUnknown}
 	}
@@ -66,6 +66,9 @@ func FromBeats(beats []Heard, fresh time.Duration) View {
 		v.Primary = Node{term.Leader, leader.Beat.Addrs.SQL}
 		v.Doubt = doubt(beats, leader, fresh)
 		v.CutOff = leader.cutOff(fresh)
+	}
+	if d := term.Draining(); d != nil {
+		v.Drain = &Drain{*d, rev, term.Leader, leader.Beat.Addrs.Peer}
 	}
 	v.Standbys = standbys(nodes, term, fresh)
 	v.Members = members(nodes, term, fresh)
@@ -106,15 +109,13 @@ func Proxies(beats []Heard, registered []string) int {
 	return max(len(names), 1)
 }
 
-func newestTerm(beats []Heard) *cluster.Term {
-	var term *cluster.Term
-	var rev int64
+func newestTerm(beats []Heard) (term *cluster.Term, rev int64) {
 	for _, h := range beats {
 		if t := h.Beat.Term; t != nil && (term == nil || h.Beat.TermRev > rev) {
 			term, rev = t, h.Beat.TermRev
 		}
 	}
-	return term
+	return term, rev
 }
 
 // byNode keeps one beat of each node: its agent's, unless that is stale and the

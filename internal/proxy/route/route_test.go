@@ -100,6 +100,38 @@ func TestFromBeats(t *testing.T) {
 	}
 }
 
+// A drain counts in the newest record, in its own epoch, while that is open.
+func TestDrainOfTheNewestRecord(t *testing.T) {
+	d := func(epoch uint64, hold bool) *cluster.Drain {
+		return &cluster.Drain{ID: "d1", Epoch: epoch, To: "slave", SoftMS: 300, HoldMS: 1000, ForMS: 5000, Hold: hold}
+	}
+	in := func(epoch uint64, open bool, d *cluster.Drain) *cluster.Term {
+		x := term(epoch, "master", open)
+		x.Drain = d
+		return x
+	}
+	leader := leads("master", 7)
+	leader.Addrs.Peer = "master:7400"
+	for _, c := range []struct {
+		name  string
+		beats []Heard
+		want  *Drain
+	}{
+		{"none", heard(with(leader, in(7, true, nil), 5)), nil},
+		{"one", heard(with(leader, in(7, true, d(7, false)), 5)), &Drain{*d(7, false), 5, "master", "master:7400"}},
+		{"its second phase, heard of from the standby", heard(with(leader, in(7, true, d(7, false)), 5), with(follows("slave", 7, 1), in(7, true, d(7, true)), 6)),
+			&Drain{*d(7, true), 6, "master", "master:7400"}},
+		{"withdrawn", heard(with(leader, in(7, true, nil), 7), with(follows("slave", 7, 1), in(7, true, d(7, true)), 6)), nil},
+		{"of an epoch before", heard(with(leader, in(8, true, d(7, true)), 8)), nil},
+		{"in an epoch that is not open", heard(with(leader, in(7, false, d(7, true)), 8)), nil},
+		{"its leader was never heard", heard(with(follows("slave", 7, 1), in(7, true, d(7, true)), 6)), &Drain{*d(7, true), 6, "master", ""}},
+	} {
+		if diff := cmp.Diff(c.want, FromBeats(c.beats, time.Second).Drain); diff != "" {
+			t.Errorf("%s: (-want +got)\n%s", c.name, diff)
+		}
+	}
+}
+
 func TestPick(t *testing.T) {
 	s := func(name string, bytes, ms int64, streaming bool) Standby {
 		return Standby{Node{name, name}, bytes, ms, streaming}

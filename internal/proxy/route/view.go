@@ -3,6 +3,8 @@ package route
 import (
 	"sync"
 	"time"
+
+	"manada/internal/cluster"
 )
 
 // Node is a database that sessions can be sent to.
@@ -57,8 +59,18 @@ type View struct {
 	At time.Time
 	// Proxies is how many proxies the herd has as far as is known, this one included.
 	Proxies int
+	// Drain is the planned switchover that the record announces for the epoch; nil: none.
+	Drain *Drain
 	// Members are all hosts with a database that were heard of, by name.
 	Members []Member
+}
+
+// Drain is a planned switchover, as the newest record has it.
+type Drain struct {
+	cluster.Drain
+	Rev    int64  // of the record
+	Leader string // whose agent wants to hear how far this proxy is
+	Agent  string // where that is, "host:port"; empty: not known
 }
 
 // HasPrimary says whether there is a primary to route to.

@@ -21,6 +21,7 @@ var (
 	errNoNode   = errors.New("no node to connect to")
 	errRecovery = errors.New("the primary's PostgreSQL is still in recovery")
 	errPromoted = errors.New("the standby is no longer one")
+	errHeld     = errors.New("it is being switched over")
 	errChanged  = errors.New("the primary changed meanwhile")
 )
 
@@ -147,6 +148,9 @@ func noStandby(v route.View, last error) error {
 func (c *client) openPrimary(ctx context.Context, v route.View, l pool.Login) (*pool.Backend, destination, error) {
 	if !v.HasPrimary() {
 		return nil, destination{}, errNoNode
+	}
+	if c.holding.Load() {
+		return nil, destination{}, errHeld
 	}
 	if err := c.reachable(ctx, v); err != nil {
 		return nil, destination{}, err

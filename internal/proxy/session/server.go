@@ -13,6 +13,7 @@ import (
 	"manada/internal/cluster"
 	"manada/internal/proxy/catalog"
 	"manada/internal/proxy/console"
+	"manada/internal/proxy/conv"
 	"manada/internal/proxy/hba"
 	"manada/internal/proxy/loop"
 	"manada/internal/proxy/pool"
@@ -105,6 +106,7 @@ type Server struct {
 	homes    homes
 	nodes    counts // connections to each
 	draining atomic.Bool
+	holding  atomic.Bool // a switchover does: nothing new begins at the primary
 
 	loops *loop.Group
 	pools *pools
@@ -193,6 +195,23 @@ func (s *Server) Sweep(v route.View) {
 		one.retire(usable)
 	}
 }
+
+// Switchover tells every client the phase of a planned switchover of a node, also
+// those to come. In Hold and Over nothing new begins there; who logs in waits.
+func (s *Server) Switchover(node string, p conv.Phase) {
+	if p < conv.Hold {
+		node = ""
+	}
+	s.holding.Store(p >= conv.Hold)
+	s.pools.desk.Hold(node)
+	s.loops.Switchover(p)
+}
+
+// Work says how far a switchover is, and Stirred that it may have changed.
+func (s *Server) Work() loop.Work { return s.loops.Work() }
+
+// Stirred is for one listener.
+func (s *Server) Stirred() <-chan struct{} { return s.loops.Stirred() }
 
 // EndLost gives up the connections to nodes that have stopped acknowledging what
 // was sent to them, and returns their number.

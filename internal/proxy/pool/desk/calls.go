@@ -82,10 +82,15 @@ func (d *Desk) Lead(n *rules.Node, why string) {
 	d.do(func(now rules.Moment, out []rules.Decision) []rules.Decision { return d.book.Lead(now, n, why, out) })
 }
 
-// Hold hands out nothing at a node until it is called for another or for nil: it is
-// being switched over. When it returns, nothing is.
-func (d *Desk) Hold(n *rules.Node) {
-	d.do(func(now rules.Moment, out []rules.Decision) []rules.Decision { return d.book.Hold(now, n, out) })
+// Hold hands out nothing at the node of a name until it is called for another, or for
+// none (empty): it is being switched over.
+func (d *Desk) Hold(node string) {
+	d.do(func(now rules.Moment, out []rules.Decision) []rules.Decision {
+		if node == "" {
+			return d.book.Hold(now, nil, out)
+		}
+		return d.book.Hold(now, d.book.Node(node), out)
+	})
 }
 
 // Configure takes other settings.
