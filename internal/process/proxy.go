@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -65,6 +66,7 @@ func Proxy(ctx context.Context, c *config.Config, version string, log *slog.Logg
 	cfg.LoginTimeout = c.Proxy.LoginTimeout
 	cfg.QueryTimeout, cfg.TxTimeout = c.Proxy.QueryTimeout, c.Proxy.TransactionTimeout
 	cfg.IdleTxTimeout, cfg.IdleTimeout = c.Proxy.IdleTransactionTimeout, c.Proxy.ClientIdleTimeout
+	cfg.AnswerDrain, cfg.DrainGrace = drainAnswers(c.Node, id), 5*c.Timing.SuspectAfter
 	p, err := proxy.New(cfg)
 	if err != nil {
 		return err
@@ -93,6 +95,16 @@ func proxySettings(c *config.Config) (out []console.Setting) {
 		}
 	}
 	return out
+}
+
+// drainAnswers tells the agent of a drain's leader how far this proxy is.
+func drainAnswers(node string, id *pki.Identity) func(context.Context, *route.Drain, cluster.DrainAnswer) error {
+	client := peer.Client{TLS: id.TLSFor}
+	boot := rand.Text()
+	return func(ctx context.Context, d *route.Drain, a cluster.DrainAnswer) error {
+		a.Proxy, a.Boot = node, boot
+		return client.Call(ctx, d.Agent, d.Leader, http.MethodPost, "/v1/drain", a, nil)
+	}
 }
 
 // keepTopology derives where sessions go from the newest beats.

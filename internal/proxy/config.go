@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -76,6 +77,12 @@ type Config struct {
 	// when the proxy stops.
 	DrainTimeout time.Duration
 
+	// AnswerDrain tells the agent of a drain's leader how far this proxy is, as who and
+	// in which process; nil: nobody is told. DrainGrace is for how much longer than it
+	// says a drain is obeyed: until somebody else takes over from its leader.
+	AnswerDrain func(ctx context.Context, d *route.Drain, a cluster.DrainAnswer) error
+	DrainGrace  time.Duration
+
 	// Pool says how clients share connections to PostgreSQL, and NodeLimit how many may
 	// be held to a node over all pools; 0: what rules.NodeLimit gives.
 	Pool      rules.Config
@@ -122,6 +129,7 @@ func DefaultConfig() Config {
 		MaxServerLogins:    32,
 		DeadAfter:          5 * time.Second,
 		DrainTimeout:       10 * time.Second,
+		DrainGrace:         5 * time.Second,
 		ReadOnlyFallback:   true,
 		MaxReadLagBytes:    64 << 20,
 		MaxReadLag:         10 * time.Second,

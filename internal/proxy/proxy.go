@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"manada/internal/proxy/conv"
 	"manada/internal/proxy/hba"
 	"manada/internal/proxy/pool"
 	"manada/internal/proxy/route"
@@ -187,6 +188,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 	}
 	own.Go(func() { p.follow(ctx) })
 	own.Go(func() { p.watch(ctx) })
+	own.Go(func() { p.answer(ctx) })
 	p.running.Store(true)
 	p.cfg.Log.Info("proxy listens", "read_write", p.cfg.ReadWriteAddr, "read_only", p.cfg.ReadOnlyAddr)
 
@@ -239,9 +241,12 @@ func (p *Proxy) accept(ctx context.Context, l net.Listener, port session.Port) e
 	}
 }
 
-// follow ends the sessions of deposed primaries when the topology changes.
+// follow ends the sessions of deposed primaries when the topology changes, and obeys
+// the drains that it announces.
 func (p *Proxy) follow(ctx context.Context) {
 	var last route.View
+	var drain obeyed
+	said := conv.NoDrain
 	for {
 		changed := p.cfg.Topology.Changed()
 		v := p.cfg.Topology.Current()
@@ -251,12 +256,44 @@ func (p *Proxy) follow(ctx context.Context) {
 		last = v
 		p.sessions.Statuses.Note(v.Members)
 		p.sessions.Sweep(v)
-		select {
-		case <-changed:
-		case <-ctx.Done():
+		phase, wait := drain.phase(v.Drain, time.Now(), p.cfg.DrainGrace)
+		if phase != said {
+			p.switchover(v.Drain, phase)
+			said = phase
+		}
+		if !await(ctx, wait, changed, nil) {
 			return
 		}
 	}
+}
+
+// switchover tells the sessions the phase of a drain; d is nil when it is over.
+func (p *Proxy) switchover(d *route.Drain, phase conv.Phase) {
+	node, to := "", ""
+	if d != nil {
+		node, to = d.Leader, d.To
+	}
+	p.cfg.Log.Info("switchover", "phase", phase.String(), "from", node, "to", to)
+	p.sessions.Switchover(node, phase)
+}
+
+// await waits for one of two things, for at most d unless that is 0. It returns false
+// when ctx is done.
+func await(ctx context.Context, d time.Duration, one, other <-chan struct{}) bool {
+	var due <-chan time.Time
+	if d > 0 {
+		t := time.NewTimer(d)
+		defer t.Stop()
+		due = t.C
+	}
+	select {
+	case <-one:
+	case <-other:
+	case <-due:
+	case <-ctx.Done():
+		return false
+	}
+	return true
 }
 
 // watch ends the sessions of hosts that have silently disappeared, and the reads at

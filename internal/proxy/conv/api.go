@@ -68,6 +68,9 @@ const (
 	Over          // the hold's time is up: open transactions that have not sent COMMIT end
 )
 
+// String is the phase for people.
+func (p Phase) String() string { return [...]string{"none", "soft", "hold", "over"}[p] }
+
 // Timer is something that may take too long. Each is armed at most once at a time.
 type Timer uint8
 
