@@ -66,7 +66,7 @@ func Proxy(ctx context.Context, c *config.Config, version string, log *slog.Logg
 	cfg.LoginTimeout = c.Proxy.LoginTimeout
 	cfg.QueryTimeout, cfg.TxTimeout = c.Proxy.QueryTimeout, c.Proxy.TransactionTimeout
 	cfg.IdleTxTimeout, cfg.IdleTimeout = c.Proxy.IdleTransactionTimeout, c.Proxy.ClientIdleTimeout
-	cfg.AnswerDrain, cfg.DrainGrace = drainAnswers(c.Node, id), 5*c.Timing.SuspectAfter
+	cfg.AnswerDrain, cfg.DrainGrace = drainAnswers(c.Node, boot, id), 5*c.Timing.SuspectAfter
 	p, err := proxy.New(cfg)
 	if err != nil {
 		return err
@@ -98,12 +98,11 @@ func proxySettings(c *config.Config) (out []console.Setting) {
 }
 
 // drainAnswers tells the agent of a drain's leader how far this proxy is.
-func drainAnswers(node string, id *pki.Identity) func(context.Context, *route.Drain, cluster.DrainAnswer) error {
+func drainAnswers(node, boot string, id *pki.Identity) func(context.Context, *route.Drain, cluster.DrainAnswer) error {
 	client := peer.Client{TLS: id.TLSFor}
-	boot := rand.Text()
 	return func(ctx context.Context, d *route.Drain, a cluster.DrainAnswer) error {
 		a.Proxy, a.Boot = node, boot
-		return client.Call(ctx, d.Agent, d.Leader, http.MethodPost, "/v1/drain", a, nil)
+		return client.Call(ctx, d.Agent, d.Leader, http.MethodPost, peer.DrainPath, a, nil)
 	}
 }
 

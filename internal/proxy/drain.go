@@ -64,6 +64,7 @@ func (p *Proxy) answer(ctx context.Context) {
 	}
 	var o obeyed
 	var told cluster.DrainAnswer
+	complained := "" // of a drain
 	for ctx.Err() == nil {
 		changed := p.cfg.Topology.Changed()
 		d := p.cfg.Topology.Current().Drain
@@ -78,7 +79,10 @@ func (p *Proxy) answer(ctx context.Context) {
 				wait = countPause
 			}
 			if err := p.tell(ctx, d, now); err != nil {
-				p.cfg.Log.Warn("the leader's agent was not told of the drain", "leader", d.Leader, "error", err)
+				if complained != d.ID {
+					complained = d.ID
+					p.cfg.Log.Warn("the leader's agent was not told of the drain", "leader", d.Leader, "error", err)
+				}
 				wait = retryPause
 			} else {
 				told = now
