@@ -27,13 +27,14 @@ type graph struct {
 	users     map[object][]object // what depends on it
 	functions map[object]function
 	builtin   map[string]bool // names of dangerous functions that are built in
+	harmless  map[string]bool // and of those of which none is
 	symbols   map[string]bool // what these run: names of C functions
 	bad       []object        // known to be dangerous: their trees name such a function
 	plain     map[object]bool // operators and casts between built-in types only
 }
 
 func newGraph() *graph {
-	return &graph{names: map[object]string{}, users: map[object][]object{}, functions: map[object]function{}, builtin: map[string]bool{}, symbols: map[string]bool{}, plain: map[object]bool{}}
+	return &graph{names: map[object]string{}, users: map[object][]object{}, functions: map[object]function{}, builtin: map[string]bool{}, harmless: map[string]bool{}, symbols: map[string]bool{}, plain: map[object]bool{}}
 }
 
 // function is one that is not built in.
@@ -67,7 +68,26 @@ func (g *graph) build() *Names {
 		c.queue = c.queue[:len(c.queue)-1]
 		c.spread(o)
 	}
+	c.names.harmless = c.others()
 	return &c.names
+}
+
+// others are the names of functions that are not dangerous.
+func (c *closure) others() map[string]struct{} {
+	out := make(map[string]struct{}, len(c.harmless)+len(c.functions))
+	for name := range c.harmless {
+		out[name] = struct{}{}
+	}
+	for f := range c.functions {
+		out[c.graph.names[f]] = struct{}{}
+	}
+	for name := range c.builtin {
+		delete(out, name)
+	}
+	for name := range c.names.set {
+		delete(out, name)
+	}
+	return out
 }
 
 func byOID(a, b object) int { return int(int64(a.oid) - int64(b.oid)) }

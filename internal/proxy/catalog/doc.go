@@ -8,8 +8,10 @@
 // views and rules, triggers, defaults, policies, checks, operators, casts, types,
 // tables below and above, foreign keys that cascade. A function in SQL or PL/pgSQL
 // is judged by its text, cut by the proxy's lexer; one in another language by its
-// extension, if that is known. Keeper holds the sets, and reads them anew when the
-// catalogs have changed.
+// extension, if that is known. The names of all other functions are harmless: what is
+// in neither set was not there when the catalogs were read. Keeper holds the sets, and
+// reads them anew when the catalogs have changed: every second, and before a client that
+// changed them is answered.
 //
 // A set that is not known holds every name. It deliberately does not decide what
 // follows from a dangerous name, nor where a statement goes.

@@ -16,7 +16,7 @@ import (
 type Ask func(ctx context.Context, database, sql string, params []string, columns int, row func(cols []string) error) error
 
 // Keeper keeps the sets of the databases that are in use. Its exported fields are set
-// before first use; Use, Leave and Changed are safe for concurrent use.
+// before first use; Use, Leave and Refresh are safe for concurrent use.
 type Keeper struct {
 	Ask Ask
 	// Left says that nobody uses a database any more; nil: nobody wants to know.
@@ -37,8 +37,10 @@ type kept struct {
 	state  string        // of the catalogs when they were read
 	failed string        // the last error that was logged
 	known  chan struct{} // closed when they were read for the first time
+	looked chan struct{} // closed when they were read, and made anew
 
 	changes uint64 // that clients told of
+	seen    uint64 // those of them that the last reading knows
 	begun   uint64 // readings
 	done    uint64 // number of the last one that succeeded
 }
@@ -53,7 +55,7 @@ func (k *Keeper) Use(database string) *Live {
 		if k.databases == nil {
 			k.databases = map[string]*kept{}
 		}
-		d = &kept{known: make(chan struct{})}
+		d = &kept{known: make(chan struct{}), looked: make(chan struct{})}
 		k.databases[database] = d
 		k.rouse()
 	}
@@ -88,27 +90,39 @@ func (k *Keeper) Leave(database string) {
 	}
 }
 
-// Changed says that a client has changed the catalogs, and has them read anew. What
-// that client does is to count as dangerous until Reads says so of the number.
-func (k *Keeper) Changed(database string) uint64 {
+// Refresh has a database's catalogs read, and returns when they were read after the
+// call, or with an error when ctx is done.
+func (k *Keeper) Refresh(ctx context.Context, database string) error {
+	number := k.change(database)
+	for {
+		k.mu.Lock()
+		d := k.databases[database]
+		if d == nil || d.done >= number {
+			k.mu.Unlock()
+			return nil
+		}
+		looked := d.looked
+		k.mu.Unlock()
+		select {
+		case <-looked:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// change says that the catalogs have changed. A reading of the number that it returns,
+// or of a greater one, knows of it.
+func (k *Keeper) change(database string) uint64 {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	d := k.databases[database]
 	if d == nil {
 		return 0
 	}
-	d.state = ""
 	d.changes++
 	k.rouse()
 	return d.begun + 1
-}
-
-// Reads says whether the set was read after Changed gave the number.
-func (k *Keeper) Reads(database string, number uint64) bool {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	d := k.databases[database]
-	return d != nil && d.done >= number
 }
 
 // rouse has Run look at once.
@@ -177,26 +191,29 @@ func (k *Keeper) look(ctx context.Context, name string) {
 	if err == nil && (state != last || !d.live.Known()) {
 		var n *Names
 		if n, err = Read(ctx, name, k.Ask); err == nil {
-			d.live.names.Store(n)
+			d.live.set(n)
 		}
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if err != nil {
+		before := d.live.Known()
+		if d.changes > d.seen { // what was read does not hold any more
+			d.live.set(nil)
+		}
 		if why := err.Error(); ctx.Err() == nil && d.failed != why {
 			d.failed = why
 			k.Log.Warn("a database's catalogs cannot be read; until they were, every name in it counts as one that may leave something behind",
-				"database", name, "read_before", d.live.Known(), "error", err)
+				"database", name, "read_before", before, "error", err)
 		}
 		return
 	}
 	if d.done == 0 {
 		close(d.known)
 	}
-	d.failed, d.done = "", number
-	if d.changes == changes { // else it is read once more
-		d.state = state
-	}
+	close(d.looked)
+	d.looked = make(chan struct{})
+	d.failed, d.done, d.state, d.seen = "", number, state, changes
 }
 
 // Read reads a database's catalogs.
@@ -227,6 +244,8 @@ func (g *graph) row(cols []string) error {
 	switch cols[0] {
 	case "s":
 		g.builtin[name], g.symbols[cols[6]] = true, true
+	case "h":
+		g.harmless[name] = true
 	case "f":
 		head, source, _ := strings.Cut(cols[6], "\n")
 		language, extension, _ := strings.Cut(head, " ")

@@ -7,9 +7,12 @@ import (
 	"sync/atomic"
 )
 
-// Names is a set of dangerous names. A nil one holds all.
+// Names is a set of dangerous names, and one of functions that leave nothing behind.
+// A nil one holds all names as dangerous.
 type Names struct {
 	set map[string]struct{}
+	// harmless are the names of functions none of which is dangerous.
+	harmless map[string]struct{}
 	// operators are symbols of dangerous operators between built-in types.
 	operators []string
 	// all: a cast between built-in types, or an operator that is used without being
@@ -32,39 +35,67 @@ func (n *Names) Dangerous(token []byte) bool {
 	if len(n.set) == 0 && len(n.operators) == 0 || len(token) == 0 {
 		return false
 	}
-	switch c := token[0]; {
-	case c == '"':
-		name := token[1:max(len(token)-1, 1)]
-		if bytes.IndexByte(name, '"') >= 0 {
-			return n.odd
+	if !identifier(token[0]) {
+		for _, o := range n.operators { // =-1 is = and -, for PostgreSQL
+			if bytes.Contains(token, []byte(o)) {
+				return true
+			}
 		}
-		return n.has(name, false)
-	case (c == 'u' || c == 'U') && len(token) > 1 && token[1] == '&':
-		return true // U&"": escapes
-	case c|0x20 >= 'a' && c|0x20 <= 'z' || c == '_' || c >= 0x80:
-		return n.has(token, true)
+		return false
 	}
-	for _, o := range n.operators { // =-1 is = and -, for PostgreSQL
-		if bytes.Contains(token, []byte(o)) {
-			return true
-		}
+	var buf [nameLen]byte
+	name, ok := named(&buf, token)
+	if !ok {
+		return n.odd || escaped(token)
 	}
-	return false
+	_, ok = n.set[string(name)]
+	return ok
 }
 
-func (n *Names) has(name []byte, fold bool) bool {
+// Harmless says whether a token is the name of a function, and none of that name
+// leaves anything behind in the session that calls it.
+func (n *Names) Harmless(token []byte) bool {
+	if n == nil || n.all || len(token) == 0 || !identifier(token[0]) {
+		return false
+	}
 	var buf [nameLen]byte
-	b := buf[:copy(buf[:], name)]
-	for i, c := range b {
-		if c >= 0x80 {
-			return n.odd
-		}
-		if fold && c >= 'A' && c <= 'Z' {
-			b[i] = c + 'a' - 'A'
+	name, ok := named(&buf, token)
+	if !ok {
+		return false
+	}
+	_, ok = n.harmless[string(name)]
+	return ok
+}
+
+// identifier says whether a token is one, by its first byte.
+func identifier(c byte) bool {
+	return c|0x20 >= 'a' && c|0x20 <= 'z' || c == '_' || c >= 0x80 || c == '"'
+}
+
+// named is the name that an identifier stands for, as the catalogs have it. Not ok:
+// it has letters outside ASCII, quotes or escapes.
+func named(buf *[nameLen]byte, token []byte) (name []byte, ok bool) {
+	quoted := token[0] == '"'
+	if quoted {
+		token = token[1:max(len(token)-1, 1)]
+	} else if escaped(token) {
+		return nil, false
+	}
+	name = buf[:copy(buf[:], token)]
+	for i, c := range name {
+		switch {
+		case c >= 0x80, c == '"':
+			return nil, false
+		case !quoted && c >= 'A' && c <= 'Z':
+			name[i] = c + 'a' - 'A'
 		}
 	}
-	_, ok := n.set[string(b)]
-	return ok
+	return name, true
+}
+
+// escaped says whether an identifier is U&"", which may have escapes.
+func escaped(token []byte) bool {
+	return len(token) > 1 && token[0]|0x20 == 'u' && token[1] == '&'
 }
 
 // Len is how many names the set has.
@@ -72,7 +103,21 @@ func (n *Names) Len() int { return len(n.set) + len(n.operators) }
 
 // Live is the set of a database as it is known at present. It is safe for
 // concurrent use; the zero value holds all names.
-type Live struct{ names atomic.Pointer[Names] }
+type Live struct {
+	names   atomic.Pointer[Names]
+	version atomic.Uint64
+}
+
+func (l *Live) set(n *Names) {
+	l.names.Store(n)
+	l.version.Add(1)
+}
+
+// Version is another one when the set may have changed.
+func (l *Live) Version() uint64 { return l.version.Load() }
+
+// Harmless is that of the present set.
+func (l *Live) Harmless(token []byte) bool { return l.names.Load().Harmless(token) }
 
 // Dangerous is that of the present set.
 func (l *Live) Dangerous(token []byte) bool { return l.names.Load().Dangerous(token) }

@@ -57,6 +57,10 @@ type Statement struct {
 	Numbers, Inserts bool
 	// Begins says that a transaction is begun, and nothing else.
 	Begins bool
+	// Defines says that functions, or what calls them unseen, are made or changed, and
+	// nothing is run that may call them. Ends says that a transaction, or a part of it,
+	// begins or ends, and nothing else.
+	Defines, Ends bool
 	// Why says what a Pin may leave behind.
 	Why string
 	// Mark is what a savepoint's statement does to the one that MarkName names.
@@ -83,10 +87,12 @@ const (
 // hint at the very beginning keeps a read on the primary, as pgpool has it.
 const hint = "/*NO LOAD BALANCE*/"
 
-// Names is a set of names behind which something may be hidden that a session
-// keeps. They are asked as they are written, without quotes.
+// Names knows behind which names something may be hidden that a session keeps, and
+// which are functions that leave nothing behind. It is asked for tokens as they are
+// written.
 type Names interface {
-	Dangerous(name []byte) bool
+	Dangerous(token []byte) bool
+	Harmless(token []byte) bool
 }
 
 // Text classifies a query string. It may hold any bytes.
@@ -103,7 +109,7 @@ func Known(sql []byte, names Names) Statement {
 
 func classify(sql []byte, names Names) Statement {
 	buf := tokens.Get().(*[]token)
-	p := parser{src: sql, toks: (*buf)[:0]}
+	p := parser{src: sql, toks: (*buf)[:0], known: names}
 	defer func() {
 		if cap(p.toks) <= 4096 {
 			*buf = p.toks
@@ -128,8 +134,13 @@ func classify(sql []byte, names Names) Statement {
 			out.Setting, out.Default = one.Setting, one.Default
 			if count == 1 {
 				out.Kind, out.Mark, out.MarkName, out.Begins = one.Kind, one.Mark, one.MarkName, one.Begins
+				out.Defines, out.Ends = one.Defines, one.Ends
 			} else {
 				out.Kind, out.Begins = max(several(out.Kind), several(one.Kind)), false
+				if out.Defines && !one.Defines && !one.Ends {
+					out.Kind = p.pin("what the text itself makes")
+				}
+				out.Defines, out.Ends = out.Defines || one.Defines, out.Ends && one.Ends
 				if out.Mark != MarkNone || one.Mark != MarkNone {
 					out.Mark, out.MarkName = MarkSome, ""
 				}
@@ -139,7 +150,7 @@ func classify(sql []byte, names Names) Statement {
 	}
 	out.Mute, out.Level, out.Local = p.mute, p.level, p.levelLocal
 	out.Sets, out.Resets, out.Numbers, out.Inserts = p.sets, p.back, p.numbers, p.inserts || out.Kind == Pin
-	if names != nil && out.Kind != Pin && p.names(names) {
+	if names != nil && out.Kind != Pin && p.names() {
 		out.Kind = Pin
 	}
 	if out.Kind == Pin {
@@ -156,16 +167,12 @@ func classify(sql []byte, names Names) Statement {
 var tokens = sync.Pool{New: func() any { return new([]token) }}
 
 // names says whether a dangerous one is in the text.
-func (p *parser) names(names Names) bool {
+func (p *parser) names() bool {
 	for _, t := range p.toks {
-		name := p.src[t.at:t.to]
-		switch {
-		case t.kind == quoted && name[0] == '"':
-			name = name[1 : len(name)-1]
-		case t.kind != word:
+		if t.kind != word && t.kind != quoted && t.kind != op {
 			continue
 		}
-		if names.Dangerous(name) {
+		if name := p.src[t.at:t.to]; p.known.Dangerous(name) {
 			p.pin("what is behind " + string(name[:min(63, len(name))]))
 			return true
 		}
@@ -185,6 +192,7 @@ func several(k Kind) Kind {
 type parser struct {
 	src      []byte
 	toks     []token
+	known    Names // or nil
 	from, to int
 	nth      int     // which statement of the text it is
 	mute     []Span  // found so far
@@ -302,16 +310,20 @@ func (p *parser) statement() Statement {
 		p.inserts = true
 		return Statement{Kind: p.work(w)}
 	case "declare", "fetch", "move", "create", "alter":
-		return Statement{Kind: p.work(w)}
+		return Statement{Kind: p.work(w), Defines: p.defines(w)}
 	case "prepare":
 		if p.word(p.from+1) == "transaction" {
 			return Statement{Kind: Primary}
 		}
 		return Statement{Kind: p.pin("PREPARE")}
 	case "savepoint", "release", "rollback":
-		return p.savepoint(w)
+		s := p.savepoint(w)
+		s.Ends = true
+		return s
 	case "begin", "start":
-		return Statement{Kind: Primary, Begins: true}
+		return Statement{Kind: Primary, Begins: true, Ends: true}
+	case "commit", "end", "abort":
+		return Statement{Kind: Primary, Ends: true}
 	default:
 		if plain[w] {
 			return Statement{Kind: Primary}
@@ -485,14 +497,53 @@ func (p *parser) called(i int) Kind {
 			return Primary
 		}
 		return p.pinCall(i)
-	case !dotted && p.word(i-1) == "as", p.target(i):
+	case !dotted && (p.word(i-1) == "as" || p.named(i)), p.target(i):
 		return Read
 	}
 	return p.pinCall(i)
 }
 
-// pinCall is Pin for a call of the function at i.
+// named says whether the name at i is that of what stands in parentheses before it:
+// no call can stand there, but for those two.
+func (p *parser) named(i int) bool {
+	depth := 0
+	for j := i - 1; j >= p.from; j-- {
+		switch {
+		case p.is(j, ")"):
+			depth++
+		case p.is(j, "("):
+			depth--
+		}
+		if depth == 0 {
+			before := p.word(j - 1)
+			return j < i-1 && before != "on" && before != "operator"
+		}
+	}
+	return false
+}
+
+// defines says whether a CREATE or ALTER is of a function, or of what calls functions
+// without naming them.
+func (p *parser) defines(w string) bool {
+	if w != "create" && w != "alter" {
+		return false
+	}
+	for i := p.from + 1; i < p.to; i++ {
+		switch w := p.word(i); w {
+		case "or", "replace", "constraint", "event", "trusted", "procedural", "recursive":
+		default:
+			return definable[w]
+		}
+	}
+	return false
+}
+
+// pinCall is Pin for a call of the function at i, unless that is known.
 func (p *parser) pinCall(i int) Kind {
+	if p.known != nil && p.known.Harmless(p.bytes(i)) {
+		p.inserts = true
+		return Primary
+	}
 	if p.why != "" {
 		return Pin
 	}
@@ -519,6 +570,12 @@ func (p *parser) placed(i int, w string) bool {
 		return before == "not" && p.word(i-2) == "as"
 	case "bernoulli", "system":
 		return before == "tablesample"
+	case "operator":
+		i += 2
+		for p.kind(i) == word || p.kind(i) == quoted || p.is(i, ".") {
+			i++
+		}
+		return p.kind(i) == op && p.is(i+1, ")")
 	}
 	return false
 }

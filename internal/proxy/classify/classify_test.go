@@ -192,15 +192,25 @@ func TestWhy(t *testing.T) {
 		"select 'x":                                            "a text that is not understood",
 		"whatever":                                             "a statement that is not known",
 		"set a = 1; select 1":                                  "a statement that is not known",
-		"select * from \"Bad\"":                                "what is behind Bad",
-		"insert into bad values (1)":                           "what is behind bad",
-		"select 'bad'":                                         "",
-		"insert into t values (nextval('s'))":                  "",
-		"select pg_advisory_xact_lock(1)":                      "",
-		"notify x":                                             "",
-		"unlisten *":                                           "",
-		"prepare transaction 'x'":                              "",
-		"declare c cursor for select 1":                        "",
+		"select * from \"Bad\"":                                `what is behind "Bad"`,
+		"select 1 <!> 2":                                       "what is behind <!>",
+		"select good(1), s.good(), \"good\"()":                 "",
+		"select * from (values (1)) v(x), unnest(array[1]) with ordinality, generate_series(1, 2) g(i)": "",
+		"select operator(1)":                          "a call of operator",
+		"select a operator(s.*) 1":                    "",
+		"select distinct on (a) f(a) from t":          "a call of f",
+		"select a operator(pg_catalog.+) f(a) from t": "a call of f",
+		"select good(1), better()":                    "a call of better",
+		"create view v as select 1; select * from v":  "what the text itself makes",
+		"begin; create or replace function f() returns int language sql as 'select 1'; create trigger g before insert on t execute function f(); commit": "",
+		"insert into bad values (1)":          "what is behind bad",
+		"select 'bad'":                        "",
+		"insert into t values (nextval('s'))": "",
+		"select pg_advisory_xact_lock(1)":     "",
+		"notify x":                            "",
+		"unlisten *":                          "",
+		"prepare transaction 'x'":             "",
+		"declare c cursor for select 1":       "",
 	} {
 		s := Known([]byte(sql), badNames{})
 		if s.Why != want || (s.Kind == Pin) != (want != "") {
@@ -211,7 +221,34 @@ func TestWhy(t *testing.T) {
 
 type badNames struct{}
 
-func (badNames) Dangerous(name []byte) bool { return strings.EqualFold(string(name), "bad") }
+func (badNames) Dangerous(token []byte) bool {
+	return strings.EqualFold(strings.Trim(string(token), `"`), "bad") || string(token) == "<!>"
+}
+func (badNames) Harmless(token []byte) bool { return strings.Trim(string(token), `"`) == "good" }
+
+// What makes functions, or what calls them unseen, and what only ends transactions.
+func TestDefines(t *testing.T) {
+	for sql, want := range map[string]string{
+		"create function f() returns int language sql as 'select 1'": "defines",
+		"CREATE OR REPLACE PROCEDURE p() language sql as ''":         "defines",
+		"create constraint trigger g after insert on t":              "defines",
+		"create recursive view v (a) as select 1":                    "defines",
+		"alter function f() rename to g":                             "defines",
+		"begin; create view v as select 1; end":                      "defines",
+		"create table t (function int)":                              "",
+		"create index on t (a)":                                      "",
+		"create temp table t (a int)":                                "",
+		"drop function f()":                                          "",
+		"create materialized view v as select 1":                     "",
+		"commit":                                                     "ends", "end work": "ends", "abort": "ends", "begin": "ends", "rollback": "ends", "savepoint a": "ends", "release a": "ends", "begin; commit": "ends",
+		"commit; select 1": "", "select 1; commit": "",
+	} {
+		s := Text([]byte(sql))
+		if s.Defines != (want == "defines") || s.Ends != (want == "ends") {
+			t.Errorf("%q: defines %v, ends %v, want %q", sql, s.Defines, s.Ends, want)
+		}
+	}
+}
 
 // What a pooled session has to follow: defaults, savepoints, sequences, anything set.
 func TestFollowed(t *testing.T) {

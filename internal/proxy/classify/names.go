@@ -28,6 +28,9 @@ var grammar = set(`
 	bit char character date dec decimal float int integer interval nchar numeric time timestamp timestamptz timetz
 	varbit varchar varying bpchar`)
 
+// definable is what calls functions unseen, or is one, in CREATE and ALTER.
+var definable = set(`aggregate cast domain extension function language operator policy procedure routine rule transform trigger type view`)
+
 // functions may be called on any node: built in, immutable or stable, or
 // volatile without writing; and aggregates of these.
 var functions = set(
@@ -115,10 +118,10 @@ var catalogs = set(`pg_catalog pg_toast pg_aggregate pg_am pg_amop pg_amproc pg_
 // known holds each listed word once, so that looking one up costs no memory.
 var known = func() map[string]string {
 	m := map[string]string{}
-	for _, list := range []map[string]bool{plain, grammar, functions, volatile, catalogs, set(`alter all authorization call do
-		characteristics client_min_messages constraints copy create deallocate declare delete discard execute explain
-		false fetch for hold insert into is_called key listen load local log_cnt merge bernoulli conflict filter materialized over sets system tablesample move names no pg_temp pool_nodes prepare
-		reset role schema session set_config share show table temp temporary time timezone to transaction true update xml`)} {
+	for _, list := range []map[string]bool{plain, grammar, functions, volatile, catalogs, definable, set(`alter all authorization call do
+		characteristics client_min_messages constraint constraints copy create deallocate declare delete discard execute event explain
+		false fetch for hold insert into is_called key listen load local log_cnt merge bernoulli conflict filter materialized over sets system tablesample move names no pg_temp pool_nodes prepare procedural
+		recursive replace reset role schema session set_config share show table temp temporary time timezone to transaction true trusted update xml`)} {
 		for w := range list {
 			m[w] = w
 		}

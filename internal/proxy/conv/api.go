@@ -35,6 +35,8 @@ const (
 	// Replayed answers AskReplayed: the reader has replayed so far. 0, also of
 	// Written: not known.
 	Replayed
+	// Named answers AskNames.
+	Named
 	// Cancel: the client wants what it runs to be cancelled. CancelDone: PostgreSQL
 	// has read the request that SendCancel asked for.
 	Cancel
@@ -118,6 +120,9 @@ const (
 	// ends (which then denies Want for a while).
 	AskWritten
 	AskReplayed
+	// AskNames has the names (Config.Dangerous) read anew. Named answers, when they were
+	// read after this moment, or cannot be.
+	AskNames
 	// SendCancel asks PostgreSQL to cancel what the side's server does.
 	SendCancel
 	// Arm a timer; D = 0 disarms it.

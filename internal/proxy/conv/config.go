@@ -3,6 +3,7 @@ package conv
 import (
 	"time"
 
+	"manada/internal/proxy/classify"
 	"manada/internal/proxy/wire"
 )
 
@@ -40,9 +41,11 @@ type Config struct {
 	QueryTimeout, TxTimeout, IdleTxTimeout, IdleTimeout time.Duration
 }
 
-// Names is a set of names of functions, operators, relations and types.
+// Names is what is known of names of functions, operators, relations and types. It
+// may change: then Version is another one.
 type Names interface {
-	Dangerous(name []byte) bool
+	classify.Names
+	Version() uint64
 }
 
 // Table is what SHOW POOL_NODES shows. Every column is a text.

@@ -38,6 +38,7 @@ type Conv struct {
 	read  reading
 	ghost ghost
 	phase Phase // of a switchover
+	names naming
 
 	// Main.
 	used     bool // since it was granted
@@ -145,6 +146,8 @@ func (c *Conv) Step(ev Event, fx *Effects) (consumed int) {
 		c.written(ev.Flushed, ev.Insert, fx)
 	case Replayed:
 		c.replayed(ev.Flushed, fx)
+	case Named:
+		c.names.named(fx)
 	case Cancel:
 		c.cancel(fx)
 	case CancelDone:

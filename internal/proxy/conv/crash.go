@@ -60,6 +60,7 @@ func (c *Conv) suffer(f fate, l *Link, fx *Effects) {
 	}
 	l.abandon(func(e entry) { c.lost(l, e) })
 	c.set.undo()
+	c.names = naming{}
 	c.set.local, c.set.rolledBack, c.barrier, c.unsure = false, false, false, false
 	switch f {
 	case again:

@@ -88,6 +88,7 @@ func (c *Conv) effect(r *run, is about, sql string, inBatch bool) *note {
 		c.sequences(r, is, inBatch)
 	}
 	c.set.local = c.set.local || is.Sets
+	c.defines(is)
 	if is.Kind == classify.Pin {
 		c.pinned(is.Why)
 	}

@@ -26,7 +26,7 @@ func (c *Conv) parse(r *run, msg []byte) (e entry, instead []byte, local bool) {
 	sql, types, good := bytes.Cut(rest, zero)
 	e, s := entry{kind: parse}, &stmt{about: about{Kind: classify.Pin, Why: "a text that is not understood"}}
 	if ok && good && len(types) >= 2 {
-		s.about = c.classified(sql)
+		s.about, s.names = c.classified(sql), c.version()
 		s.sql = settingSQL(sql, s.about)
 	} else {
 		ok = false
@@ -200,6 +200,7 @@ func (c *Conv) binds(r *run, portal []byte, s *stmt) {
 		}
 		return
 	}
+	c.renew(s)
 	n := c.effect(r, s.about, s.sql, true)
 	if again := c.set.behind(s.about); again != nil {
 		if n == nil {

@@ -192,3 +192,5 @@ func (s *story) tell(t *testing.T, cuts func(int) []int, joined bool) string {
 type listed []string
 
 func (n listed) Dangerous(name []byte) bool { return slices.Contains(n, strings.ToLower(string(name))) }
+func (n listed) Harmless([]byte) bool       { return false }
+func (n listed) Version() uint64            { return 0 }

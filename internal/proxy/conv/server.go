@@ -71,6 +71,9 @@ func (c *Conv) one(r *run, side Side, l *Link) bool {
 		}
 		return false
 	}
+	if side == Main && typ == wire.TypeReady && c.learns(r, l, rest[headerLen]) {
+		return false
+	}
 	switch c.hear(r, side, l, typ, rest[:have], total) {
 	case pass:
 		r.n += have

@@ -9,6 +9,7 @@ import (
 // stmt is a prepared statement of a client.
 type stmt struct {
 	about classify.Statement
+	names uint64 // the version of the names by which it was classified
 	sql   string // of a setting
 	// body is the Parse message behind the name; "" when it is not kept.
 	body string

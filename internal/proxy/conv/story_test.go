@@ -256,6 +256,8 @@ func happens(line string) (h happening, err error) {
 		h.Kind, h.Flushed, h.Insert = Written, lsn(arg(1)), lsn(arg(2))
 	case "replayed":
 		h.Kind, h.Flushed = Replayed, lsn(arg(1))
+	case "named":
+		h.Kind = Named
 	case "cancel":
 		h.Kind = Cancel
 	case "cancel-done":
@@ -449,6 +451,8 @@ func (w *world) do(e Effect) (again []Side) {
 		what = "ask what is written"
 	case AskReplayed:
 		what = fmt.Sprintf("ask whether %X is replayed", uint64(e.At))
+	case AskNames:
+		what = "ask for the names"
 	case SendCancel:
 		what = "cancel " + sideNames[e.Side]
 	case Arm:

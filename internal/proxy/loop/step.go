@@ -51,6 +51,8 @@ func (l *Loop) apply(c *client, fx *conv.Effect) {
 		if s := c.servers[side]; s != nil {
 			c.owner.Ask(c.handle, fx, s)
 		}
+	case conv.AskNames:
+		c.owner.Ask(c.handle, fx, c.servers[conv.Main])
 	case conv.SendCancel:
 		if s := c.servers[fx.Side]; s != nil {
 			c.owner.Cancel(c.handle, fx.Side, s)

@@ -152,8 +152,17 @@ func (s *session) Lost(side conv.Side, server *loop.Server, why conv.Why, told b
 	}
 }
 
-// Ask asks the pool of positions, in a goroutine.
+// Ask asks the pool of positions, or who knows the names, in a goroutine.
 func (s *session) Ask(c *loop.Client, fx *conv.Effect, server *loop.Server) {
+	if fx.Kind == conv.AskNames {
+		s.work.Go(func() {
+			ctx, cancel := context.WithTimeout(s.life, catalogPatience)
+			defer cancel()
+			_ = s.pools.names.Refresh(ctx, s.shared.account.Database.Name) // or the client waits for no longer
+			c.Tell(conv.Event{Kind: conv.Named})
+		})
+		return
+	}
 	at, addr, node := fx.At, backendOf(server).addr, server.Link.Node
 	if fx.Kind == conv.AskReplayed {
 		s.work.Go(func() { c.Tell(conv.Event{Kind: conv.Replayed, Flushed: s.reads.replayed(s, addr, node, at)}) })
