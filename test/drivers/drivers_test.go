@@ -3,10 +3,13 @@ package drivers
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -15,17 +18,25 @@ import (
 
 // programs by driver; each is tried on PostgreSQL's port and on the proxy's.
 var programs = map[string][]string{
-	"node-postgres": {"node", "check.js"},
+	"node-postgres": {"node", "node/check.js"},
 	"psycopg 2":     {"/usr/bin/python3", "check_psycopg2.py"},
 	"psycopg 3":     {"/usr/bin/python3", "check_psycopg.py"},
 	"pgjdbc":        {"java", "-cp", "/usr/share/java/postgresql.jar", "Check.java"},
 }
 
+// modes of the pool, each with a database of its own. In mode transaction what needs
+// a session is left out.
+var modes = []string{"session", "transaction", "auto"}
+
+// copies of a program run at once, so that the connections that they share change
+// hands.
+const copies = 3
+
 func TestDrivers(t *testing.T) {
 	if os.Getenv("MANADA_DRIVERS") == "" {
 		t.Skip("make drivers installs the drivers and runs this")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
 	defer cancel()
 	h, err := herdtest.StartTree(ctx)
 	if err != nil {
@@ -36,20 +47,38 @@ func TestDrivers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	pools := "\nproxy:\n  pool:\n    overrides:\n"
+	for _, mode := range modes {
+		pools += "      in_" + mode + ": mode=" + mode + " size=8\n"
+		if _, err := h.Value(ctx, h.NodeDSN(s.Primary), "create database in_"+mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := h.Configure(ctx, "proxy", pools); err != nil {
+		t.Fatal(err)
+	}
 	for name, program := range programs {
-		t.Run(name, func(t *testing.T) {
-			want := run(ctx, t, h, h.Port(s.Primary, "postgresql"), program)
-			got := run(ctx, t, h, h.Port("proxy", "sql"), program)
-			if len(want) < 10 {
-				t.Errorf("it tried only %d things:\n%s", len(want), strings.Join(want, "\n"))
-			}
-			for i := range max(len(want), len(got)) {
-				w, g := at(want, i), at(got, i)
-				if w != g || strings.Contains(g, "FAILED") {
-					t.Errorf("PostgreSQL %s\nproxy      %s", w, g)
+		for _, mode := range modes {
+			t.Run(name+"/"+mode, func(t *testing.T) {
+				want := run(ctx, t, h, h.Port(s.Primary, "postgresql"), mode, program)[0]
+				if len(want) < 10 {
+					t.Errorf("it tried only %d things:\n%s", len(want), strings.Join(want, "\n"))
 				}
-			}
-		})
+				for _, got := range run(ctx, t, h, h.Port("proxy", "sql"), mode, slices.Repeat([][]string{program}, copies)...) {
+					compare(t, want, got)
+				}
+			})
+		}
+	}
+}
+
+func compare(t *testing.T, want, got []string) {
+	t.Helper()
+	for i := range max(len(want), len(got)) {
+		w, g := at(want, i), at(got, i)
+		if w != g || strings.Contains(g, "FAILED") {
+			t.Errorf("PostgreSQL %s\nproxy      %s", w, g)
+		}
 	}
 }
 
@@ -60,17 +89,33 @@ func at(l []string, i int) string {
 	return "(nothing)"
 }
 
-// run gives the lines that a driver's program prints.
-func run(ctx context.Context, t *testing.T, h *herdtest.Herd, port int, program []string) []string {
+// run gives the lines that drivers' programs print, which run at once, each in a
+// schema of its own.
+func run(ctx context.Context, t *testing.T, h *herdtest.Herd, port int, mode string, programs ...[]string) [][]string {
 	t.Helper()
+	out := make([][]string, len(programs))
+	dsn := strings.Replace(h.DSN(), "dbname=postgres", "dbname=in_"+mode, 1)
+	var all sync.WaitGroup
+	for i, program := range programs {
+		schema := fmt.Sprintf("s%d", i)
+		if _, err := h.Value(ctx, dsn, "drop schema if exists "+schema+" cascade; create schema "+schema); err != nil {
+			t.Fatal(err)
+		}
+		all.Go(func() { out[i] = one(ctx, t, h, port, mode, schema, program) })
+	}
+	all.Wait()
+	return out
+}
+
+func one(ctx context.Context, t *testing.T, h *herdtest.Herd, port int, mode, schema string, program []string) []string {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, program[0], program[1:]...)
-	if program[0] == "node" {
-		cmd.Dir = "../../bin/drivers/node"
+	cmd.Env = append(os.Environ(), "PGHOST=127.0.0.1", "PGPORT="+strconv.Itoa(port), "PGUSER=postgres", "PGDATABASE=in_"+mode, "PGPASSWORD="+h.Password(),
+		"PGSSLMODE=disable", "PGOPTIONS=-c search_path="+schema, "NODE_PATH=../../bin/drivers/node/node_modules", "PYTHONDONTWRITEBYTECODE=1", "LC_ALL=C.UTF-8")
+	if mode == "transaction" {
+		cmd.Env = append(cmd.Env, "STATELESS=1")
 	}
-	cmd.Env = append(os.Environ(), "PGHOST=127.0.0.1", "PGPORT="+strconv.Itoa(port), "PGUSER=postgres", "PGDATABASE=postgres", "PGPASSWORD="+h.Password(),
-		"PGSSLMODE=disable", "PYTHONDONTWRITEBYTECODE=1", "LC_ALL=C.UTF-8")
 	var errs bytes.Buffer
 	cmd.Stderr = &errs
 	out, err := cmd.Output()

@@ -310,6 +310,22 @@ func (h *Herd) StartHost(ctx context.Context, host string) error {
 	return nil
 }
 
+// Configure adds to the configuration of a host and starts it anew.
+func (h *Herd) Configure(ctx context.Context, host, text string) error {
+	if err := h.StopHost(ctx, host); err != nil {
+		return err
+	}
+	file := filepath.Join(h.Data, host, "manada.yaml")
+	before, err := os.ReadFile(file)
+	if err == nil {
+		err = os.WriteFile(file, append(before, text...), 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("configure %s: %w", host, err)
+	}
+	return h.StartHost(ctx, host)
+}
+
 // WaitCaughtUp waits until a node has replayed what the primary has now.
 func (h *Herd) WaitCaughtUp(ctx context.Context, node string) error {
 	end, err := h.value(ctx, h.DSN(), "select pg_current_wal_lsn()")
