@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"manada/internal/proxy/pool/rules"
 	"manada/internal/proxy/session"
 )
 
@@ -67,19 +68,32 @@ func (h *herd) suite(t *testing.T, program, dir, addr string, args ...string) (f
 
 // PostgreSQL's own regression suite passes through the proxy as it does without.
 func TestPostgresRegressionSuite(t *testing.T) {
-	f := start(t, unsplit)
-	dir := f.ownTests(t, "regress")
-	f.afterwards(t, "drop database if exists regression with (force)")
-	failed, diffs := f.suite(t, "regress/pg_regress", dir, f.Addr(session.ReadWrite).String(), "--schedule="+dir+"/parallel_schedule")
-	if len(failed) > 0 {
-		t.Errorf("%d fail: %s\n%.20000s", len(failed), strings.Join(failed, ", "), diffs)
+	for _, mode := range likeOwn[:1] {
+		t.Run(mode.String(), func(t *testing.T) {
+			f := own(t, mode)
+			dir := f.ownTests(t, "regress")
+			f.afterwards(t, "drop database if exists regression with (force)")
+			failed, diffs := f.suite(t, "regress/pg_regress", dir, f.Addr(session.ReadWrite).String(), "--schedule="+dir+"/parallel_schedule")
+			if len(failed) > 0 {
+				t.Errorf("%d fail: %s\n%.20000s", len(failed), strings.Join(failed, ", "), diffs)
+			}
+		})
 	}
+}
+
+// likeOwn are the modes in which a client finds a session of its own.
+var likeOwn = []rules.Mode{rules.Session, rules.Auto}
+
+// own is a proxy for one of them. In mode Auto few connections serve all, so that
+// they change hands.
+func own(t *testing.T, mode rules.Mode) *fixture {
+	return pooled(t, mode, 30, nil)
 }
 
 // The tester of concurrent sessions passes through the proxy, where every client
 // has a server of its own.
 func TestPostgresIsolation(t *testing.T) {
-	f := start(t, unsplit)
+	f := own(t, rules.Session)
 	dir := f.ownTests(t, "isolation")
 	f.afterwards(t, "drop database if exists isolation_regression with (force)")
 	failed, diffs := f.suite(t, "isolation/pg_isolation_regress", dir, f.Addr(session.ReadWrite).String(),
@@ -95,8 +109,14 @@ var traced = []string{"simple_pipeline", "nosync", "multi_pipelines", "prepared"
 
 // libpq's pipelines, message by message.
 func TestPostgresPipelines(t *testing.T) {
-	f := start(t, unsplit)
+	for _, mode := range likeOwn {
+		t.Run(mode.String(), func(t *testing.T) { own(t, mode).pipelines(t) })
+	}
+}
+
+func (f *fixture) pipelines(t *testing.T) {
 	dir := f.ownTests(t, "libpq_pipeline")
+	f.afterwards(t, "drop table if exists pq_pipeline_demo, pq_pipeline_tst, ppln_uniqviol")
 	host, port, _ := net.SplitHostPort(f.Addr(session.ReadWrite).String())
 	dsn := "host=" + host + " port=" + port + " user=postgres password=postgres dbname=postgres sslmode=disable"
 	run := func(args ...string) []byte {
