@@ -108,6 +108,9 @@ func (a *Agent) small(ctx context.Context, v *decide.View, act decide.Action) er
 		return a.db.EndSenders(ctx, act.PIDs)
 	case decide.Follow:
 		return a.follow(ctx, act)
+	case decide.Undrain:
+		a.endDrain()
+		return nil
 	}
 	return fmt.Errorf("unknown action %s", act.Verb)
 }

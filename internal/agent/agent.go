@@ -93,6 +93,7 @@ type Agent struct {
 	overridden chan struct{} // a setting comes from somewhere else
 	events     chan store.Event
 	opened     chan struct{} // this node has opened an epoch
+	drainNews  chan struct{} // something changed in the drain
 
 	leaving  atomic.Bool // a lone leader leaves its last word
 	stopping atomic.Bool // this host is being stopped: it takes over nothing any more
@@ -137,7 +138,9 @@ type Agent struct {
 	archiveOther string // a file of which the archive has another content
 	restoreErr   string // why the last step of a restore failed
 	backupStatus *health.Backup
-	waiting      *cluster.Waiting // WAL to be archived
+	waiting      *cluster.Waiting         // WAL to be archived
+	drain        *draining                // nil: no switchover is under way here
+	listening    func() map[string]string // proxies that hear this host (peer.Server.Proxies); nil: none
 
 	// Only touched by the loop.
 	lastReason, lastFailure string
@@ -155,6 +158,7 @@ func New(cfg Config, p Parts) *Agent {
 		repo: p.Repo, log: p.Log, parts: p,
 		started: time.Now(), boot: hex.EncodeToString(id), bootSeq: uint64(time.Now().UnixNano()),
 		taken: map[string]time.Time{}, wake: make(chan struct{}, 1), overridden: make(chan struct{}, 1), events: make(chan store.Event, 64), opened: make(chan struct{}, 1),
+		drainNews: make(chan struct{}, 1),
 	}
 	if a.db != nil {
 		a.certified = a.db.Config().TLS.CA != ""
@@ -176,7 +180,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	loops := []func(context.Context){a.followStore, a.renewLoop, a.eventLoop, a.membersLoop, a.loop}
 	if a.db != nil {
 		a.observe(ctx)
-		loops = append(loops, a.observeLoop, a.guardianLoop, a.careLoop, a.furnishLoop, a.strangersLoop)
+		loops = append(loops, a.observeLoop, a.guardianLoop, a.careLoop, a.furnishLoop, a.strangersLoop, a.drainLoop)
 		if a.repo != nil {
 			loops = append(loops, a.backfillLoop)
 		}
@@ -229,7 +233,7 @@ func newMemory() memory {
 // newEpoch forgets what belonged to the epoch before. Called with mu held.
 func (a *Agent) newEpoch(old *cluster.Term) {
 	a.noteWon(old)
-	a.mem.handoverTo = ""
+	a.mem.handoverTo, a.drain = "", nil
 	a.mem.streamed = map[string]time.Time{}
 	a.mem.oldSenders = nil
 	a.mem.syncSince = 0

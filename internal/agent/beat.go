@@ -26,6 +26,9 @@ func (a *Agent) publish(v *decide.View, d decide.Decision) {
 	if b.Op == "" {
 		b.Op = a.recoveryOp(v)
 	}
+	if b.Op == "" && v.Local.Drain.ID != "" {
+		b.Op = a.drainOp(d)
+	}
 	if foreign(v) {
 		b.Rejoin = "" // it neither is rewound nor cloned
 	}

@@ -41,7 +41,7 @@ const lastWordWithin = 8 * time.Second
 // leave gives up what this node is to the others. It is a courtesy that saves
 // clients the time-outs: the protocol holds without.
 func (a *Agent) leave(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, leaveWithin)
+	ctx, cancel := context.WithTimeout(ctx, leaveWithin+a.cfg.Spec.Drain.For) // a switchover waits for clients first
 	defer cancel()
 	t, paused := a.recordNow()
 	switch {

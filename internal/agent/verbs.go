@@ -43,6 +43,10 @@ func (a *Agent) Mount(s *peer.Server) {
 	s.Handle("POST /v1/resume", http.HandlerFunc(a.serveResume))
 	s.Handle("GET /v1/history", http.HandlerFunc(a.serveHistory))
 	s.Handle("POST /v1/token", http.HandlerFunc(a.serveToken))
+	s.Handle("POST "+peer.DrainPath, http.HandlerFunc(a.serveDrain))
+	a.mu.Lock()
+	a.listening = s.Proxies
+	a.mu.Unlock()
 	s.Handle("POST /v1/node/remove", http.HandlerFunc(a.serveRemove))
 }
 

@@ -33,6 +33,8 @@ func (a *Agent) long(v *decide.View, act decide.Action) (func(context.Context) e
 		}, true
 	case decide.ArchiveTail, decide.RestoreData, decide.RecoverToEnd, decide.RecoverAlong, decide.UndoRestore:
 		return func(ctx context.Context) error { return a.restoreStep(ctx, v, act) }, true
+	case decide.Prepare:
+		return func(ctx context.Context) error { return a.prepare(ctx, act) }, true
 	case decide.HandOver:
 		return func(ctx context.Context) error { return a.handOver(ctx, act) }, true
 	case decide.Promote:
@@ -167,19 +169,17 @@ func (a *Agent) endOtherSenders(ctx context.Context, successor string) {
 	}
 }
 
-// handOver stops this primary for a switchover.
+// handOver stops this primary for another. A switchover has been prepared for;
+// what a false flush position wants has not.
 func (a *Agent) handOver(ctx context.Context, act decide.Action) error {
-	// It is attempted once: one that is marked already, or gone, is not begun;
-	// without a request (a false flush position) this agent remembers.
-	if act.Request == "" {
-		a.remembered(func(m *memory) { m.handoverTo = act.To; m.promisedAt = time.Now() })
-	} else if err := a.store.MarkRequest(ctx, act.Request, optionTried); err != nil {
-		return fmt.Errorf("mark the request as tried: %w", err)
-	}
-	if err := a.db.Checkpoint(ctx); err != nil {
-		return err
-	}
 	a.remembered(func(m *memory) { m.handoverTo = act.To; m.promisedAt = time.Now() })
+	if act.Request == "" {
+		if err := a.db.Checkpoint(ctx); err != nil {
+			return err
+		}
+		a.remembered(func(m *memory) { m.promisedAt = time.Now() })
+	}
+	a.toldOfDrain()
 	return a.stop(ctx, "fast", act.To)
 }
 

@@ -40,6 +40,7 @@ type Config struct {
 	Durability cluster.Durability `key:"durability" enum:"quorum,strict,async"`
 	WantK      int                `key:"want_k" min:"1" max:"8"`
 	Timing     Timing             `key:"timing"`
+	Switchover Switchover         `key:"switchover"`
 	PostgreSQL PostgreSQL         `key:"postgresql"`
 	Proxy      Proxy              `key:"proxy"`
 	Backup     Backup             `key:"backup"`
@@ -76,6 +77,17 @@ type Timing struct {
 	SuspectAfter time.Duration `key:"suspect_after" min:"100ms" max:"5m"`
 	DegradeAfter time.Duration `key:"degrade_after" min:"100ms" max:"10m"`
 	OpenAfter    time.Duration `key:"open_after" min:"100ms" max:"10m"`
+}
+
+// Switchover is how long a planned one waits for clients: that of the primary
+// which hands over counts.
+type Switchover struct {
+	// Soft: an older transaction is waited for while all goes on.
+	Soft time.Duration `key:"soft" min:"0s" max:"1m"`
+	// Hold is the most that proxies hold what is new before transactions that are
+	// still open are given up; For is both together.
+	Hold time.Duration `key:"hold" min:"0s" max:"1m"`
+	For  time.Duration `key:"for" min:"0s" max:"10m"`
 }
 
 // PostgreSQL says which one runs and with what.

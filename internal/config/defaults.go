@@ -26,6 +26,7 @@ func defaults() *Config {
 		WantK:      1,
 		Timing: Timing{Beat: 100 * time.Millisecond, SuspectAfter: time.Second,
 			DegradeAfter: time.Second, OpenAfter: time.Second},
+		Switchover: Switchover{Soft: 300 * time.Millisecond, Hold: time.Second, For: 5 * time.Second},
 		PostgreSQL: PostgreSQL{MaxSlotWALKeep: 4 << 30},
 
 		Proxy: Proxy{MaxClients: 1000, WaitForPrimary: 30 * time.Second, ConnectTimeout: 5 * time.Second, LoginTimeout: 15 * time.Second, Split: "off",

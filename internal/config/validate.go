@@ -20,6 +20,7 @@ func (c *Config) validate() Problems {
 	v.roles()
 	v.network()
 	v.timing()
+	v.switchover()
 	v.parameters()
 	v.hba()
 	v.replication()
@@ -116,6 +117,12 @@ func (v *validator) timing() {
 	}
 	if t.DegradeAfter < 3*t.Beat {
 		v.fail("timing.degrade_after", fmt.Sprintf("%s is less than three beats of %s", shortDuration(t.DegradeAfter), shortDuration(t.Beat)), "at least "+shortDuration(3*t.Beat), "")
+	}
+}
+
+func (v *validator) switchover() {
+	if s := v.c.Switchover; s.For < s.Hold {
+		v.fail("switchover.for", fmt.Sprintf("%s is less than switchover.hold, which is part of it", shortDuration(s.For)), "at least "+shortDuration(s.Hold), "")
 	}
 }
 

@@ -26,7 +26,9 @@ const (
 	StartStandby  Verb = "start-standby"  // long
 	StartFounding Verb = "start-founding" // long: epoch 1 only
 	Stop          Verb = "stop"           // long: Mode fast or immediate
-	HandOver      Verb = "hand-over"      // long: checkpoint, end senders, stop fast
+	Prepare       Verb = "prepare"        // long: checkpoint, and begin to hand over to To
+	Undrain       Verb = "undrain"        // forget what Prepare began
+	HandOver      Verb = "hand-over"      // long: end senders, stop fast
 	Promote       Verb = "promote"        // long: to Timeline
 	WriteControl  Verb = "write-control"  // the control row of Epoch with Nonce
 	SetSync       Verb = "set-sync"       // render Sync, reload
@@ -117,6 +119,13 @@ func Describe(t *cluster.Term) string {
 		if r.Touched {
 			s += "(touched)"
 		}
+	}
+	if d := t.Drain; d != nil {
+		phase := "soft"
+		if d.Hold {
+			phase = "hold"
+		}
+		s += fmt.Sprintf(" drain=%s@%d->%s(%s)", d.ID, d.Epoch, d.To, phase)
 	}
 	for _, p := range t.Promises {
 		s += fmt.Sprintf(" promise=%s@%d:%s", p.Node, p.WALEpoch, p.LSN)

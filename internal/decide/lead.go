@@ -1,6 +1,7 @@
 package decide
 
 import (
+	"fmt"
 	"strings"
 
 	"manada/internal/cluster"
@@ -22,7 +23,7 @@ func lead(v *View) (Decision, bool) {
 		return do(Action{Verb: WriteControl, Epoch: t.Epoch, Nonce: t.Current().Nonce}, "writing the control row"), true
 	}
 	d := wait("primary of epoch %d", t.Epoch)
-	for _, duty := range []func(*View) (Decision, bool){doubled, keptOut, serveRequest, syncSet} {
+	for _, duty := range []func(*View) (Decision, bool){doubled, keptOut, handingOver, serveRequest, syncSet} {
 		if x, ok := duty(v); ok {
 			d = x
 			break
@@ -93,14 +94,16 @@ func serveRequest(v *View) (Decision, bool) {
 		return refuse(r.To + " did not open the next epoch in time; " + v.Self + " leads again")
 	}
 	to, why := successor(v, r.To)
+	if s, _ := v.sender(to, v.Store.Term.Epoch); why == "" && s.Flush+behind < v.Local.WAL.LSN {
+		why = fmt.Sprintf("%s is %d MB of WAL behind: clients would wait for it", to, (v.Local.WAL.LSN-s.Flush)>>20)
+	}
 	if why != "" {
 		if r.Age < v.Spec.HandoverAfter {
 			return Decision{}, false // it may be about to become synchronous
 		}
 		return refuse(why)
 	}
-	return do(Action{Verb: HandOver, To: to, Request: r.ID},
-		"switchover: handing over to %s", to), true
+	return do(Action{Verb: Prepare, To: to, Request: r.ID}, "switchover to %s: a checkpoint first", to), true
 }
 
 // successor checks that a node can take the epoch over at once; with no name

@@ -12,6 +12,7 @@ func TestPropertiesNoticeMutants(t *testing.T) {
 		WithoutWALEpoch: "C7", WithoutSwapFirst: "degrading", WithoutBothValues: "H2",
 		WithoutTheRest: "last word",
 		WithoutRecord:  "ends the walsender only", WithoutRole: "the name alone counts", WithoutRestart: "ends the liar only",
+		WithoutHeld: "goes on before the proxies answered", WithoutQuiet: "interrupts a COMMIT", WithoutClearing: "a drain survives a takeover",
 		WithoutStandingAside: "a takeover during a restore", WithoutTail: "a restore that loses commits",
 	}
 	seen := map[Verb]int{}
@@ -35,7 +36,7 @@ func TestPropertiesNoticeMutants(t *testing.T) {
 	}
 	t.Log(seen)
 	for _, verb := range []Verb{ReadStore, Settle, Swap, Withdraw, Promise, DropPromise, CutUpstream, EndReceiver, ReadPosition, StartStandby,
-		StartFounding, Stop, HandOver, Promote, WriteControl, SetSync, Probe, EndSenders, Follow, Rewind, Clone, Answer,
+		StartFounding, Stop, Prepare, Undrain, HandOver, Promote, WriteControl, SetSync, Probe, EndSenders, Follow, Rewind, Clone, Answer,
 		ArchiveEnd, FetchWAL, ArchiveTail, RestoreData, RecoverToEnd, RecoverAlong, UndoRestore} {
 		if seen[verb] == 0 {
 			t.Errorf("%s is never asked for: the views are too narrow", verb)

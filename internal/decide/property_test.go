@@ -59,6 +59,9 @@ func anyTerm(t *rapid.T) *cluster.Term {
 	if rapid.IntRange(0, 7).Draw(t, "restored") == 0 {
 		n.History[len(n.History)-1].Restored = "o1"
 	}
+	if rapid.IntRange(0, 7).Draw(t, "drained") == 0 {
+		n.Drain = anyDrain(t, n.Epoch)
+	}
 	n.LastOpenLeader = anyMember(t, rapid.SampledFrom(nodes).Draw(t, "last"))
 	if n.Open {
 		n.LastOpenLeader.Name = n.Leader
@@ -199,7 +202,7 @@ func anyView() *rapid.Generator[*View] {
 				v.Peers = append(v.Peers, anyPeer(t, n, term.Epoch))
 			}
 		}
-		switch role := rapid.SampledFrom([]string{"any", "any", "leader", "leader", "standby", "standby", "former", "opening", "leaving", "heir", "intruded"}).Draw(t, "role"); role {
+		switch role := rapid.SampledFrom([]string{"any", "any", "leader", "leader", "standby", "standby", "former", "opening", "leaving", "heir", "intruded", "draining"}).Draw(t, "role"); role {
 		case "any":
 		case "leaving":
 			plausible(t, v, "leader")
@@ -213,6 +216,11 @@ func anyView() *rapid.Generator[*View] {
 		case "intruded":
 			plausible(t, v, "leader")
 			intruded(t, v)
+		case "draining":
+			plausible(t, v, "leader")
+			if v.Local.Leads != 0 {
+				draining(t, v)
+			}
 		case "heir":
 			plausible(t, v, "standby")
 			heirTo(t, v)
@@ -357,6 +365,9 @@ func unsafe(v *View, a Action) string {
 	}
 	switch a.Verb {
 	case Swap, Create, Withdraw:
+		if why := unsafeDrain(v, a.Term); why != "" {
+			return why
+		}
 		return unsafeTerm(v, a.Term)
 	case SetSync:
 		return unsafeSync(v, a.Sync)
@@ -404,6 +415,11 @@ func unsafe(v *View, a Action) string {
 	case WriteControl, Probe, EndSenders, HandOver:
 		if !leads {
 			return "it does not lead"
+		}
+		if a.Verb == HandOver {
+			if why := unsafeHandOver(v, a); why != "" {
+				return why
+			}
 		}
 		return unsafeStranger(v, a)
 	}

@@ -79,7 +79,7 @@ func orderRestore(v *View, r *Request) (Decision, bool) {
 	n := t.Clone()
 	o := *r.Restore
 	o.ID, o.By, o.Touched = r.ID, r.By, false
-	n.Restore = &o
+	n.Restore, n.Drain = &o, nil
 	n.Reason = "restore to " + o.To() + " ordered"
 	return do(Action{Verb: Swap, Term: n, Note: "restore_started"}, "%s: nobody takes over from here on", n.Reason), true
 }

@@ -50,6 +50,7 @@ func testSpec() Spec {
 		Durability: cluster.Quorum, WantK: 1, SuspectAfter: time.Second, DegradeAfter: time.Second,
 		OpenAfter: time.Second, HandoverAfter: 2 * time.Second, WithdrawAfter: 2 * time.Second,
 		RecloneAfter: 10 * time.Second, FreshRead: 500 * time.Millisecond,
+		Drain: Drain{Soft: 300 * time.Millisecond, Hold: time.Second, For: 5 * time.Second},
 	}
 }
 
@@ -117,10 +118,14 @@ func (s *scenario) line(text string) error {
 		return s.peerWords(words[0], words[1:])
 	case "senders":
 		return s.senders(words)
+	case "drain":
+		if s.v.Local.Drain.ID == "" {
+			s.v.Local.Drain = LocalDrain{ID: "d1", Request: "r1", Looked: time.Hour}
+		}
 	}
 	fn, ok := map[string]func(string, string) error{
 		"spec": s.specWord, "store": s.storeWord, "term": s.termWord, "local": s.localWord,
-		"sync": s.syncWord, "request": s.requestWord,
+		"sync": s.syncWord, "request": s.requestWord, "drain": s.drainWord,
 	}[noun]
 	if !ok {
 		return fmt.Errorf("unknown noun %q", noun)
@@ -307,6 +312,15 @@ func (s *scenario) termWord(k, val string) error {
 		t.Restore.Touched = true
 	case "keep-old":
 		t.Restore.KeepOld = true
+	case "drain": // drain=d1@7>b, soft; drain=none
+		id, to, _ := strings.Cut(val, ">")
+		id, epoch, _ := strings.Cut(id, "@")
+		t.Drain = nil
+		if val != "none" {
+			t.Drain = &cluster.Drain{ID: id, Epoch: uint64(num(epoch)), To: to, SoftMS: 300, HoldMS: 1000, ForMS: 5000}
+		}
+	case "hold":
+		t.Drain.Hold = val == "true"
 	case "restored": // the order that began the epoch
 		t.History[len(t.History)-1].Restored = val
 	case "lost":

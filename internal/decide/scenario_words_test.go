@@ -32,6 +32,35 @@ func (s *scenario) syncWord(k, val string) error {
 	return nil
 }
 
+// drainWord is how far this run of the agent has come with handing over.
+func (s *scenario) drainWord(k, val string) error {
+	l := &s.v.Local.Drain
+	ages := map[string]*time.Duration{"age": &l.Age, "hold-age": &l.HoldAge, "held": &l.HeldFor, "looked": &l.Looked, "oldest": &l.Oldest}
+	if p, ok := ages[k]; ok {
+		*p = dur(val)
+		return nil
+	}
+	switch k {
+	case "none":
+		*l = LocalDrain{}
+	case "id":
+		l.ID = val
+	case "to":
+		l.To = val
+	case "hold":
+		l.Hold = val == "true"
+	case "unheld":
+		l.Unheld = list2(val)
+	case "open":
+		l.Open = num(val)
+	case "in-commit":
+		l.InCommit = num(val)
+	default:
+		return unknownWord(k)
+	}
+	return nil
+}
+
 var states = map[string]cluster.PostgresState{
 	"down": cluster.PostgresDown, "dying": cluster.PostgresDying, "starting": cluster.PostgresStarting,
 	"standby": cluster.PostgresStandby, "primary": cluster.PostgresPrimary, "stopping": cluster.PostgresStopping,

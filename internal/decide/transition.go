@@ -58,6 +58,9 @@ func won(v *View, at cluster.Position, reason string) *cluster.Term {
 	n := t.Clone()
 	n.Epoch, n.Leader, n.Open = t.Epoch+1, v.Self, false
 	n.Promises, n.Restore = nil, nil
+	if !v.without(WithoutClearing) {
+		n.Drain = nil
+	}
 	n.Reason = reason
 	if n.Lost != nil && n.Lost.Node == v.Self {
 		n.Lost = nil // it was made anew since, or could not win
@@ -83,7 +86,7 @@ func won(v *View, at cluster.Position, reason string) *cluster.Term {
 func opened(v *View, members []cluster.Member, k int) *cluster.Term {
 	n := v.Store.Term.Clone()
 	n.Open, n.LastOpenLeader = true, v.me()
-	n.Promises = nil
+	n.Promises, n.Drain = nil, nil
 	n.Sync, n.K = members, min(k, len(members))
 	n.WantK, n.Durability = v.Spec.WantK, v.Spec.Durability
 	i := len(n.History) - 1

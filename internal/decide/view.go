@@ -36,6 +36,8 @@ type Spec struct {
 	HandoverAfter time.Duration
 	// WithdrawAfter is how long an unused promise stands; it doubles with each withdrawal.
 	WithdrawAfter time.Duration
+	// Drain is how a switchover begins.
+	Drain Drain
 	// RecloneAfter is how long a standby may fail to stream from a healthy leader.
 	RecloneAfter time.Duration
 	// FreshRead is how old a linearizable read may be before a freeze.
@@ -135,8 +137,10 @@ type Local struct {
 	// to. Archived is up to where its WAL is known to be in the archive.
 	Leaving  bool
 	Archived cluster.LSN
-	// HandoverTo is set while a switchover to that node is under way here.
+	// HandoverTo is set while a switchover to that node is under way here, from
+	// the stop on. Drain is what comes before.
 	HandoverTo string
+	Drain      LocalDrain
 
 	// Upstream is the application_name rendered on disk, "" when cut off.
 	Upstream string
@@ -239,6 +243,10 @@ const (
 	WithoutRecord                              // k = 0 is recorded before an impostor's walsender is ended
 	WithoutRole                                // whose walsender it is counts, not only its name
 	WithoutRestart                             // a false flush position stays until PostgreSQL was restarted
+	WithoutHeld                                // a switchover goes on when every proxy has answered
+	WithoutQuiet                               // and when nothing is under way
+	WithoutHoldEnd                             // or when the hold has lasted long enough
+	WithoutClearing                            // the next epoch ends a drain
 )
 
 func (v *View) without(m Mutation) bool { return v.Without&m != 0 }

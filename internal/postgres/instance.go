@@ -25,6 +25,7 @@ type Instance struct {
 	confMu  sync.Mutex // the rendered files, cfg.Params, cfg.HBA and access
 	access  access
 	main    session // the one persistent session
+	drain   session // open during a switchover
 	probe   prober
 	inForce inForceProbe
 	waits   waitTracker
@@ -52,7 +53,7 @@ func New(cfg Config, sup Supervisor) (*Instance, error) {
 		return nil, err
 	}
 	i.major = sync.OnceValue(func() int { m, _ := Major(cfg.BinDir); return m })
-	i.main.name, i.furnisher.session.name = "manada:agent", furnishSession
+	i.main.name, i.drain.name, i.furnisher.session.name = "manada:agent", "manada:drain", furnishSession
 	i.furnisher.times, i.furnisher.known = map[string][]time.Time{}, map[string]verified{}
 	return i, nil
 }
@@ -70,6 +71,7 @@ func (i *Instance) SocketDir() string { return i.socketDir }
 // Close ends the instance's sessions; PostgreSQL goes on.
 func (i *Instance) Close() {
 	i.main.close()
+	i.drain.close()
 	i.furnisher.session.close()
 	i.inForce.close()
 }

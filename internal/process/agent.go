@@ -113,6 +113,7 @@ func agentConfig(c *config.Config, f Facts, version string) agent.Config {
 			Durability: c.Durability, WantK: c.WantK,
 			SuspectAfter: t.SuspectAfter, DegradeAfter: t.DegradeAfter, OpenAfter: t.OpenAfter,
 			HandoverAfter: 5 * t.SuspectAfter, WithdrawAfter: 3 * t.SuspectAfter,
+			Drain:        decide.Drain{Soft: c.Switchover.Soft, Hold: c.Switchover.Hold, For: c.Switchover.For},
 			RecloneAfter: time.Minute, FreshRead: 2 * t.Beat,
 		},
 	}
