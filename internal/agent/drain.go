@@ -47,20 +47,21 @@ func (a *Agent) prepare(ctx context.Context, act decide.Action) error {
 	return nil
 }
 
-// drains notes that a phase stands in the record, again after it was lost.
-func (a *Agent) drains(n *cluster.Term, hold bool) {
-	now := time.Now()
-	a.mu.Lock()
-	if d := a.drain; d != nil && n.Drain != nil && n.Drain.ID == d.id {
-		if d.began.IsZero() {
-			d.began = now
-		}
-		if hold && d.heldAt.IsZero() {
-			d.heldAt = now
-		}
+// noteDrain notes which phases stand in the record, whoever told so: a write of
+// unknown outcome may turn out to have been applied. Called with mu held.
+func (a *Agent) noteDrain(t *cluster.Term, now time.Time) {
+	d, x := a.drain, t.Draining()
+	if d == nil || x == nil || x.ID != d.id {
+		return
 	}
-	a.mu.Unlock()
-	a.newsOfDrain()
+	if d.began.IsZero() {
+		d.began = now
+		a.newsOfDrain()
+	}
+	if x.Hold && d.heldAt.IsZero() {
+		d.heldAt = now
+		a.newsOfDrain()
+	}
 }
 
 // endDrain: it was withdrawn.
@@ -78,7 +79,8 @@ func (a *Agent) newsOfDrain() {
 }
 
 // drainView is called with mu held.
-func (a *Agent) drainView(now time.Time) decide.LocalDrain {
+func (a *Agent) drainView(t *cluster.Term, now time.Time) decide.LocalDrain {
+	a.noteDrain(t, now)
 	d := a.drain
 	if d == nil {
 		return decide.LocalDrain{}

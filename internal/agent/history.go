@@ -75,8 +75,6 @@ func (a *Agent) swapped(v *decide.View, act decide.Action, n *cluster.Term) {
 		case a.opened <- struct{}{}: // before a checkpoint recycles what has to be back-filled
 		default:
 		}
-	case "drain", "hold":
-		a.drains(n, act.Note == "hold")
 	case "undrained":
 		a.endDrain()
 		a.event("switchover_given_up", n.Epoch, n.Reason)

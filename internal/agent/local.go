@@ -48,7 +48,7 @@ func (a *Agent) localView(now time.Time, t *cluster.Term) decide.Local {
 		l.Rewound = o.rewound
 	}
 	l.Leaving, l.Archived = a.leaving.Load(), m.archived
-	l.Restore, l.Drain = o.restore, a.drainView(now)
+	l.Restore, l.Drain = o.restore, a.drainView(t, now)
 	l.Sync = decide.Sync{
 		Setting: o.sync, Proved: o.postmaster != 0 && m.provedPID == o.postmaster,
 		Since: m.syncSince, Old: stillThere(m.oldSenders, o.senders),

@@ -114,7 +114,7 @@ func holdOver(v *View) bool {
 	late := l.Looked < l.HoldAge-s.Hold // the look was begun when the hold was over
 	switch {
 	case v.without(WithoutQuiet):
-		return true
+		return len(l.Unheld) == 0 || l.HoldAge >= s.Hold
 	case held && l.Open == 0 && l.Looked < l.HoldAge:
 		return true
 	case v.without(WithoutHoldEnd):
@@ -126,26 +126,21 @@ func holdOver(v *View) bool {
 // drainWaits says for whom the switchover waits.
 func drainWaits(v *View) string {
 	l, s := &v.Local.Drain, v.Spec.Drain
-	var who []string
-	if l.Hold && len(l.Unheld) > 0 {
-		who = append(who, "the answer of the proxies on "+strings.Join(l.Unheld, ", "))
-	}
+	who := "a look at the sessions"
 	switch {
 	case !v.Store.Reachable:
-		who = append(who, "the store, which does not answer")
+		who = "the store, which does not answer"
+	case l.Hold && len(l.Unheld) > 0:
+		who = "the answer of the proxies on " + strings.Join(l.Unheld, ", ")
+	case l.Hold && l.Open > 0:
+		who = "the transactions that are open"
 	case !l.Hold && l.Oldest > s.Soft:
-		who = append(who, fmt.Sprintf("transactions older than %s", s.Soft))
-	case l.Open > 0:
-		who = append(who, "the transactions that are open")
+		who = fmt.Sprintf("transactions older than %s", s.Soft)
 	}
-	if len(who) == 0 {
-		who = append(who, "a look at the sessions")
-	}
-	text := "waiting for " + strings.Join(who, " and ")
 	if l.Hold {
-		text = "what is new is held, " + text
+		return "what is new is held, waiting for " + who
 	}
-	return text
+	return "waiting for " + who
 }
 
 // withdrawDrain gives a switchover up before the stop, and this node goes on

@@ -86,7 +86,10 @@ func won(v *View, at cluster.Position, reason string) *cluster.Term {
 func opened(v *View, members []cluster.Member, k int) *cluster.Term {
 	n := v.Store.Term.Clone()
 	n.Open, n.LastOpenLeader = true, v.me()
-	n.Promises, n.Drain = nil, nil
+	n.Promises = nil
+	if !v.without(WithoutClearing) {
+		n.Drain = nil
+	}
 	n.Sync, n.K = members, min(k, len(members))
 	n.WantK, n.Durability = v.Spec.WantK, v.Spec.Durability
 	i := len(n.History) - 1

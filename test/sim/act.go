@@ -34,7 +34,7 @@ func (w *world) act(n *node, act decide.Action, rev int64) bool {
 		}
 		return w.readStore(n)
 	case decide.Found, decide.StartStandby, decide.StartFounding, decide.Stop,
-		decide.HandOver, decide.Promote, decide.Rewind, decide.Clone, decide.ArchiveEnd, decide.FetchWAL:
+		decide.Prepare, decide.HandOver, decide.Promote, decide.Rewind, decide.Clone, decide.ArchiveEnd, decide.FetchWAL:
 		if a.busy == "" {
 			a.busy, a.op = string(act.Verb), &operation{act: act}
 			w.stepOperation(n)
@@ -68,6 +68,8 @@ func (w *world) small(n *node, act decide.Action) bool {
 		m.final, m.timeline, m.lsn = true, n.d.wal.timeline(), w.readEnd(n)
 	case decide.Follow:
 		w.follow(n, act)
+	case decide.Undrain:
+		n.a.drain = nil
 	default:
 		return w.smallPrimary(n, act)
 	}
@@ -183,6 +185,7 @@ func (w *world) change(n *node, act decide.Action, rev int64) bool {
 	if old == nil || old.Epoch != act.Term.Epoch {
 		a.newEpoch()
 	}
+	w.drainSwapped(n, act)
 	if act.Verb == decide.Withdraw {
 		n.d.promised = 0
 		a.mem.withdrawn++
@@ -247,6 +250,8 @@ func (w *world) longStep(n *node, o *operation) (done, ok bool) {
 		return w.opStart(n, o)
 	case decide.Stop, decide.HandOver:
 		return w.opStop(n, o)
+	case decide.Prepare:
+		return w.opPrepare(n, o)
 	case decide.Promote:
 		return w.opPromote(n, o)
 	case decide.ArchiveEnd:
@@ -288,12 +293,7 @@ func (w *world) opStop(n *node, o *operation) (bool, bool) {
 		switch {
 		case o.act.Verb == decide.HandOver:
 			if o.act.Request != "" {
-				if w.st.request == nil || w.st.request.ID != o.act.Request || !w.reaches(n) {
-					return true, false
-				}
-				r := *w.st.request
-				r.Tried = true
-				w.st.request = &r
+				w.checkStop(n)
 			}
 			n.a.mem.handoverTo, n.a.mem.promisedAt = o.act.To, w.now
 			w.endOthers(n, o.act.To)

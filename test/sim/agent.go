@@ -20,6 +20,7 @@ var spec = decide.Spec{
 	OpenAfter: 500 * time.Millisecond, HandoverAfter: time.Second,
 	WithdrawAfter: time.Second, RecloneAfter: 6 * time.Second,
 	FreshRead: 200 * time.Millisecond,
+	Drain:     decide.Drain{Soft: 100 * time.Millisecond, Hold: 400 * time.Millisecond, For: 1500 * time.Millisecond},
 }
 
 // agent is one run of a node's agent: all of it is lost when it crashes.
@@ -42,8 +43,9 @@ type agent struct {
 
 	seen      observed
 	mem       memory
-	leaving   bool // a lone leader was stopped and leaves its last word
-	asked     bool // for a switchover
+	drain     *draining // nil: no switchover is under way here
+	leaving   bool      // a lone leader was stopped and leaves its last word
+	asked     bool      // for a switchover
 	busy      string
 	busyUntil int64
 	op        *operation
@@ -156,6 +158,9 @@ func (w *world) stepAgent(n *node) {
 		w.guard(n)
 	}
 	w.stepOperation(n)
+	if w.chance(900) {
+		w.look(n)
+	}
 	if w.chance(800) {
 		w.readStore(n)
 	}
@@ -237,6 +242,7 @@ func (w *world) readStore(n *node) bool {
 
 func (a *agent) newEpoch() {
 	m := &a.mem
+	a.drain = nil
 	m.handoverTo, m.old, m.since, m.sincePend, m.withdrawn, m.archived = "", nil, 0, false, 0, 0
 	m.streamed = [8]int64{}
 }

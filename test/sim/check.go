@@ -91,6 +91,9 @@ func (w *world) recordChanged(old, t *cluster.Term) {
 	if t.K > len(t.Sync) || t.K < 0 {
 		w.fail("H7", "k is %d with %d members of sync", t.K, len(t.Sync))
 	}
+	if t.Drain != nil && old != nil && (t.Epoch != old.Epoch || t.Open != old.Open) && !w.prof.anyEpoch {
+		w.fail("drain", "the drain of e%d survives in e%d", t.Drain.Epoch, t.Epoch)
+	}
 	if t.Open && (old == nil || !old.Open || old.Epoch != t.Epoch) {
 		w.opened(t)
 	}
@@ -189,6 +192,7 @@ func (w *world) checkBearer(n, m *node, name string) {
 // checkStep is everything that must hold in every moment.
 func (w *world) checkStep() {
 	w.checkStrangers()
+	w.checkHold()
 	for _, n := range w.nodes[:w.data] {
 		p := n.pg
 		if p == nil || p.phase != primary {

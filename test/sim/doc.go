@@ -20,6 +20,10 @@
 // WAL is a list of entries that carry a hash of all before them, so "prefix",
 // "diverged" and "contains" are exact. An LSN is an index into that list.
 //
+// Clients come by themselves, a commit at a time, or in transactions through a
+// proxy on each host, which follows the newest record that it hears and obeys
+// its drain (drain.go).
+//
 // What it does not model: bytes, pages, timing of real disks, asynchronous
 // durability, forced failover with accepted data loss, a store that goes back
 // in time (scenarios in internal/decide cover those decisions).

@@ -51,9 +51,10 @@ type postgres struct {
 
 // waiter is a backend in SyncRepWaitForLSN.
 type waiter struct {
-	upto  int // its commit record ends here
-	since int64
-	kind  kind
+	upto   int // its commit record ends here
+	since  int64
+	kind   kind
+	client *client // nil: it came by no proxy
 }
 
 // sender is a walsender on a primary.
@@ -253,7 +254,11 @@ func (w *world) serve(n *node) {
 			w.wake(n, len(n.d.wal))
 		}
 	}
-	if p.phase == primary && w.chance(400) {
+	often := 400
+	if n.a != nil && n.a.drain != nil && n.a.drain.heldAt != 0 {
+		often = 20 // idle sessions that came by no proxy are ended
+	}
+	if p.phase == primary && w.chance(often) {
 		for range 1 + w.rng.IntN(2) {
 			w.clientCommit(n)
 		}
@@ -286,7 +291,7 @@ func (w *world) localCommit(n *node, e entry) bool {
 		w.acknowledged(n, upto, e.kind)
 		return false
 	}
-	p.waiting = append(p.waiting, waiter{upto, w.now, e.kind})
+	p.waiting = append(p.waiting, waiter{upto: upto, since: w.now, kind: e.kind})
 	return true
 }
 
@@ -297,6 +302,9 @@ func (w *world) wake(n *node, upto int) {
 	for _, x := range p.waiting {
 		if x.upto <= upto {
 			w.acknowledged(n, x.upto, x.kind)
+			if x.client != nil && x.client.pg == p {
+				*x.client = client{}
+			}
 		} else {
 			keep = append(keep, x)
 		}

@@ -19,7 +19,7 @@ func Even(k int) Profile {
 func Profiles() []Profile {
 	strict := Even(1)
 	strict.Name, strict.Strict = "strict", true
-	return []Profile{Even(1), Even(2), strict, shutting(), diverging(), receiving(), branching(), doubting(), doubled(), forgetting(), lagging(), wavering(), intruded(1), intruded(2)}
+	return []Profile{Even(1), Even(2), strict, shutting(), diverging(), receiving(), branching(), doubting(), doubled(), forgetting(), lagging(), wavering(), intruded(1), intruded(2), handing()}
 }
 
 // ProfileNamed finds one of Profiles.
@@ -94,6 +94,11 @@ func wavering() Profile {
 	return p
 }
 
+// handing: switchovers while links, hosts and agents come and go.
+func handing() Profile {
+	return Even(1).bias("handing", 150, switchover).bias("handing", 20, isolate, cutBoth, agentCrash, agentFreeze, standbyLeaves)
+}
+
 // lagging: settings are followed late while standbys come and go (C2, C5, H4).
 func lagging() Profile {
 	p := Even(2).bias("lagging", 60, lateReload, slowCheckpoint, standbyLeaves)
@@ -135,6 +140,10 @@ func Mutants() []Mutant {
 		{"WithoutBothValues", "H2", without(doubting(), decide.WithoutBothValues)},
 		{"WithoutTheRest", "last word", without(shutting(), decide.WithoutTheRest)},
 		{"WithoutRecord: ends the walsender only", "a stranger's name", without(intruded(1), decide.WithoutRecord)},
+		{"WithoutHeld: goes on before the proxies answered", "drain", without(handing(), decide.WithoutHeld)},
+		{"WithoutQuiet: the stop interrupts a COMMIT", "drain", without(handing(), decide.WithoutQuiet)},
+		{"WithoutHoldEnd: a hold without end", "drain", without(handing(), decide.WithoutHoldEnd)},
+		{"WithoutClearing: the drain survives a takeover", "drain", without(handing(), decide.WithoutClearing)},
 		{"WithoutRole: the name alone counts", "a stranger's name", without(intruded(1), decide.WithoutRole)},
 	}
 }
@@ -152,6 +161,7 @@ func AgentMutants() []Mutant {
 		{"trusting, until a commit is lost", "end of WAL", with(loss(diverging()), func(p *Profile) { p.trusting = true })},
 		{"databaseIn: lets database walsenders in", "who may", with(intruded(1), func(p *Profile) { p.databaseIn = true })},
 		{"credulous: k comes back without a new proof", "a stranger's name", with(intruded(1), func(p *Profile) { p.credulous = true })},
+		{"anyEpoch: a proxy obeys the drain of another epoch", "drain", with(handing(), func(p *Profile) { p.anyEpoch, p.Without = true, decide.WithoutClearing })},
 		{"slotless: a standby may be counted twice", "k = 2", with(doubled(), func(p *Profile) { p.slotless = true })},
 	}
 }

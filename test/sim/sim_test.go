@@ -117,6 +117,7 @@ func covered(t *testing.T, s *Stats) {
 		{"widened", s.Widened, n / 2}, {"narrowed", s.Narrowed, n / 12}, {"raised k", s.RaisedK, n / 20},
 		{"rewinds", s.Rewinds, n / 2}, {"clones", s.Clones, n / 2}, {"unknown outcomes", s.Unknown, n / 2},
 		{"late writes applied", s.LateApplied, n / 100}, {"lost disks", s.LostDisks, n / 10},
+		{"drained before a stop", s.Drained, n / 5}, {"holds that lasted to their end", s.Late, n / 50}, {"switchovers given up", s.GivenUp, n / 50}, {"transactions cut by a hold", s.Cut, n / 50},
 		{"last words", s.LastWords, n / 50}, {"WAL fetched by heirs", s.Fetched, n / 200}, {"promises", s.Promises, n / 2}, {"withdrawn promises", s.Withdrawn, n / 20},
 	} {
 		if c.got < c.want {

@@ -57,6 +57,7 @@ func (w *world) localView(n *node, l *decide.Local) {
 		ControlNonce: o.nonce, Senders: o.senders, MayLead: n.leaveBy == 0,
 		Leaving: a.leaving, Archived: m.archived, Impostor: m.unrecorded,
 	}
+	l.Drain = w.drainView(n)
 	if m.liedTo != 0 && m.liedTo == o.pid {
 		l.Lie = m.lie
 	}
@@ -141,7 +142,7 @@ func (w *world) publish(n *node, d decide.Decision) {
 	l := &v.Local
 	b := &cluster.Beat{Node: n.name, Kind: "data", From: "agent", Postgres: cluster.PostgresNone,
 		StoreOK: v.Store.Reachable, Suspects: d.Suspects, CannotCommit: d.CannotCommit,
-		Rejoin: d.Rejoin, Certified: d.Certified}
+		Rejoin: d.Rejoin, Certified: d.Certified, Term: v.Store.Term, TermRev: v.Store.Rev}
 	if n.witness {
 		b.Kind = "witness"
 	} else {

@@ -42,6 +42,7 @@ type Profile struct {
 	databaseIn bool
 	trusting   bool // while a stranger bears a name, what was proved still counts
 	hasty      bool // Since is read before every walsender follows the setting (C2)
+	anyEpoch   bool // a proxy obeys the drain of another epoch
 	credulous  bool // the first record behind what was replayed need not name the one before it
 }
 
@@ -54,6 +55,7 @@ type Stats struct {
 	LostDisks, Withdrawn, Promises, RaisedK       int
 	LastWords, Fetched                            int
 	Intruders, Knocks, FalseAcks, FalseLost       int
+	Drained, Late, GivenUp, Cut                   int
 }
 
 func (s *Stats) add(o *Stats) {
@@ -84,6 +86,10 @@ func (s *Stats) add(o *Stats) {
 	s.Knocks += o.Knocks
 	s.FalseAcks += o.FalseAcks
 	s.FalseLost += o.FalseLost
+	s.Drained += o.Drained
+	s.Late += o.Late
+	s.GivenUp += o.GivenUp
+	s.Cut += o.Cut
 }
 
 // world is a herd, its network, its store and the checker.
@@ -107,6 +113,8 @@ type world struct {
 	winnerDies, crashWrites, promiseCrashes int // ambushes laid
 
 	outsider *outsider
+	proxies  []*proxy
+	held     int // ticks for which a leader that could go on has held clients
 
 	nextID   uint32
 	nextPID  int
@@ -131,6 +139,7 @@ func newWorld(seed uint64, data int, p *Profile) *world {
 			n.name, n.witness = "w", true
 		}
 		w.nodes = append(w.nodes, n)
+		w.proxies = append(w.proxies, &proxy{i: i})
 	}
 	w.voters = []int{0, 1, data}
 	w.cut = make([][]bool, data+1)
@@ -193,6 +202,7 @@ func (w *world) step() {
 	for _, i := range o {
 		w.stepPostgres(w.nodes[i])
 	}
+	w.stepProxies()
 	for _, i := range o {
 		w.stepAgent(w.nodes[i])
 	}
