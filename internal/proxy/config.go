@@ -109,6 +109,9 @@ type Config struct {
 	// the console shows. A nil Settings shows none.
 	Version  string
 	Settings func() []console.Setting
+	// ReadAgain has the configuration read again, which ends in Proxy.Reload, and
+	// returns the keys that need a restart. nil: the console has no RELOAD.
+	ReadAgain func(context.Context) (restart []string, err error)
 
 	Log *slog.Logger
 }

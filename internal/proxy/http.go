@@ -88,7 +88,7 @@ type Ports struct {
 func (p *Proxy) Status() Status {
 	v := p.cfg.Topology.Current()
 	s := Status{Schema: 1, State: "stopped", Open: v.Open, Why: v.Why, Standbys: []NodeStatus{},
-		Ports: map[string]Ports{}, MaxClient: p.cfg.MaxClientConn, UptimeMS: time.Since(p.started).Milliseconds()}
+		Ports: map[string]Ports{}, MaxClient: p.sessions.Current().MaxClients, UptimeMS: time.Since(p.started).Milliseconds()}
 	switch {
 	case p.draining.Load():
 		s.State = "draining"

@@ -1,22 +1,16 @@
 package proxy
 
 import (
-	"cmp"
 	"context"
-	"crypto/hmac"
-	"crypto/rand"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
 	"manada/internal/proxy/conv"
-	"manada/internal/proxy/hba"
 	"manada/internal/proxy/pool"
 	"manada/internal/proxy/route"
 	"manada/internal/proxy/session"
@@ -29,6 +23,7 @@ type Proxy struct {
 	verifiers            *pool.Verifiers
 	positions            *pool.Positions
 	catalogs, capacities *pool.Asker
+	dialers              []*pool.Dialer
 	metrics              *metrics
 	started              time.Time
 
@@ -65,18 +60,13 @@ func New(cfg Config) (*Proxy, error) {
 		Database: cfg.LookupDatabase, TTL: cfg.AuthCacheTTL, Timeout: cfg.ServerLoginTimeout}
 	p.positions = &pool.Positions{Dialer: lookup, User: cfg.LookupUser, Passwords: cfg.LookupPasswords,
 		Database: cfg.LookupDatabase, Timeout: min(cfg.ServerLoginTimeout, time.Second)}
-	rules, err := hba.WithOwn(cfg.HBA, cfg.Replication)
+	o, err := options(&cfg)
 	if err != nil {
 		return nil, err
 	}
+	p.dialers = []*pool.Dialer{dialer, lookup}
 	p.sessions = &session.Server{
-		Options: session.Options{
-			ClientTLS: cfg.ClientTLS, RequireTLS: cfg.RequireTLS, MaxClients: cfg.MaxClientConn,
-			LoginTimeout: cfg.LoginTimeout, ConnectWait: cfg.ConnectWait,
-			ReadOnlyFallback: cfg.ReadOnlyFallback, MockSecret: mockSecret(cfg.MockSecret), MaxUnproved: cfg.MaxClientConn + spareClients,
-			Split: cfg.Split, HBA: rules, Version: cfg.Version, Config: cfg.Settings, Pool: cfg.Pool, NodeLimit: cfg.NodeLimit,
-			QueryTimeout: cfg.QueryTimeout, TxTimeout: cfg.TxTimeout, IdleTxTimeout: cfg.IdleTxTimeout, IdleTimeout: cfg.IdleTimeout, Loops: cmp.Or(cfg.Loops, max(1, runtime.GOMAXPROCS(0)/4)),
-		},
+		Options:   o,
 		Topology:  cfg.Topology,
 		Reader:    &route.Reader{Limits: route.Limits{LagBytes: cfg.MaxReadLagBytes, Lag: cfg.MaxReadLag}},
 		Dialer:    dialer,
@@ -111,24 +101,6 @@ func (p *Proxy) askers(d *pool.Dialer) {
 		defer turn.Unlock()
 		return p.capacities.Capacity(ctx, addr)
 	}
-}
-
-// spareClients may be at their log-in beyond the limit of clients: the last of
-// those that come at once are to be told so, and cancel requests have to get in.
-const spareClients = 100
-
-// mockSecret is what makes the log-in of a role that does not exist look the same
-// at every proxy of the herd and after a restart. One that was given none makes
-// its own.
-func mockSecret(given string) []byte {
-	if given == "" {
-		b := make([]byte, 32)
-		rand.Read(b) // never fails (crypto/rand)
-		return b
-	}
-	h := hmac.New(sha256.New, []byte(given))
-	h.Write([]byte("mock log-ins of the proxies"))
-	return h.Sum(nil)
 }
 
 // Listen opens the ports, so that Addr is known before Run.
@@ -333,7 +305,7 @@ func (p *Proxy) warnFiles() {
 	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &r) != nil {
 		return
 	}
-	if need := uint64(3*p.cfg.MaxClientConn + spareClients + 100); r.Cur < need {
+	if need := uint64(3*p.sessions.Current().MaxClients + spareClients + 100); r.Cur < need {
 		p.cfg.Log.Warn("limit of open files is too low for proxy.max_clients", "limit", r.Cur, "need", need)
 	}
 }

@@ -24,6 +24,7 @@ import (
 type fixture struct {
 	*herd
 	*proxy.Proxy
+	cfg  proxy.Config
 	top  *route.Holder
 	stop func() // ends Run and waits for it
 }
@@ -54,6 +55,7 @@ func start(t testing.TB, change func(*proxy.Config)) *fixture {
 	if change != nil {
 		change(&cfg)
 	}
+	f.cfg = cfg
 	p, err := proxy.New(cfg)
 	if err != nil {
 		t.Fatal(err)

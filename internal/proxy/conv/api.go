@@ -49,6 +49,8 @@ const (
 	Kill
 	// Shutdown ends the client as soon as nothing is owed to it outside a transaction.
 	Shutdown
+	// Limited: other Limits hold. What is under way is measured from now.
+	Limited
 )
 
 // Why a side ended.
@@ -96,6 +98,7 @@ type Event struct {
 	Err     *wire.Error
 	Flushed cluster.LSN // Written, Replayed
 	Insert  cluster.LSN // Written
+	Limits  *Limits
 }
 
 // EffectKind is what the driver is to do.

@@ -37,9 +37,12 @@ type Config struct {
 	// Dangerous names may leave something behind in a session; nil: see package classify.
 	Dangerous Names
 
-	// Limits, each 0 for none.
-	QueryTimeout, TxTimeout, IdleTxTimeout, IdleTimeout time.Duration
+	Limits *Limits // nil: none
 }
+
+// Limits are how long a client may take, each 0 for as long as it likes: for a query,
+// for a transaction, idle in one, idle outside of one.
+type Limits struct{ Query, Tx, IdleTx, Idle time.Duration }
 
 // Names is what is known of names of functions, operators, relations and types. It
 // may change: then Version is another one.

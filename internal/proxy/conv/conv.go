@@ -8,8 +8,9 @@ import (
 
 // Conv is one client's conversation. Not safe for concurrent use.
 type Conv struct {
-	cfg   *Config
-	links [sides]*Link // [Client] stays nil
+	cfg    *Config
+	links  [sides]*Link // [Client] stays nil
+	limits *Limits
 
 	// The client's side.
 	skip    int  // bytes of its message under way, which go to Main
@@ -88,7 +89,7 @@ type owed struct {
 // New begins a conversation with a client that is logged in. In mode Session Main
 // is granted to it before its first byte.
 func New(cfg *Config) *Conv {
-	c := &Conv{cfg: cfg}
+	c := &Conv{cfg: cfg, limits: cfg.Limits}
 	c.set.began, c.set.session, c.set.hides = cfg.HidesWarnings, cfg.HidesWarnings, cfg.HidesWarnings
 	for _, p := range cfg.Startup {
 		name := strings.ToLower(p.Name)
@@ -162,6 +163,8 @@ func (c *Conv) Step(ev Event, fx *Effects) (consumed int) {
 		c.killed = c.doubted(ev.Err, fx)
 	case Shutdown:
 		c.shut = true
+	case Limited:
+		c.limited(ev.Limits, fx)
 	}
 	c.settle(fx)
 	return consumed

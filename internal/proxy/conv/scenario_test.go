@@ -94,8 +94,10 @@ func config(t testing.TB, args []datadriven.CmdArg) *Config {
 			if err != nil {
 				t.Fatal(err)
 			}
-			*map[string]*time.Duration{"query": &cfg.QueryTimeout, "tx": &cfg.TxTimeout,
-				"idle-tx": &cfg.IdleTxTimeout, "idle": &cfg.IdleTimeout}[a.Key] = d
+			if cfg.Limits == nil {
+				cfg.Limits = &Limits{}
+			}
+			*cfg.Limits.of(a.Key) = d
 		case "standby": // is Main
 		case "dangerous":
 			cfg.Dangerous = listed(a.Vals)
@@ -194,3 +196,7 @@ type listed []string
 func (n listed) Dangerous(name []byte) bool { return slices.Contains(n, strings.ToLower(string(name))) }
 func (n listed) Harmless([]byte) bool       { return false }
 func (n listed) Version() uint64            { return 0 }
+
+func (l *Limits) of(name string) *time.Duration {
+	return map[string]*time.Duration{"query": &l.Query, "tx": &l.Tx, "idle-tx": &l.IdleTx, "idle": &l.Idle}[name]
+}

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"manada/internal/cluster"
 	"manada/internal/proxy/wire"
@@ -265,6 +266,15 @@ func happens(line string) (h happening, err error) {
 	case "expired":
 		h.Kind = Expired
 		h.Timer = map[string]Timer{"query": QueryTimer, "tx": TxTimer, "idle-tx": IdleTxTimer, "idle": IdleTimer}[arg(1)]
+	case "limits":
+		h.Kind, h.Limits = Limited, &Limits{}
+		for _, w := range f[1:] {
+			k, v, _ := strings.Cut(w, "=")
+			d, bad := time.ParseDuration(v)
+			if *h.Limits.of(k), err = d, bad; err != nil {
+				return h, err
+			}
+		}
 	case "kill":
 		h.Kind, h.Err = Kill, wire.Fatal(arg(1), strings.Join(f[2:], " "), "")
 	case "shutdown":

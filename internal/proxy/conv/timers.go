@@ -8,8 +8,8 @@ import (
 
 // arm sets the timers by what the conversation does now.
 func (c *Conv) arm(fx *Effects) {
-	g := c.cfg
-	if g.QueryTimeout == 0 && g.TxTimeout == 0 && g.IdleTxTimeout == 0 && g.IdleTimeout == 0 {
+	g := c.limits
+	if g == nil || *g == (Limits{}) {
 		return
 	}
 	free, inTx := c.free(), c.status() != 'I'
@@ -17,10 +17,10 @@ func (c *Conv) arm(fx *Effects) {
 		d  time.Duration
 		on bool
 	}{
-		QueryTimer:  {g.QueryTimeout, !free},
-		TxTimer:     {g.TxTimeout, inTx},
-		IdleTxTimer: {g.IdleTxTimeout, free && inTx},
-		IdleTimer:   {g.IdleTimeout, free && !inTx},
+		QueryTimer:  {g.Query, !free},
+		TxTimer:     {g.Tx, inTx},
+		IdleTxTimer: {g.IdleTx, free && inTx},
+		IdleTimer:   {g.Idle, free && !inTx},
 	} {
 		if limit.d == 0 || limit.on == c.armed[t] {
 			continue
@@ -30,6 +30,17 @@ func (c *Conv) arm(fx *Effects) {
 			limit.d = 0
 		}
 		fx.add(Effect{Kind: Arm, Timer: Timer(t), D: limit.d})
+	}
+}
+
+// limited takes other limits.
+func (c *Conv) limited(l *Limits, fx *Effects) {
+	c.limits = l
+	for t, on := range c.armed {
+		if on {
+			c.armed[t] = false
+			fx.add(Effect{Kind: Arm, Timer: Timer(t)})
+		}
 	}
 }
 

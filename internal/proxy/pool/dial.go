@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"manada/internal/proxy/tlsmem"
@@ -33,9 +35,13 @@ type Dialer struct {
 	// together.
 	MaxLogins int
 
+	within atomic.Int64 // what SetConnectTimeout said last, in nanoseconds; 0: nothing
 	mu     sync.Mutex
 	logins map[string]chan struct{}
 }
+
+// SetConnectTimeout changes ConnectTimeout while the dialer is used.
+func (d *Dialer) SetConnectTimeout(t time.Duration) { d.within.Store(int64(t)) }
 
 // turn waits for one of the node's log-ins to be free, for LoginTimeout at
 // most. The caller gives it back.
@@ -105,7 +111,7 @@ func (d *Dialer) dial(ctx context.Context, addr string) (net.Conn, error) {
 	if !plain && d.TLS == nil {
 		return nil, fmt.Errorf("connect to postgres at %s: %w", addr, ErrPlain)
 	}
-	nd := net.Dialer{Timeout: d.ConnectTimeout, KeepAliveConfig: keepAlive}
+	nd := net.Dialer{Timeout: cmp.Or(time.Duration(d.within.Load()), d.ConnectTimeout), KeepAliveConfig: keepAlive}
 	conn, err := nd.DialContext(ctx, network, addr)
 	if err != nil {
 		return nil, fmt.Errorf("connect to postgres: %w", err)

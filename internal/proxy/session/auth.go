@@ -126,7 +126,7 @@ func (c *client) verifier(ctx context.Context) (v scram.Verifier, known bool, er
 	if err != nil {
 		return v, false, err
 	}
-	mock := scram.Mock(c.Options.MockSecret, c.user, secret.Iterations)
+	mock := scram.Mock(c.options().MockSecret, c.user, secret.Iterations)
 	c.secret = secret
 	if !secret.Exists || secret.Password == "" {
 		return mock, false, nil

@@ -113,7 +113,7 @@ func (c *client) open(ctx context.Context, v route.View, l pool.Login) (*pool.Ba
 		}
 		last = err
 	}
-	if c.Options.ReadOnlyFallback {
+	if c.options().ReadOnlyFallback {
 		b, d, err := c.openPrimary(ctx, v, l)
 		if err == nil {
 			c.Stats.Fallbacks.Add(1)
@@ -220,7 +220,7 @@ func whilePrimary(ctx context.Context, t route.Topology, v route.View) (context.
 // change of the topology and at intervals, within what is left of ConnectWait.
 func (c *client) retry(ctx context.Context, try func(context.Context) error) error {
 	start := time.Now()
-	deadline := start.Add(c.Options.ConnectWait - c.waited)
+	deadline := start.Add(c.options().ConnectWait - c.waited)
 	waiting := false
 	defer func() {
 		c.waited += time.Since(start)
@@ -275,7 +275,7 @@ func attempt(ctx context.Context, deadline time.Time, try func(context.Context) 
 // gaveUp says what was waited for in vain.
 func (c *client) gaveUp(last error) error {
 	v := c.Topology.Current()
-	wait := c.Options.ConnectWait
+	wait := c.options().ConnectWait
 	e := wire.Fatal("08006", fmt.Sprintf("cannot reach %s after waiting %s: %v", v.Primary.Name, wait, last),
 		"Check the node, and see what the herd knows of it with: manada status")
 	if !v.HasPrimary() {

@@ -134,8 +134,8 @@ func (s *Server) console(user string) *console.Source {
 	note := func(verb string, do func(string) *wire.Error) order {
 		return s.order(user, verb, func(_ context.Context, arg string) *wire.Error { return do(arg) })
 	}
-	return &console.Source{Version: s.Options.Version, Clients: s.clientList, Servers: s.serverList, Pools: s.poolList,
-		Databases: s.databaseList, Users: s.userList, Stats: s.statList, Pins: s.pinList, Config: s.Options.Config,
+	return &console.Source{Version: s.options().Version, Clients: s.clientList, Servers: s.serverList, Pools: s.poolList,
+		Databases: s.databaseList, Users: s.userList, Stats: s.statList, Pins: s.pinList, Config: s.options().Config,
 		KillClient: note("KILL_CLIENT", s.killClient),
 		Pause:      s.order(user, "PAUSE", s.pools.desk.Pause), Resume: s.order(user, "RESUME", s.pools.desk.Resume),
 		Reconnect: s.order(user, "RECONNECT", s.pools.desk.Reconnect), WaitClose: s.order(user, "WAIT_CLOSE", s.pools.desk.WaitClose),
@@ -289,7 +289,7 @@ func (s *Server) databaseList() []console.Database {
 	list := map[string]*console.Database{}
 	find := func(name string) *console.Database {
 		if list[name] == nil {
-			of := s.Options.Pool.For(name, "")
+			of := s.options().Pool.For(name, "")
 			d := &console.Database{Name: name, Mode: of.Mode.String(), Disabled: s.disabled.is(name), Size: of.Size, Min: of.Min, Reserve: of.Reserve, Lifetime: of.Lifetime}
 			if host, port, err := net.SplitHostPort(s.Topology.Current().Primary.Addr); err == nil {
 				d.Host = host

@@ -15,9 +15,8 @@ import (
 // only opens connections pushes out his own, and a client that goes on with its
 // log-in gets through, even from the same address.
 type door struct {
-	limit int // 0: none
-
 	mu    sync.Mutex
+	limit int // 0: none
 	n     int
 	hosts map[netip.Prefix]*list.List // of visitors, the oldest first
 }
@@ -29,6 +28,13 @@ type visitor struct {
 	host netip.Prefix
 	at   *list.Element // nil: has left; guarded by door.mu
 	ours bool          // it waits for us, not we for it; guarded by door.mu
+}
+
+// bound sets how many may be inside; 0: any number.
+func (d *door) bound(limit int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.limit = limit
 }
 
 // enter lets a client in. It returns nil when there is no room: everybody inside

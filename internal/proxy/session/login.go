@@ -75,7 +75,7 @@ func (c *client) logIn(ctx context.Context) (*session, *pool.Backend, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	if c.Options.Split && c.port == ReadWrite && s.Positions != nil && splittable(c.startup, b) {
+	if c.options().Split && c.port == ReadWrite && s.Positions != nil && splittable(c.startup, b) {
 		c.split(ctx, s, b, l)
 	}
 	if err := c.welcome(ctx, s, b, final); err != nil {
@@ -102,7 +102,7 @@ func (c *client) split(ctx context.Context, s *session, b *pool.Backend, l pool.
 // check comes after the deadline, so that it cannot undo the interruption of
 // Serve.
 func (c *client) patience(ctx context.Context) error {
-	if err := c.conn.SetDeadline(time.Now().Add(c.Options.LoginTimeout)); err != nil {
+	if err := c.conn.SetDeadline(time.Now().Add(c.options().LoginTimeout)); err != nil {
 		return err
 	}
 	if ctx.Err() != nil {
@@ -155,7 +155,7 @@ func (c *client) negotiate() error {
 			continue
 		case s.Kind == wire.KindSSL || s.Kind == wire.KindGSS:
 			return fmt.Errorf("%w: encryption asked for twice", wire.ErrProtocol)
-		case s.Kind == wire.KindStartup && !secure && c.Options.RequireTLS:
+		case s.Kind == wire.KindStartup && !secure && c.options().RequireTLS:
 			return wire.Fatal("28000", "this server only accepts connections over TLS", "Connect with sslmode=require or verify-full.")
 		}
 		c.startup = s
@@ -170,8 +170,8 @@ func (c *client) firstPacket(talked bool) (s wire.Startup, direct bool, err erro
 	if _, err := io.ReadFull(c.conn, head[:1]); err != nil {
 		return s, false, err
 	}
-	if head[0] == 0x16 && !talked && c.Options.ClientTLS != nil {
-		conn := tlsmem.Server(c.conn, c.Options.ClientTLS, head[:1])
+	if head[0] == 0x16 && !talked && c.options().ClientTLS != nil {
+		conn := tlsmem.Server(c.conn, c.options().ClientTLS, head[:1])
 		if err := conn.Handshake(); err != nil {
 			return s, false, fmt.Errorf("TLS with client: %w", err)
 		}
@@ -187,16 +187,16 @@ func (c *client) firstPacket(talked bool) (s wire.Startup, direct bool, err erro
 
 func (c *client) startTLS() (bool, error) {
 	answer := byte('S')
-	if c.Options.ClientTLS == nil {
+	if c.options().ClientTLS == nil {
 		answer = 'N'
 	}
 	if _, err := c.conn.Write([]byte{answer}); err != nil {
 		return false, err
 	}
-	if c.Options.ClientTLS == nil {
+	if c.options().ClientTLS == nil {
 		return false, nil
 	}
-	conn := tlsmem.Server(c.conn, c.Options.ClientTLS, nil)
+	conn := tlsmem.Server(c.conn, c.options().ClientTLS, nil)
 	if err := conn.Handshake(); err != nil {
 		return false, fmt.Errorf("TLS with client: %w", err)
 	}
@@ -239,8 +239,8 @@ func (c *client) admit() error {
 func (c *client) count() error {
 	c.Stats.Clients[c.port].Add(1)
 	c.admitted = true
-	if c.Stats.Clients[ReadWrite].Load()+c.Stats.Clients[ReadOnly].Load() > int64(c.Options.MaxClients) {
-		return wire.Fatal("53300", fmt.Sprintf("sorry, too many clients already: the proxy allows %d (proxy.max_clients)", c.Options.MaxClients),
+	if c.Stats.Clients[ReadWrite].Load()+c.Stats.Clients[ReadOnly].Load() > int64(c.options().MaxClients) {
+		return wire.Fatal("53300", fmt.Sprintf("sorry, too many clients already: the proxy allows %d (proxy.max_clients)", c.options().MaxClients),
 			"Close unused connections, or raise proxy.max_clients on the proxy's host.")
 	}
 	c.visitor.leave()
@@ -258,7 +258,7 @@ func (c *client) allowed() error {
 		return wire.Fatal("28000", fmt.Sprintf("pg_hba.conf rejects connection for user \"%s\": the proxy does not pass it on", c.user), "")
 	}
 	_, secure := c.conn.(*tls.Conn)
-	if e := c.Options.HBA.Refuses(hba.Client{Addr: remote(c.conn), TLS: secure, User: c.user, Database: c.startup.Database(),
+	if e := c.options().HBA.Refuses(hba.Client{Addr: remote(c.conn), TLS: secure, User: c.user, Database: c.startup.Database(),
 		Replication: physical}); e != "" {
 		return wire.Fatal("28000", e, "See postgresql.hba in the configuration of the proxy's host.")
 	}
@@ -296,7 +296,7 @@ func (c *client) fail(err error) {
 		c.Log.Debug("client left during log-in", "remote", remote(c.conn), "error", err)
 		return
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		e = wire.Fatal("08006", fmt.Sprintf("log-in not completed within %s", c.Options.LoginTimeout), "")
+		e = wire.Fatal("08006", fmt.Sprintf("log-in not completed within %s", c.options().LoginTimeout), "")
 		if c.draining.Load() {
 			e = errShutdown()
 		}
@@ -319,7 +319,7 @@ func (c *client) cancel(ctx context.Context) {
 		c.Log.Info("cancel request for an unknown session", "remote", remote(c.conn))
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.Options.LoginTimeout)
+	ctx, cancel := context.WithTimeout(ctx, c.options().LoginTimeout)
 	defer cancel()
 	s.cancel(ctx)
 }

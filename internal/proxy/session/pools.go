@@ -57,7 +57,7 @@ const catalogPatience = 3 * time.Second
 
 func newPools(s *Server) *pools {
 	p := &pools{Server: s, limits: map[string]int{}, asking: map[string]bool{}, welcomes: map[welcomeKey]*welcome{}}
-	p.desk = desk.New(s.Options.Pool, s.Options.Loops, p)
+	p.desk = desk.New(s.options().Pool, s.Options.Loops, p)
 	if s.Ask != nil {
 		p.names = &catalog.Keeper{Ask: s.Ask, Left: s.Forsake, Every: time.Second, Log: s.Log}
 		s.work.Go(func() { p.names.Run(s.life) })
@@ -141,7 +141,7 @@ func (p *pools) follow(v route.View) {
 		return
 	}
 	p.leader, p.epoch = v.Primary, v.Epoch
-	limit := p.Options.NodeLimit
+	limit := p.options().NodeLimit
 	if limit == 0 {
 		if limit = p.limits[v.Primary.Addr]; limit == 0 {
 			limit = firstLimit
@@ -192,7 +192,7 @@ func (c *client) pooled() (settings []wire.Param, mode rules.Mode, ok bool) {
 	if c.pools == nil || c.port != ReadWrite || c.startup.Walsender() {
 		return nil, 0, false
 	}
-	mode = c.Options.Pool.For(c.startup.Database(), c.user).Mode
+	mode = c.options().Pool.For(c.startup.Database(), c.user).Mode
 	settings, ok = wire.Settings(wire.ForServer(c.startup.Params))
 	return settings, mode, ok && mode != rules.Session
 }

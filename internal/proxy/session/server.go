@@ -77,12 +77,15 @@ type Options struct {
 	HBA                                                 hba.Rules                // who may log in; nil: everybody
 	Version                                             string                   // of the program
 	Config                                              func() []console.Setting // for the console; nil: nothing is shown
+	// ReadAgain has the configuration read again, for the console: it returns when the
+	// proxy has it, with the keys that need a restart. nil: the console cannot.
+	ReadAgain func(context.Context) (restart []string, err error)
 	MockSecret                                          []byte                   // makes the mock exchanges of unknown roles stable: the same at every proxy
 }
 
 // Server serves clients. Its exported fields are set before first use.
 type Server struct {
-	Options   Options
+	Options   Options // with which it begins, see Reload
 	Topology  route.Topology
 	Reader    *route.Reader
 	Dialer    Dialer
@@ -97,6 +100,7 @@ type Server struct {
 	Stats    Stats
 	Statuses Statuses
 
+	live     atomic.Pointer[Options] // that came later
 	registry registry
 	consoles atomic.Int32
 	disabled disabled
@@ -117,7 +121,7 @@ type Server struct {
 
 // Start starts the loops that serve clients once they are logged in.
 func (s *Server) Start() error {
-	s.door.limit = s.Options.MaxUnproved
+	s.door.bound(s.Options.MaxUnproved)
 	if s.Options.ClientTLS != nil {
 		s.Options.ClientTLS = withALPN(tlsmem.Prepare(s.Options.ClientTLS))
 	}
@@ -187,9 +191,6 @@ func (s *Server) Sweep(v route.View) {
 	}
 	s.loops.Won(v.Epoch)
 	s.pools.follow(v)
-	if !s.Options.Split {
-		return
-	}
 	usable := s.Reader.Usable(v)
 	for _, one := range s.registry.list() {
 		one.retire(usable)

@@ -18,6 +18,7 @@ import (
 type session struct {
 	*Server
 	conf   conv.Config
+	began  *Options   // with which
 	conv   *conv.Conv // the loop's
 	handle atomic.Pointer[loop.Client]
 	port   Port
@@ -60,8 +61,8 @@ func newSession(c *client, b *pool.Backend, d destination) *session {
 	s.conf = conv.Config{Walsender: c.startup.Walsender(), HidesWarnings: c.hidesWarnings()}
 	if !s.conf.Walsender {
 		s.conf.PoolNodes = s.poolNodes
-		o := &s.Options
-		s.conf.QueryTimeout, s.conf.TxTimeout, s.conf.IdleTxTimeout, s.conf.IdleTimeout = o.QueryTimeout, o.TxTimeout, o.IdleTxTimeout, o.IdleTimeout
+		o := s.options()
+		s.conf.Limits, s.began = o.limits(), o
 	}
 	return s
 }
@@ -95,6 +96,7 @@ func (s *session) handOver(c *client, b *pool.Backend) error {
 	s.nodes.add(s.main.node, 1)
 	s.handle.Store(s.loops.Serve(loop.Arrival{Socket: app, Port: int(s.port), Label: s.tallies.label(s.about.database), Conv: s.conv, Owner: s,
 		Main: &loop.Server{Socket: main, Link: conv.NewLink(s.main.node, s.main.epoch, reported, b.Status), Backend: &s.main}}))
+	s.caughtUp()
 	return nil
 }
 
@@ -108,6 +110,7 @@ func (s *session) handOverShared(c *client) error {
 	s.conv = conv.New(&s.conf)
 	s.conv.Shown(s.shown)
 	s.handle.Store(s.loops.Serve(loop.Arrival{Socket: app, Port: int(s.port), Label: s.tallies.label(s.about.database), Conv: s.conv, Owner: s}))
+	s.caughtUp()
 	return nil
 }
 
@@ -178,7 +181,7 @@ func (s *session) Cancel(c *loop.Client, side conv.Side, server *loop.Server) {
 	s.mu.Unlock()
 	b := *backendOf(server)
 	s.work.Go(func() {
-		ctx, cancel := context.WithTimeout(s.life, s.Options.LoginTimeout)
+		ctx, cancel := context.WithTimeout(s.life, s.options().LoginTimeout)
 		defer cancel()
 		if err := s.Dialer.Cancel(ctx, b.addr, b.pid, b.key); err != nil {
 			s.Log.Warn("cancel request not delivered", "node", b.node, "error", err)
