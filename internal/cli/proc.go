@@ -29,8 +29,8 @@ func (a *app) procCommands() []*cobra.Command {
 		a.procCmd("backupd", "the repository", func(ctx context.Context, c *config.Config, log *slog.Logger, _ *ending) error {
 			return runBackupd(ctx, c, log)
 		}),
-		a.procCmd("proxy", "the proxy", func(ctx context.Context, c *config.Config, log *slog.Logger, _ *ending) error {
-			return process.Proxy(ctx, c, Version(), log)
+		a.procCmd("proxy", "the proxy", func(ctx context.Context, c *config.Config, log *slog.Logger, e *ending) error {
+			return process.Proxy(ctx, c, Version(), log, e.changed)
 		}),
 		a.procCmd("first-run", "what a new database gets", func(ctx context.Context, c *config.Config, log *slog.Logger, _ *ending) error {
 			return container.FirstRun(ctx, c, log)
@@ -41,8 +41,11 @@ func (a *app) procCommands() []*cobra.Command {
 
 type procFunc func(ctx context.Context, c *config.Config, log *slog.Logger, e *ending) error
 
-// ending remembers why a process was told to end.
-type ending struct{ term atomic.Bool }
+// ending is what signals tell a process.
+type ending struct {
+	term    atomic.Bool         // it ends because the whole host stops
+	changed chan *config.Config // what was accepted meanwhile; nil: the process takes nothing while it runs
+}
 
 // hostStops says whether the whole host stops (SIGTERM), not this process alone.
 func (e *ending) hostStops() bool { return e.term.Load() }
@@ -57,9 +60,12 @@ func (a *app) procCmd(name, what string, run procFunc) *cobra.Command {
 			}
 			log := newLogger(a.err, cfg.Log).With("node", cfg.Node)
 			e := &ending{}
+			if name == "proxy" {
+				e.changed = make(chan *config.Config)
+			}
 			ctx, cancel := context.WithCancel(context.WithoutCancel(c.Context()))
 			defer cancel()
-			go e.follow(cancel, name == "agent", log)
+			go e.follow(ctx, cancel, name == "agent", a.oneHost, log)
 			if err := run(ctx, cfg, log, e); err != nil {
 				return err
 			}
@@ -77,21 +83,46 @@ func (a *app) acceptedFlag(c *cobra.Command) {
 
 // follow ends the process at SIGTERM and SIGINT. At SIGHUP, which comes when a changed
 // configuration was accepted, an agent ends too, alone: PostgreSQL goes on, and the agent that
-// is started in its place renders what changed. The other processes keep what
-// they have until they are restarted.
-func (e *ending) follow(cancel context.CancelFunc, reloads bool, log *slog.Logger) {
+// is started in its place renders what changed. A proxy is given it while it runs. The
+// other processes keep what they have until they are restarted.
+func (e *ending) follow(ctx context.Context, cancel context.CancelFunc, ends bool, load func() (*config.Config, error), log *slog.Logger) {
 	ch := make(chan os.Signal, 4)
 	signal.Notify(ch, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	again := make(chan struct{}, 1)
+	go func() { // one at a time, so that the newest counts
+		for range again {
+			e.reload(ctx, load, log)
+		}
+	}()
 	for s := range ch {
-		if s == syscall.SIGHUP {
-			if !reloads {
-				log.Info("configuration changed: restart this process to use it")
-				continue
+		switch {
+		case s == syscall.SIGHUP && e.changed != nil:
+			select {
+			case again <- struct{}{}:
+			default: // what is to be read is not read yet
 			}
+			continue
+		case s == syscall.SIGHUP && !ends:
+			log.Info("configuration changed: restart this process to use it")
+			continue
+		case s == syscall.SIGHUP:
 			log.Info("restarting to use the changed configuration")
 		}
 		e.term.Store(s == syscall.SIGTERM)
 		cancel()
+	}
+}
+
+// reload gives the process the configuration as it was accepted.
+func (e *ending) reload(ctx context.Context, load func() (*config.Config, error), log *slog.Logger) {
+	c, err := load()
+	if err != nil {
+		log.Error("the accepted configuration cannot be read", "error", err.Error())
+		return
+	}
+	select {
+	case e.changed <- c:
+	case <-ctx.Done():
 	}
 }
 

@@ -170,7 +170,7 @@ func become(a config.Account) error {
 func (a *app) supervisorConfig(c *config.Config, exe string, p *accepter, mirror bool) supervisor.Config {
 	log := newLogger(a.err, c.Log)
 	s := supervisor.Config{
-		Children: children(c, exe), LockFile: c.LockFile(), Socket: herd.ControlSocket(c), LogDir: c.LogDir(),
+		Children: children(c, exe), LockFile: c.LockFile(), Socket: c.ControlSocket(), LogDir: c.LogDir(),
 		MaxSize: int64(c.Log.MaxSize), Keep: c.Log.Keep, Env: childEnv(a.environ, p.account), Log: log, Signals: signals(),
 		Before:     func(ctx context.Context) error { return joinFirst(ctx, c, p.account, log) },
 		Accept:     p.reload,

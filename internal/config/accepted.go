@@ -35,3 +35,9 @@ func (c *Config) Problem(key, what, want, hint string) Problem {
 	}
 	return Problem{at, key, what, want, hint}
 }
+
+// ControlSocket is where the supervisor of this host answers.
+func (c *Config) ControlSocket() string { return filepath.Join(c.RunDir, "supervisor.sock") }
+
+// ProxySocket is where this host's proxy takes orders.
+func (c *Config) ProxySocket() string { return filepath.Join(c.RunDir, "proxy.sock") }

@@ -71,11 +71,8 @@ func (h *Herd) stopOrder(ctx context.Context) []*Host {
 func (x *Host) Processes() (supervisor.Status, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second) // detached: a local socket, a second
 	defer cancel()
-	return supervisor.Ask(ctx, ControlSocket(x.Cfg), "status")
+	return supervisor.Ask(ctx, x.Cfg.ControlSocket(), "status")
 }
-
-// ControlSocket is where a host's supervisor answers.
-func ControlSocket(c *config.Config) string { return filepath.Join(c.RunDir, "supervisor.sock") }
 
 // stop ends a host; what outlived its supervisor is ended too.
 func (x *Host) stop(ctx context.Context, o Options) (was bool, err error) {

@@ -1,7 +1,6 @@
 package process
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
 	"fmt"
@@ -25,8 +24,9 @@ import (
 )
 
 // Proxy runs this host's proxy until ctx ends, then drains it. It follows the
-// record by what the agents say and needs no access to the store.
-func Proxy(ctx context.Context, c *config.Config, version string, log *slog.Logger) error {
+// record by what the agents say and needs no access to the store. changed brings the
+// configurations that were accepted meanwhile.
+func Proxy(ctx context.Context, c *config.Config, version string, log *slog.Logger, changed <-chan *config.Config) error {
 	id, f, err := loadHost(c)
 	if err != nil {
 		return err
@@ -42,33 +42,12 @@ func Proxy(ctx context.Context, c *config.Config, version string, log *slog.Logg
 	defer follow.Close()
 
 	topo := &route.Holder{}
-	cfg := proxy.DefaultConfig()
-	cfg.ReadWriteAddr, cfg.ReadOnlyAddr = c.ListenOn(c.Ports.SQL), c.ListenOn(c.Ports.ReadOnly)
-	cfg.Cluster, cfg.Node, cfg.Topology, cfg.Log = c.Cluster, c.Node, topo, log
-	cfg.ClientTLS, cfg.ServerTLS = id.PublicTLS(), id.ClientTLSAny()
-	cfg.PlainLocal = false
-	cfg.Split, cfg.HBA = c.Proxy.Split == "on", c.PostgreSQL.HBA
-	cfg.Replication = c.PostgreSQL.Replication
-	cfg.RequireTLS = !c.Loopback() && len(cfg.HBA) == 0 // else the lines say so, as for the nodes
-	cfg.LookupPasswords = lookupPasswords(id, log)
-	held, err := pki.ReadHeld(id.Dir())
+	p := &proxyHost{cfg: c, id: id, version: version, boot: boot, log: log, topo: topo}
+	cfg, err := p.config(c)
 	if err != nil {
 		return err
 	}
-	cfg.MockSecret = cmp.Or(held.Mock, held.Passwords[cluster.RoleProxy])
-	cfg.MaxClientConn = c.Proxy.MaxClients
-	cfg.Version, cfg.Settings = version, func() []console.Setting { return proxySettings(c) }
-	cfg.ConnectWait, cfg.ConnectTimeout = c.Proxy.WaitForPrimary, min(c.Proxy.ConnectTimeout, time.Minute)
-	if cfg.Pool, err = c.Rules(); err != nil {
-		return err
-	}
-	cfg.NodeLimit = c.Proxy.Pool.NodeLimit
-	cfg.LoginTimeout = c.Proxy.LoginTimeout
-	cfg.QueryTimeout, cfg.TxTimeout = c.Proxy.QueryTimeout, c.Proxy.TransactionTimeout
-	cfg.IdleTxTimeout, cfg.IdleTimeout = c.Proxy.IdleTransactionTimeout, c.Proxy.ClientIdleTimeout
-	cfg.AnswerDrain, cfg.DrainGrace = drainAnswers(c.Node, boot, id), 5*c.Timing.SuspectAfter
-	p, err := proxy.New(cfg)
-	if err != nil {
+	if p.proxy, err = proxy.New(cfg); err != nil {
 		return err
 	}
 	addr := c.ListenOn(c.Ports.ProxyHTTP)
@@ -82,8 +61,9 @@ func Proxy(ctx context.Context, c *config.Config, version string, log *slog.Logg
 	g.Go(func() error { keepProxyCertificate(ctx, c, id, log); return nil })
 	g.Go(func() error { keepProxyRegistry(ctx, c, id); return nil })
 	g.Go(func() error { keepProxySecrets(ctx, c, id, log); return nil })
-	g.Go(func() error { return p.Run(ctx) })
-	g.Go(func() error { return serveHTTP(ctx, c, id, l, p.Handler(), log) })
+	g.Go(func() error { p.keepReloading(ctx, changed); return nil })
+	g.Go(func() error { return p.proxy.Run(ctx) })
+	g.Go(func() error { return serveHTTP(ctx, c, id, l, p.proxy.Handler(), log) })
 	return g.Wait()
 }
 

@@ -1,18 +1,22 @@
 package proxy_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"strings"
 	"testing"
+	"time"
 
 	"manada/internal/pgconnect"
 	"manada/internal/proxy"
 	"manada/internal/proxy/console"
+	"manada/internal/proxy/pool/rules"
 	"manada/internal/proxy/session"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 func withSettings(c *proxy.Config) {
@@ -183,6 +187,81 @@ func TestConsoleOfAFullProxy(t *testing.T) {
 	}
 	go f.stop()
 	if _, err := c.PgConn().ReceiveMessage(t.Context()); code(err) != "57P01" {
+		t.Errorf("%v", err)
+	}
+}
+
+// What waits at the console can be cancelled, by whichever protocol, and the client
+// goes on.
+func TestConsoleCancel(t *testing.T) {
+	f := pooled(t, rules.Transaction, 2, nil)
+	role := f.role(t, "login password 'x'")
+	app := connect(t, f.dsn(session.ReadWrite, role, "x", "sslmode=disable"))
+	tx, err := app.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := connect(t, fmt.Sprintf("postgres://postgres:postgres@%s/manada?sslmode=disable", f.Addr(session.ReadWrite)))
+	if _, err := c.Exec(t.Context(), "reconnect"); err != nil {
+		t.Fatal(err)
+	}
+	for _, sql := range []string{"wait_close", "pause"} {
+		ended := make(chan error, 1)
+		go func() {
+			_, err := c.PgConn().Exec(t.Context(), sql).ReadAll()
+			ended <- err
+		}()
+		for done := false; !done; { // a request that comes too early cancels nothing
+			if err := c.PgConn().CancelRequest(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			select {
+			case err := <-ended:
+				if done = true; code(err) != "57014" {
+					t.Errorf("%s: %v", sql, err)
+				}
+			case <-time.After(50 * time.Millisecond):
+			}
+		}
+	}
+	if len(table(t, c, "show version")) != 1 {
+		t.Error("the console is gone")
+	}
+	if _, err := c.Exec(t.Context(), "resume"); code(err) != "55000" { // a PAUSE that was cancelled holds nothing
+		t.Error(err)
+	}
+	if err := tx.Commit(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// RELOAD is the process's business: it is told what needs a restart.
+func TestConsoleReload(t *testing.T) {
+	fail := false
+	f := start(t, func(c *proxy.Config) {
+		c.ReadAgain = func(context.Context) ([]string, error) {
+			if fail {
+				return nil, errors.New("manada.yaml:3: nonsense")
+			}
+			return []string{"ports.sql"}, nil
+		}
+	})
+	cfg, err := pgx.ParseConfig(fmt.Sprintf("postgres://postgres:postgres@%s/manada?sslmode=disable", f.Addr(session.ReadWrite)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := ""
+	cfg.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) { said = n.Message }
+	c, err := pgx.ConnectConfig(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close(t.Context())
+	if _, err := c.Exec(t.Context(), "reload"); err != nil || !strings.Contains(said, "ports.sql") {
+		t.Errorf("%v, %q", err, said)
+	}
+	fail = true
+	if _, err := c.Exec(t.Context(), "reload"); code(err) != "F0000" || !strings.Contains(err.Error(), "manada.yaml:3") {
 		t.Errorf("%v", err)
 	}
 }

@@ -79,7 +79,9 @@ func TestReload(t *testing.T) {
 		t.Errorf("idle in a transaction: %v", err)
 	}
 	// As is who may log in, and how many.
-	f.reload(t, func(c *proxy.Config) { c.HBA = []string{"host all " + role + " 127.0.0.1/32 reject", "host all all all scram-sha-256"} })
+	f.reload(t, func(c *proxy.Config) {
+		c.HBA = []string{"host all " + role + " 127.0.0.1/32 reject", "host all all all scram-sha-256"}
+	})
 	if _, err := pgx.Connect(t.Context(), dsn); code(err) != "28000" {
 		t.Errorf("rejected by pg_hba.conf: %v", err)
 	}

@@ -25,7 +25,7 @@ type reply struct {
 }
 
 // serve answers on the control socket: one request per connection, a line
-// "status", "stop" or "restart NAME". Only our own user can connect.
+// "status", "stop", "reload" or "restart NAME". Only our own user can connect.
 func (s *supervisor) serve(path string) (close func(), err error) {
 	// We hold the lock of the data directory, so whoever left this is dead.
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -67,6 +67,11 @@ func (s *supervisor) answer(c net.Conn) {
 		case s.stop <- "asked on the control socket":
 		default:
 		}
+	case "reload":
+		_ = c.SetDeadline(time.Now().Add(reloadWithin))
+		if err := s.askReload(); err != nil {
+			r.Error = err.Error()
+		}
 	case "restart":
 		if err := s.restart(name); err != nil {
 			r.Error = err.Error()
@@ -79,6 +84,27 @@ func (s *supervisor) answer(c net.Conn) {
 	_ = json.NewEncoder(c).Encode(r)
 }
 
+// reloadWithin bounds a reload: PostgreSQL is asked what it thinks of the file.
+const reloadWithin = 75 * time.Second
+
+// askReload has the loop of Run judge the changed configuration and pass it on.
+func (s *supervisor) askReload() error {
+	done := make(chan error, 1)
+	late := time.NewTimer(reloadWithin - 5*time.Second)
+	defer late.Stop()
+	select {
+	case s.reloads <- done:
+	case <-late.C:
+		return errors.New("this host is starting, or stopping")
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-late.C:
+		return errors.New("the configuration was not judged in time")
+	}
+}
+
 func (s *supervisor) restart(name string) error {
 	for _, c := range s.children {
 		if c.Name == name {
@@ -89,10 +115,14 @@ func (s *supervisor) restart(name string) error {
 	return fmt.Errorf("no process %q here; there are %s", name, strings.Join(s.names(), ", "))
 }
 
-// Ask sends a request ("status", "stop", "restart NAME") to the supervisor that
+// Ask sends a request ("status", "stop", "reload", "restart NAME") to the supervisor that
 // listens on the socket and returns its status.
 func Ask(ctx context.Context, socket, request string) (Status, error) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	within := 5 * time.Second
+	if request == "reload" {
+		within = reloadWithin
+	}
+	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	c, err := (&net.Dialer{}).DialContext(ctx, "unix", socket)
 	if err != nil {

@@ -25,7 +25,7 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer lockFile.Close()
-	s := &supervisor{cfg: cfg, since: time.Now(), procs: newProcs(), stop: make(chan string, 1)}
+	s := &supervisor{cfg: cfg, since: time.Now(), procs: newProcs(), stop: make(chan string, 1), reloads: make(chan chan error)}
 	defer s.procs.close()
 	for _, c := range cfg.Children {
 		ch, err := newChild(c, cfg, s.procs)
@@ -50,6 +50,7 @@ type supervisor struct {
 	procs    *procs
 	children []*child
 	stop     chan string // asked to stop, and why
+	reloads  chan chan error
 	ending   stopFlag
 	refused  bool // the configuration, when it last changed; only wait knows
 }
@@ -148,26 +149,28 @@ func (s *supervisor) wait(ctx context.Context) string {
 			if sig != syscall.SIGHUP {
 				return sig.String()
 			}
-			s.reload(true)
+			_ = s.reload(true) // it is in the log
+		case done := <-s.reloads:
+			done <- s.reload(true)
 		case <-tick.C:
 			if s.refused {
-				s.reload(false)
+				_ = s.reload(false)
 			}
 		}
 	}
 }
 
 // reload passes a reload on, unless the changed configuration is refused.
-func (s *supervisor) reload(asked bool) {
+func (s *supervisor) reload(asked bool) error {
 	if s.cfg.Accept != nil {
 		changed, err := s.cfg.Accept(asked)
 		if err != nil {
 			s.refused = true
 			s.cfg.Log.Error("the changed configuration has mistakes: the old one stays in use, and the file is looked at again when it changes", "error", err.Error())
-			return
+			return err
 		}
 		if !changed && !asked {
-			return
+			return nil
 		}
 		s.refused = false
 	}
@@ -177,6 +180,7 @@ func (s *supervisor) reload(asked bool) {
 		s.procs.signal(c.pid(), syscall.SIGHUP)
 	}
 	notify("READY=1")
+	return nil
 }
 
 // stopAll ends the children one after the other, the last started first. Each

@@ -30,13 +30,13 @@ type orders struct {
 	wait chan struct{} // PAUSE waits for it
 }
 
-func (o *orders) note(what string) order {
-	return func(ctx context.Context, arg string) *wire.Error {
+func (o *orders) note(what string) Order {
+	return func(ctx context.Context, arg string) (string, *wire.Error) {
 		o.mu.Lock()
 		o.told = append(o.told, strings.TrimSpace(what+" "+arg))
 		o.mu.Unlock()
 		if arg == "nosuch" {
-			return &wire.Error{Severity: "ERROR", Code: "3D000", Message: "no such database: nosuch"}
+			return "", &wire.Error{Severity: "ERROR", Code: "3D000", Message: "no such database: nosuch"}
 		}
 		if what == "pause" && o.wait != nil {
 			select {
@@ -45,9 +45,13 @@ func (o *orders) note(what string) order {
 				o.mu.Lock()
 				o.told = append(o.told, "gone")
 				o.mu.Unlock()
+				return "", &wire.Error{Severity: "ERROR", Code: "57014", Message: "canceling statement due to user request"}
 			}
 		}
-		return nil
+		if what == "reload" {
+			return "restart something", nil
+		}
+		return "", nil
 	}
 }
 
@@ -73,9 +77,12 @@ func newOrders() *orders {
 		Stats: func() []Stats {
 			return []Stats{{"orders", Counts{Queries: 123456789012, Wait: 10000}, Counts{Queries: 5}}}
 		},
+		Pins:   func() []Pin { return []Pin{{7, "app", "orders", "psql", "LISTEN"}} },
 		Config: func() []Setting { return []Setting{{"proxy.max_clients", "1000", "1000"}} },
-		Pause:  o.note("pause"), Resume: o.note("resume"), Reconnect: o.note("reconnect"), WaitClose: o.note("wait_close"), Kill: o.note("kill"),
-		Disable: o.note("disable"), Enable: o.note("enable"), KillClient: o.note("kill_client"), Reload: o.note("reload"),
+		Orders: map[string]Order{},
+	}
+	for _, v := range Verbs {
+		o.Orders[v.Name] = o.note(strings.ToLower(v.Name))
 	}
 	return o
 }
@@ -105,7 +112,7 @@ func serve(t *testing.T, s *Source, right Right) (addr string, stop func()) {
 					b = wire.AppendParameterStatus(b, p[0], p[1])
 				}
 				conn.Write(b)
-				Serve(ctx, conn, s, right)
+				Serve(ctx, conn, s, right, &Interrupt{})
 			})
 		}
 	})
@@ -128,7 +135,8 @@ func dial(t *testing.T, addr, more string) *pgx.Conn {
 	return c
 }
 
-// pgbouncer is what PgBouncer 1.26.1 answers: names and types of its columns.
+// pgbouncer is what PgBouncer 1.26.1 answers: names and types of its columns. PINS is
+// ours.
 var pgbouncer = map[string]string{
 	"clients":        "type/25 user/25 database/25 replication/25 state/25 addr/25 port/23 local_addr/25 local_port/23 connect_time/25 request_time/25 wait/23 wait_us/23 close_needed/23 ptr/25 link/25 remote_pid/23 tls/25 application_name/25 prepared_statements/23 id/23",
 	"servers":        "type/25 user/25 database/25 replication/25 state/25 addr/25 port/23 local_addr/25 local_port/23 connect_time/25 request_time/25 wait/23 wait_us/23 close_needed/23 ptr/25 link/25 remote_pid/23 tls/25 application_name/25 prepared_statements/23 id/23",
@@ -141,6 +149,7 @@ var pgbouncer = map[string]string{
 	"lists":          "list/25 items/23",
 	"config":         "key/25 value/25 default/25 changeable/25",
 	"version":        "version/25",
+	"pins":           "id/23 user/25 database/25 application_name/25 reason/25",
 }
 
 func TestColumnsArePgBouncers(t *testing.T) {
@@ -322,7 +331,7 @@ func TestReadersGiveNoOrders(t *testing.T) {
 
 // What a source does not have is no command, and not in the help.
 func TestOnlyWhatIsThere(t *testing.T) {
-	s := &Source{Version: "1", Pools: newOrders().Pools, Reload: newOrders().Reload}
+	s := &Source{Version: "1", Pools: newOrders().Pools, Orders: map[string]Order{"RELOAD": newOrders().Orders["RELOAD"]}}
 	addr, _ := serve(t, s, Admin)
 	cfg, err := pgconn.ParseConfig("postgres://app@" + addr + "/manada?sslmode=disable")
 	if err != nil {
@@ -338,7 +347,7 @@ func TestOnlyWhatIsThere(t *testing.T) {
 	if _, err := c.Exec(t.Context(), "show help").ReadAll(); err != nil {
 		t.Fatal(err)
 	}
-	if want := "\n\tSHOW HELP|POOLS|VERSION\n\tRELOAD: reads the configuration again"; said != want {
+	if want := "\n\tSHOW HELP|POOLS|VERSION\n\tRELOAD: has the host's configuration read again; no client is disconnected"; said != want {
 		t.Errorf("%q", said)
 	}
 	for _, sql := range []string{"show clients", "show stats", "show lists", "pause", "kill x"} {

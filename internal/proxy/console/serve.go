@@ -25,9 +25,30 @@ var Parameters = [][2]string{{"server_version", "15.0 (Manada console)"}, {"serv
 	// By these libpq knows without asking that it has come to whom it looks for.
 	{"in_hot_standby", "off"}, {"default_transaction_read_only", "off"}}
 
+// Interrupt cancels what a client of the console waits for. The zero value is ready.
+type Interrupt struct {
+	mu     sync.Mutex
+	cancel context.CancelFunc // of the order under way; nil: there is none
+}
+
+// Cancel does so. When nothing is under way it does nothing.
+func (i *Interrupt) Cancel() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.cancel != nil {
+		i.cancel()
+	}
+}
+
+func (i *Interrupt) set(cancel context.CancelFunc) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.cancel = cancel
+}
+
 // Serve answers a client that was told that it is logged in, but for ReadyForQuery,
 // until it leaves or ctx is done. The caller closes the connection.
-func Serve(ctx context.Context, conn net.Conn, s *Source, right Right) {
+func Serve(ctx context.Context, conn net.Conn, s *Source, right Right, in *Interrupt) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	// A client that leaves ends an order that waits.
 	messages := make(chan message)
@@ -40,7 +61,7 @@ func Serve(ctx context.Context, conn net.Conn, s *Source, right Right) {
 		}
 		reading.Wait()
 	}()
-	c := &session{Source: s, right: right, conn: conn, statements: map[string]*statement{}, portals: map[string]*portal{}}
+	c := &session{Source: s, right: right, conn: conn, interrupt: in, statements: map[string]*statement{}, portals: map[string]*portal{}}
 	c.ready()
 	for c.flush() == nil {
 		select {
@@ -94,6 +115,7 @@ type session struct {
 	*Source
 	right      Right
 	conn       net.Conn
+	interrupt  *Interrupt
 	out        []byte
 	failed     bool // everything up to the next Sync is skipped
 	statements map[string]*statement
@@ -161,18 +183,30 @@ func (c *session) query(ctx context.Context, sql string) {
 // finish does what a command does beside its rows.
 func (c *session) finish(ctx context.Context, k *command) *wire.Error {
 	if k.help {
-		n := wire.Error{Severity: "NOTICE", Code: "00000", Message: "Console usage", Detail: help(c.Source)}
-		body := n.Append(nil)
-		body[0] = wire.TypeNotice
-		c.out = append(c.out, body...)
+		c.notice(wire.Error{Message: "Console usage", Detail: help(c.Source)})
 	}
 	if k.run != nil {
-		if e := k.run(ctx); e != nil {
+		ctx, cancel := context.WithCancel(ctx)
+		c.interrupt.set(cancel)
+		note, e := k.run(ctx)
+		c.interrupt.set(nil)
+		cancel()
+		if e != nil {
 			return e
+		}
+		if note != "" {
+			c.notice(wire.Error{Message: note})
 		}
 	}
 	c.complete(k.tag)
 	return nil
+}
+
+func (c *session) notice(n wire.Error) {
+	n.Severity, n.Code = "NOTICE", "00000"
+	body := n.Append(nil)
+	body[0] = wire.TypeNotice
+	c.out = append(c.out, body...)
 }
 
 func trim(body []byte) []byte {

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"manada/internal/proxy/wire"
+
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // A client that leaves while its order waits ends the wait.
@@ -27,6 +29,25 @@ func TestLeavingEndsTheWait(t *testing.T) {
 	stop() // waits for Serve
 	if !slices.Equal(o.told, []string{"pause", "gone"}) {
 		t.Error(o.told)
+	}
+}
+
+// What an order leaves to say is a notice.
+func TestNote(t *testing.T) {
+	addr, _ := serve(t, &newOrders().Source, Admin)
+	cfg, err := pgconn.ParseConfig("postgres://app@" + addr + "/manada?sslmode=disable")
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := ""
+	cfg.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) { said = n.Message }
+	c, err := pgconn.ConnectConfig(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close(t.Context())
+	if _, err := c.Exec(t.Context(), "reload").ReadAll(); err != nil || said != "restart something" {
+		t.Errorf("%v, %q", err, said)
 	}
 }
 

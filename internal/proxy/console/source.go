@@ -20,6 +20,11 @@ const (
 	Admin       // everything: superusers and members of manada_admin
 )
 
+// String says who has it.
+func (r Right) String() string {
+	return [...]string{"nobody", "members of pg_monitor", "superusers and members of manada_admin"}[r]
+}
+
 // Client is one of the proxy's.
 type Client struct {
 	ID                   uint64
@@ -117,14 +122,10 @@ type Source struct {
 	Pins      func() []Pin
 	Config    func() []Setting
 
-	// Orders. An empty database is all.
-	Pause      func(ctx context.Context, database string) *wire.Error // returns when nothing is open any more
-	Resume     func(ctx context.Context, database string) *wire.Error
-	Reconnect  func(ctx context.Context, database string) *wire.Error
-	WaitClose  func(ctx context.Context, database string) *wire.Error
-	Kill       func(ctx context.Context, database string) *wire.Error
-	Disable    func(ctx context.Context, database string) *wire.Error
-	Enable     func(ctx context.Context, database string) *wire.Error
-	KillClient func(ctx context.Context, id string) *wire.Error
-	Reload     func(ctx context.Context, _ string) *wire.Error
+	// Orders by the name of their verb: what is not there is no command.
+	Orders map[string]Order
 }
+
+// Order carries a verb out. An empty argument is all databases where the verb allows
+// none. The note is for whoever gave the order; it may be empty.
+type Order func(ctx context.Context, argument string) (note string, err *wire.Error)

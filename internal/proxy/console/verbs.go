@@ -18,38 +18,76 @@ const (
 	ClientID          // that of a client
 )
 
-// Verb is an order that changes something. The list is what HELP shows and what the
-// console takes.
+// Danger is what a verb does to clients.
+type Danger string
+
+const (
+	Harmless Danger = "none"  // they notice nothing
+	Holds    Danger = "holds" // they wait, or are not let in
+	Ends     Danger = "ends"  // they are ended
+)
+
+// Verb is an order that changes something. Source.Orders carries it out.
 type Verb struct {
 	Name     string
 	Argument Argument
-	Ends     bool // it ends connections
+	Danger   Danger
+	Right    Right // who may give it
 	Sentence string
-
-	run func(*Source) func(context.Context, string) *wire.Error // nil: the source cannot
 }
 
-type order = func(context.Context, string) *wire.Error
-
-// Verbs are all orders.
+// Verbs are all orders: the one list that the console, the host's socket, the peers'
+// port and the command line go by, and what SHOW HELP and `manada proxy --help` show.
 var Verbs = []Verb{
-	{"PAUSE", Optional, false, "hands out no server connection any more, waits until all are given back and closes them; clients wait", func(s *Source) order { return s.Pause }},
-	{"RESUME", Optional, false, "ends PAUSE and KILL", func(s *Source) order { return s.Resume }},
-	{"DISABLE", Needed, false, "lets no new client in", func(s *Source) order { return s.Disable }},
-	{"ENABLE", Needed, false, "ends DISABLE", func(s *Source) order { return s.Enable }},
-	{"RECONNECT", Optional, false, "closes each server connection as soon as it is given back", func(s *Source) order { return s.Reconnect }},
-	{"WAIT_CLOSE", Optional, false, "waits until the server connections that RECONNECT or a change left behind are closed", func(s *Source) order { return s.WaitClose }},
-	{"KILL", Optional, true, "ends all clients and server connections at once, and holds new ones until RESUME", func(s *Source) order { return s.Kill }},
-	{"KILL_CLIENT", ClientID, true, "ends one client; its id is in SHOW CLIENTS", func(s *Source) order { return s.KillClient }},
-	{"RELOAD", Nothing, false, "reads the configuration again", func(s *Source) order { return s.Reload }},
+	{"PAUSE", Optional, Holds, Admin, "hands out no server connection any more, waits until all are given back and closes them; clients wait"},
+	{"RESUME", Optional, Harmless, Admin, "ends PAUSE and KILL"},
+	{"DISABLE", Needed, Holds, Admin, "lets no new client in"},
+	{"ENABLE", Needed, Harmless, Admin, "ends DISABLE"},
+	{"RECONNECT", Optional, Harmless, Admin, "closes each server connection as soon as it is given back"},
+	{"WAIT_CLOSE", Optional, Harmless, Admin, "waits until the server connections that RECONNECT or a change left behind are closed"},
+	{"KILL", Optional, Ends, Admin, "ends all clients and server connections at once, and holds new ones until RESUME"},
+	{"KILL_CLIENT", ClientID, Ends, Admin, "ends one client; its id is in SHOW CLIENTS"},
+	{"RELOAD", Nothing, Harmless, Admin, "has the host's configuration read again; no client is disconnected"},
+}
+
+// Lookup finds a verb by its name, in any case.
+func Lookup(name string) (Verb, bool) {
+	for _, v := range Verbs {
+		if strings.EqualFold(v.Name, name) {
+			return v, true
+		}
+	}
+	return Verb{}, false
+}
+
+// check says why a verb cannot be given with these arguments by somebody with a right.
+func (v Verb) check(right Right, args []string) *wire.Error {
+	bad := func(code, text string) *wire.Error {
+		return &wire.Error{Severity: "ERROR", Code: code, Message: text}
+	}
+	switch {
+	case len(args) > 1:
+		return bad("42601", v.Name+" takes one argument at most")
+	case len(args) == 1 && v.Argument == Nothing:
+		return bad("42601", v.Name+" takes no argument")
+	case len(args) == 0 && v.Argument == Needed:
+		return bad("42601", "a database is required")
+	case len(args) == 0 && v.Argument == ClientID:
+		return bad("42601", "a client's id is required")
+	case right < v.Right:
+		e := bad("42501", "permission denied for "+v.Name)
+		e.Hint = "Superusers and members of the role manada_admin give orders here."
+		return e
+	}
+	return nil
 }
 
 // command is one that was understood.
 type command struct {
 	tag  string
-	show *show                                 // rows, or
-	help bool                                  // a notice, or
-	run  func(ctx context.Context) *wire.Error // an order, or nothing at all
+	show *show                                           // rows, or
+	help bool                                            // a notice, or
+	run  func(ctx context.Context) (string, *wire.Error) // an order, or nothing at all
 }
 
 func errSyntax(sql string) *wire.Error {
@@ -76,29 +114,14 @@ func parse(s *Source, right Right, sql string) (*command, *wire.Error) {
 	case first == "SET" && len(list) > 1 && ofDriver(list[1]):
 		return &command{tag: "SET"}, nil
 	}
-	for _, v := range Verbs {
-		if v.Name == first {
-			return v.command(s, right, list[1:], sql)
+	if v, ok := Lookup(first); ok && s.Orders[v.Name] != nil {
+		if e := v.check(right, list[1:]); e != nil {
+			return nil, e
 		}
+		order, arg := s.Orders[v.Name], strings.Join(list[1:], "")
+		return &command{tag: v.Name, run: func(ctx context.Context) (string, *wire.Error) { return order(ctx, arg) }}, nil
 	}
 	return nil, errSyntax(sql)
-}
-
-func (v Verb) command(s *Source, right Right, args []string, sql string) (*command, *wire.Error) {
-	run := v.run(s)
-	switch {
-	case run == nil, len(args) > 1, len(args) == 1 && v.Argument == Nothing:
-		return nil, errSyntax(sql)
-	case len(args) == 0 && v.Argument == Needed:
-		return nil, &wire.Error{Severity: "ERROR", Code: "42601", Message: "a database is required"}
-	case len(args) == 0 && v.Argument == ClientID:
-		return nil, &wire.Error{Severity: "ERROR", Code: "42601", Message: "a client's id is required"}
-	case right < Admin:
-		return nil, &wire.Error{Severity: "ERROR", Code: "42501", Message: "permission denied for " + v.Name,
-			Hint: "Superusers and members of the role manada_admin give orders here."}
-	}
-	arg := strings.Join(args, "")
-	return &command{tag: v.Name, run: func(ctx context.Context) *wire.Error { return run(ctx, arg) }}, nil
 }
 
 // ofDriver says whether drivers set a setting when they connect, by themselves.
@@ -157,7 +180,7 @@ func help(s *Source) string {
 	}
 	fmt.Fprintf(&b, "\n\tSHOW HELP|%s", strings.Join(names, "|"))
 	for _, v := range Verbs {
-		if v.run(s) != nil {
+		if s.Orders[v.Name] != nil {
 			fmt.Fprintf(&b, "\n\t%s%s: %s", v.Name, []string{"", " [<db>]", " <db>", " <client_id>"}[v.Argument], v.Sentence)
 		}
 	}

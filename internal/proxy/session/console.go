@@ -9,6 +9,7 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -114,10 +115,14 @@ func (c *client) serveConsole(ctx context.Context, final []byte) error {
 	if err := c.patience(ctx); err != nil {
 		return err
 	}
+	in, key := &console.Interrupt{}, cancelKey{randomPID(), randomString(secretLength(c.version))}
+	c.registry.visit(key, in)
+	defer c.registry.left(key)
 	out := wire.AppendAuth(wire.AppendAuth(nil, wire.AuthSASLFinal, final), wire.AuthOK, nil)
 	for _, p := range console.Parameters {
 		out = wire.AppendParameterStatus(out, p[0], p[1])
 	}
+	out = wire.AppendBackendKey(out, key.pid, []byte(key.secret))
 	if _, err := c.conn.Write(out); err != nil {
 		return err
 	}
@@ -125,34 +130,49 @@ func (c *client) serveConsole(ctx context.Context, final []byte) error {
 		return err
 	}
 	c.Log.Info("console opened", "user", c.user, "remote", remote(c.conn), "orders", right == console.Admin)
-	console.Serve(ctx, c.conn, c.Server.console(c.user), right)
+	console.Serve(ctx, c.conn, c.Server.Console(c.user), right, in)
 	return nil
 }
 
-// console is what the console shows and does for a user.
-func (s *Server) console(user string) *console.Source {
-	note := func(verb string, do func(string) *wire.Error) order {
-		return s.order(user, verb, func(_ context.Context, arg string) *wire.Error { return do(arg) })
+// Console is what the console shows and does for a user, or whoever gives orders by
+// another way: by is for the log.
+func (s *Server) Console(by string) *console.Source {
+	orders := map[string]console.Order{
+		"PAUSE": plain(s.pools.desk.Pause), "RESUME": plain(s.pools.desk.Resume), "RECONNECT": plain(s.pools.desk.Reconnect),
+		"WAIT_CLOSE": plain(s.pools.desk.WaitClose), "KILL": plain(s.kill), "KILL_CLIENT": plain(s.killClient),
+		"DISABLE": plain(func(_ context.Context, db string) *wire.Error { s.disabled.set(db, true); return nil }),
+		"ENABLE":  plain(func(_ context.Context, db string) *wire.Error { s.disabled.set(db, false); return nil }),
+	}
+	if s.options().ReadAgain != nil {
+		orders["RELOAD"] = s.readAgain
+	}
+	for verb, do := range orders {
+		orders[verb] = func(ctx context.Context, arg string) (string, *wire.Error) {
+			s.Log.Info("order from the console", "verb", verb, "argument", arg, "user", by)
+			return do(ctx, arg)
+		}
 	}
 	return &console.Source{Version: s.options().Version, Clients: s.clientList, Servers: s.serverList, Pools: s.poolList,
-		Databases: s.databaseList, Users: s.userList, Stats: s.statList, Pins: s.pinList, Config: s.options().Config,
-		KillClient: note("KILL_CLIENT", s.killClient),
-		Pause:      s.order(user, "PAUSE", s.pools.desk.Pause), Resume: s.order(user, "RESUME", s.pools.desk.Resume),
-		Reconnect: s.order(user, "RECONNECT", s.pools.desk.Reconnect), WaitClose: s.order(user, "WAIT_CLOSE", s.pools.desk.WaitClose),
-		Kill:    s.order(user, "KILL", s.kill),
-		Disable: note("DISABLE", func(db string) *wire.Error { s.disabled.set(db, true); return nil }),
-		Enable:  note("ENABLE", func(db string) *wire.Error { s.disabled.set(db, false); return nil }),
-	}
+		Databases: s.databaseList, Users: s.userList, Stats: s.statList, Pins: s.pinList, Config: s.options().Config, Orders: orders}
 }
 
-type order = func(context.Context, string) *wire.Error
+// plain is an order that leaves nothing to say.
+func plain(do func(context.Context, string) *wire.Error) console.Order {
+	return func(ctx context.Context, arg string) (string, *wire.Error) { return "", do(ctx, arg) }
+}
 
-// order notes who gave one.
-func (s *Server) order(user, verb string, do order) order {
-	return func(ctx context.Context, arg string) *wire.Error {
-		s.Log.Info("order from the console", "verb", verb, "argument", arg, "user", user)
-		return do(ctx, arg)
+// readAgain is RELOAD.
+func (s *Server) readAgain(ctx context.Context, _ string) (note string, e *wire.Error) {
+	restart, err := s.options().ReadAgain(ctx)
+	switch {
+	case ctx.Err() != nil:
+		return "", &wire.Error{Severity: "ERROR", Code: "57014", Message: "canceling statement due to user request"}
+	case err != nil:
+		return "", &wire.Error{Severity: "ERROR", Code: "F0000", Message: "the configuration was not taken: " + err.Error(), Hint: "The old one stays in use. Try the file with: manada config check"}
+	case len(restart) > 0:
+		note = "restart the proxy for these keys to count: " + strings.Join(restart, ", ")
 	}
+	return note, nil
 }
 
 var errKilled = wire.Fatal("57P01", "terminating connection due to administrator command", "KILL was given at the proxy's console.")
@@ -168,7 +188,7 @@ func (s *Server) kill(ctx context.Context, database string) *wire.Error {
 	return e
 }
 
-func (s *Server) killClient(id string) *wire.Error {
+func (s *Server) killClient(_ context.Context, id string) *wire.Error {
 	n, err := strconv.ParseUint(id, 10, 64)
 	for _, one := range s.registry.list() {
 		if h := one.handle.Load(); err == nil && one.about.id == n && h != nil {

@@ -314,7 +314,12 @@ func (c *client) fail(err error) {
 // cancel forwards a cancel request. The client learns nothing from us, as from
 // PostgreSQL: it only sees the connection closed once the request was read.
 func (c *client) cancel(ctx context.Context) {
-	s := c.registry.find(cancelKey{c.startup.PID, string(c.startup.Key)})
+	key := cancelKey{c.startup.PID, string(c.startup.Key)}
+	if in := c.registry.console(key); in != nil {
+		in.Cancel()
+		return
+	}
+	s := c.registry.find(key)
 	if s == nil {
 		c.Log.Info("cancel request for an unknown session", "remote", remote(c.conn))
 		return

@@ -79,8 +79,8 @@ type Options struct {
 	Config                                              func() []console.Setting // for the console; nil: nothing is shown
 	// ReadAgain has the configuration read again, for the console: it returns when the
 	// proxy has it, with the keys that need a restart. nil: the console cannot.
-	ReadAgain func(context.Context) (restart []string, err error)
-	MockSecret                                          []byte                   // makes the mock exchanges of unknown roles stable: the same at every proxy
+	ReadAgain  func(context.Context) (restart []string, err error)
+	MockSecret []byte // makes the mock exchanges of unknown roles stable: the same at every proxy
 }
 
 // Server serves clients. Its exported fields are set before first use.
@@ -244,6 +244,38 @@ type registry struct {
 	mu       sync.Mutex
 	sessions map[*session]struct{}
 	keys     map[cancelKey]*session
+	consoles map[cancelKey]*console.Interrupt
+}
+
+// secretLength is how long the secret of a cancel key may be, in bytes.
+func secretLength(version uint32) int {
+	if version >= wire.Version32 {
+		return 32
+	}
+	return 4
+}
+
+// visit lets a client of the console cancel what it waits for, until it has left.
+func (r *registry) visit(k cancelKey, in *console.Interrupt) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.consoles == nil {
+		r.consoles = map[cancelKey]*console.Interrupt{}
+	}
+	r.consoles[k] = in
+}
+
+func (r *registry) left(k cancelKey) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.consoles, k)
+}
+
+// console finds a client of the console; nil: there is none.
+func (r *registry) console(k cancelKey) *console.Interrupt {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.consoles[k]
 }
 
 type cancelKey struct {
@@ -255,10 +287,7 @@ type cancelKey struct {
 // the backend's own: clients compare it with that of notifications and use it
 // in pg_stat_activity. The secret is ours; version says how long it may be.
 func (r *registry) add(s *session, version uint32) {
-	length := 4
-	if version >= wire.Version32 {
-		length = 32
-	}
+	length := secretLength(version)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.sessions == nil {

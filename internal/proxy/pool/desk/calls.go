@@ -99,7 +99,7 @@ func (d *Desk) Configure(cfg rules.Config) {
 }
 
 // Pause holds a database, or all when the name is empty, and waits until nothing of
-// it is open.
+// it is open. One that was cancelled meanwhile holds nothing any more.
 func (d *Desk) Pause(ctx context.Context, database string) *wire.Error {
 	var e *wire.Error
 	d.do(func(_ rules.Moment, out []rules.Decision) []rules.Decision {
@@ -109,7 +109,10 @@ func (d *Desk) Pause(ctx context.Context, database string) *wire.Error {
 	if e != nil {
 		return e
 	}
-	return d.await(ctx, database, rules.Quiet)
+	if e = d.await(ctx, database, rules.Quiet); e != nil {
+		_ = d.Resume(ctx, database) // or somebody else has
+	}
+	return e
 }
 
 // Resume ends Pause and Kill.

@@ -238,6 +238,9 @@ func TestPauseWaits(t *testing.T) {
 	if e := d.Pause(ctx, "orders"); e == nil || e.Code != "57014" {
 		t.Fatal(e)
 	}
+	if e := d.Resume(t.Context(), "orders"); e == nil || e.Code != "55000" {
+		t.Errorf("what was cancelled holds: %v", e)
+	}
 	paused := make(chan *wire.Error)
 	go func() { paused <- d.Pause(t.Context(), "orders") }()
 	d.Gave(s, true)
