@@ -17,6 +17,7 @@ const (
 	again               // what was begun is done on another server
 	rolled              // it had a transaction open, and hears of that at its next statement
 	aborted             // the statement under way has failed, and the transaction with it
+	skipped             // a batch has failed and was answered: what comes is skipped up to a Sync
 	broken              // a part of an answer is with it: the statement has failed, and can be repeated
 )
 
@@ -35,6 +36,8 @@ func (c *Conv) fate(l *Link) fate {
 		return rolled
 	case ends > 1:
 		return leaves
+	case l.failing && l.q.n == 0:
+		return skipped
 	case l.status != 'I' && !c.mayCommit():
 		return aborted
 	case l.status != 'I' || !c.onlyReads() || c.skip > 0:
@@ -77,6 +80,11 @@ func (c *Conv) suffer(f fate, l *Link, fx *Effects) {
 		c.lapse()
 		c.haunt('E')
 		c.tellLost(ends == 1, 'E', l, fx)
+	case skipped:
+		c.open, c.ghost = true, ghost{skips: true}
+		if l.status != 'I' {
+			c.ghost.status = 'E'
+		}
 	case broken:
 		c.lapse()
 		c.tellLost(true, 'I', l, fx)

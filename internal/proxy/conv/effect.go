@@ -130,6 +130,8 @@ func (c *Conv) done(n *note, l *Link) {
 		if c.plain == n.forgets.plain {
 			c.plain, l.plain = nil, nil
 		}
+		c.set.discarded(n, l)
+		return
 	}
 	if n.about.Inserts {
 		c.inserted = true

@@ -31,7 +31,6 @@ type set struct {
 type change struct {
 	all       bool   // RESET ALL
 	name, sql string // sql "": as the server gave it at log-in
-	bare      bool   // DISCARD ALL: the server lacks what the client has asked for at its log-in
 	level     classify.Level
 	local     bool // for the transaction only
 }
@@ -51,8 +50,6 @@ func (s *set) note(n *note) (full bool) {
 	is := n.about
 	op := change{level: is.Level, local: is.Local}
 	switch is.Kind {
-	case classify.Discard:
-		op.all, op.bare = true, n.again == nil
 	case classify.Settings:
 		op.all, op.name, op.sql = is.Setting == "", is.Setting, n.sql
 		if is.Default {
@@ -72,6 +69,17 @@ func (s *set) note(n *note) (full bool) {
 	s.ops = append(s.ops, op)
 	s.now()
 	return len(s.ops) > maxChanges
+}
+
+// discarded: DISCARD ALL is for good at once, whatever becomes of its batch. What the
+// client has asked for at its log-in the server lacks, until that was given again.
+func (s *set) discarded(n *note, l *Link) {
+	s.vars, l.vars = s.first, nil
+	s.ops, s.marks, s.session = s.ops[:0], s.marks[:0], s.began
+	if n.again != nil {
+		s.ops = append(s.ops, change{all: true})
+	}
+	s.now()
 }
 
 // back goes back to a savepoint, or forgets it.
@@ -144,9 +152,6 @@ func (s *set) commit(l *Link) {
 			continue
 		case op.all:
 			s.vars, l.vars = s.first, s.first
-			if op.bare {
-				l.vars = nil
-			}
 		case op.name != "":
 			s.both(l, op.name, l.asReported(op.name, op.sql))
 		}

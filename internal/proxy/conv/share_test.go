@@ -141,6 +141,7 @@ var units = []string{
 	"B(|manada:1) E S", "D(S|manada:2) S", "C(S|manada:1) S", "Q(deallocate manada:1)", "B(p|d) E(p) C(P|p) S", "Q(set a.a = m%d; show a.a)",
 	"Q(set a.a = r%d; reset a.a; show a.a)", "Q(reset all; show a.a; select 1/0; reset a.a)", "Q(set local a.a to default; show a.a)", "Q(set a.a to default)",
 	"P(|reset a.a) B E P(|show a.a) B E S", "P(|reset all) B(q) E(q) P(|show a.a) B E S", "P(|set local a.a to default) B E P(|show a.a) B E S", "P(|discard all) B E P(|show a.a) B E S",
+	"P(|discard all) B E P(|show a.a) B E P(|select 1/0) B E S",
 }
 
 // TestNobodySeesAnothers: clients who share servers get, message for message, what
