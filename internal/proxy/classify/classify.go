@@ -39,6 +39,24 @@ type Reset struct {
 	End   int // of that statement, in the text
 }
 
+// Use is a statement that names a prepared one.
+type Use struct {
+	What What
+	Name string // "" is all of them
+	Span        // of the name, in the text
+	Nth  int    // which statement of the text it is; 0 is the first
+}
+
+// What is done with a prepared statement.
+type What uint8
+
+const (
+	Uses What = iota
+	Makes
+	Drops
+	DropsAll
+)
+
 // Statement is what there is to know of a text.
 type Statement struct {
 	Kind Kind
@@ -53,6 +71,8 @@ type Statement struct {
 	Sets bool
 	// Resets are the places where settings go back to what the session began with.
 	Resets []Reset
+	// Prepared are the places where prepared statements are named.
+	Prepared []Use
 	// Numbers says that currval or lastval is asked, Inserts that nextval may be called.
 	Numbers, Inserts bool
 	// Begins says that a transaction is begun, and nothing else.
@@ -149,7 +169,8 @@ func classify(sql []byte, names Names) Statement {
 		from = to + 1
 	}
 	out.Mute, out.Level, out.Local = p.mute, p.level, p.levelLocal
-	out.Sets, out.Resets, out.Numbers, out.Inserts = p.sets, p.back, p.numbers, p.inserts || out.Kind == Pin
+	out.Sets, out.Resets, out.Prepared = p.sets, p.back, p.uses
+	out.Numbers, out.Inserts = p.numbers, p.inserts || out.Kind == Pin
 	if names != nil && out.Kind != Pin && p.names() {
 		out.Kind = Pin
 	}
@@ -197,6 +218,7 @@ type parser struct {
 	nth      int     // which statement of the text it is
 	mute     []Span  // found so far
 	back     []Reset // as well
+	uses     []Use   // as well
 
 	level      Level // set last
 	levelLocal bool
@@ -305,7 +327,10 @@ func (p *parser) statement() Statement {
 		}
 		return Statement{Kind: Primary}
 	case "deallocate":
-		return Statement{Kind: Forget}
+		return p.deallocate()
+	case "execute":
+		p.prepared(Uses, p.from+1)
+		return Statement{Kind: p.pin("EXECUTE")}
 	case "insert", "update", "delete", "merge", "explain", "copy":
 		p.inserts = true
 		return Statement{Kind: p.work(w)}
@@ -315,6 +340,7 @@ func (p *parser) statement() Statement {
 		if p.word(p.from+1) == "transaction" {
 			return Statement{Kind: Primary}
 		}
+		p.prepared(Makes, p.from+1)
 		return Statement{Kind: p.pin("PREPARE")}
 	case "savepoint", "release", "rollback":
 		s := p.savepoint(w)
@@ -333,7 +359,7 @@ func (p *parser) statement() Statement {
 }
 
 // pinning are the statements that are known to leave something behind.
-var pinning = map[string]string{"listen": "LISTEN", "load": "LOAD", "do": "DO", "call": "CALL", "execute": "EXECUTE"}
+var pinning = map[string]string{"listen": "LISTEN", "load": "LOAD", "do": "DO", "call": "CALL"}
 
 // savepoint is SAVEPOINT, RELEASE or ROLLBACK, which may be to a savepoint.
 func (p *parser) savepoint(w string) Statement {
@@ -424,6 +450,9 @@ func special(name []byte) bool {
 
 // work is a statement that may call functions on the way.
 func (p *parser) work(w string) Kind {
+	if w == "create" || w == "explain" {
+		p.executes()
+	}
 	switch w {
 	case "create":
 		if p.any("temp", "temporary", "pg_temp") {

@@ -10,7 +10,7 @@ import (
 type note struct {
 	about about  // it changes something in the session once it has succeeded
 	sql   string // of a setting
-	drops string // a statement of the client's is gone then
+	deeds []deed // what it does to prepared statements then
 
 	made    string // a statement of the client's is made: forgotten when that fails
 	is      *stmt
@@ -18,21 +18,31 @@ type note struct {
 	forgets forgotten // all statements are gone then, up to these
 	closed  string    // a statement of the client's is closed: not so when that is skipped
 	was     *stmt
-	at      int // the last serial before it was closed
+	at      int              // the last serial before it was closed
+	all     map[string]*stmt // all of the client's are closed
 
 	again []string   // what gives back the client's own values of settings, behind it
 	text  *rewritten // it was sent otherwise
 	sent  []byte     // than the client's text
 
+	before, had *stmt // the unnamed statements that a Query has forgotten: it has not when it is skipped
+
 	quiet   bool // its error is for nobody
 	numbers bool // the last values of sequences are gone
 
-	alias, name string // an error that names alias means name
+	aliases []alias // what an error may name
 }
 
 // query notes what a simple query means, and rewrites it where it hides warnings.
-func (c *Conv) query(r *run, msg []byte) (*note, []byte) {
-	c.plain, c.links[Main].plain = nil, nil // as PostgreSQL forgets it
+func (c *Conv) query(r *run, msg []byte) (n *note, instead []byte) {
+	if was, had := c.forgetPlain(); was != nil {
+		defer func() {
+			if n == nil {
+				n = &note{}
+			}
+			n.before, n.had = was, had
+		}()
+	}
 	c.read.wrote = true
 	o := &c.owed
 	var is about
@@ -45,22 +55,30 @@ func (c *Conv) query(r *run, msg []byte) (*note, []byte) {
 		is = c.classifiedQuery(msg)
 	}
 	o.peeked = false
-	n := c.effect(r, is, settingSQL(textOf(msg), is), false)
-	c.stamp(n)
-	if is.Kind == classify.Forget && c.pooled() {
-		if named, instead := c.deallocate(r, msg); instead != nil {
-			return named, instead
-		}
-	}
-	w := c.rewrite(is)
+	n = c.effect(r, is, settingSQL(textOf(msg), is), false)
+	w := c.rewrite(r, is)
 	if w == nil {
+		c.stamp(n)
 		return n, nil
 	}
 	if n == nil {
 		n = &note{}
 	}
+	n.aliases = w.aliases
 	n.text, n.sent = w, append([]byte(nil), textOf(msg)...)
+	c.stamp(n)
+	if len(w.edits) == 0 {
+		return n, nil
+	}
 	return n, w.message(msg, headerLen)
+}
+
+// forgetPlain forgets the unnamed statement, as PostgreSQL does when a Query comes.
+func (c *Conv) forgetPlain() (was, had *stmt) {
+	l := c.links[Main]
+	was, had = c.plain, l.plain
+	c.plain, l.plain = nil, nil
+	return was, had
 }
 
 // classifiedQuery is what is known of a whole Query.
@@ -95,11 +113,11 @@ func (c *Conv) effect(r *run, is about, sql string, inBatch bool) *note {
 	if is.Level != classify.LevelKept {
 		c.set.watched = true
 	}
-	if c.pooled() && (is.Kind == classify.Discard || is.Kind == classify.Forget) {
+	if c.pooled() && (is.Kind == classify.Discard || len(is.Prepared) > 0) {
 		c.barrier = true
 	}
 	switch {
-	case is.Kind == classify.Settings, is.Kind == classify.Discard, is.Kind == classify.Forget,
+	case is.Kind == classify.Settings, is.Kind == classify.Discard,
 		is.Level != classify.LevelKept, is.Inserts && is.Queries > 0 && c.cfg.Mode == Auto, is.Mark != classify.MarkNone && is.Mark != classify.MarkSome:
 		return &note{about: is, sql: sql}
 	}
@@ -119,17 +137,13 @@ func (c *Conv) done(n *note, l *Link) {
 	if n == nil {
 		return
 	}
-	if n.drops != "" || n.about.Kind == classify.Forget || n.about.Kind == classify.Discard {
-		c.dropped(n, l)
+	for _, a := range n.deeds {
+		c.acted(a, n, l)
 	}
 	switch is := n.about; {
-	case n.drops != "", is.Kind == classify.Forget:
-		return
 	case is.Kind == classify.Discard:
+		c.forgetAll(n.forgets, l)
 		c.pin, l.numbered = "", false
-		if c.plain == n.forgets.plain {
-			c.plain, l.plain = nil, nil
-		}
 		c.set.discarded(n, l)
 		return
 	}

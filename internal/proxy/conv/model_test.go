@@ -303,7 +303,8 @@ func (m *model) run(s modelStmt, several bool) error {
 		if m.tx != 'I' || several {
 			return fmt.Errorf("25001 DISCARD ALL cannot run inside a transaction block")
 		}
-		m.vars, m.stmts, m.last, m.temp = maps.Clone(m.first), map[string]modelStmt{}, "", false
+		m.vars, m.last, m.temp = maps.Clone(m.first), "", false
+		m.deallocateAll()
 		m.saved, m.implicit = nil, false
 		tag = "DISCARD ALL"
 	case s.sql == "DISCARD SEQUENCES":
@@ -313,6 +314,11 @@ func (m *model) run(s modelStmt, several bool) error {
 	}
 	m.say('C', tag+"\x00")
 	return nil
+}
+
+// deallocateAll does not touch the unnamed statement.
+func (m *model) deallocateAll() {
+	maps.DeleteFunc(m.stmts, func(name string, _ modelStmt) bool { return name != "" })
 }
 
 // setting is SET, behind that word.
@@ -382,7 +388,7 @@ func (m *model) query(f []string, s modelStmt, tag string) error {
 	case strings.EqualFold(f[0], "deallocate"):
 		name := strings.ReplaceAll(f[1], `"`, "")
 		if f[1] == "all" {
-			m.stmts = map[string]modelStmt{}
+			m.deallocateAll()
 			tag += " ALL"
 		} else if _, ok := m.stmts[name]; !ok {
 			return fmt.Errorf("26000 prepared statement \"%s\" does not exist", name)

@@ -108,10 +108,16 @@ func (c *Conv) denied(side Side, why *wire.Error, fx *Effects) {
 func (c *Conv) release(fx *Effects) {
 	l := c.links[Main]
 	if l == nil || !c.pooled() || !c.used || c.unread || !l.idle() || l.cancels > 0 || !c.free() ||
-		c.cfg.Mode == Auto && c.pin != "" {
+		c.cfg.Mode == Auto && c.pin != "" || c.plain.stays() {
 		return
 	}
 	c.give(Main, Clean, fx)
+}
+
+// stays says whether an unnamed statement is only on the server where it was prepared,
+// because its text was not kept, and is about to be bound.
+func (s *stmt) stays() bool {
+	return s != nil && s.body == "" && s.origin == "" && !s.bound && s.about.Kind != classify.PoolNodes
 }
 
 // back is how a side is given back at the end.
@@ -172,24 +178,13 @@ func (c *Conv) discardSequences(r *run, l *Link, inBatch bool) {
 }
 
 // quick says whether a text is to be looked at though the mode does not ask for it:
-// it may drop prepared statements or settings.
+// it may name or drop prepared statements, or reset settings.
 func quick(text []byte) bool {
 	text = bytes.TrimLeft(text, " \t\r\n")
-	for _, w := range []string{"dis", "dea", "res"} {
+	for _, w := range []string{"dis", "dea", "res", "pre", "exe"} {
 		if len(text) > 3 && bytes.EqualFold(text[:3], []byte(w)) {
 			return true
 		}
 	}
 	return false
-}
-
-// dropped notes that statements are gone.
-func (c *Conv) dropped(n *note, l *Link) {
-	switch {
-	case n.drops != "":
-		c.forget(n.drops)
-		l.stmts.lost(n.body)
-	case n.about.Kind == classify.Forget || n.about.Kind == classify.Discard:
-		c.forgetAll(n.forgets, l)
-	}
 }

@@ -3,6 +3,7 @@ package conv
 import (
 	"bytes"
 	"encoding/binary"
+	"slices"
 
 	"manada/internal/proxy/classify"
 )
@@ -31,20 +32,13 @@ func (c *Conv) parse(r *run, msg []byte) (e entry, instead []byte, local bool) {
 	} else {
 		ok = false
 	}
-	instead = unmute(msg, headerLen+len(name)+1, s.about.Mute)
-	if s.about.Kind == classify.Forget && len(name) == 0 && c.pooled() {
-		if own := c.deallocates(r, s, string(sql)); own != "" {
-			instead = appendParse(nil, "", own+"\x00"+string(types))
-		}
-	}
-	if instead != nil {
-		rest = instead[headerLen+len(name)+1:]
-	}
-	if s.drops == nil && c.keeps(s, rest) {
-		s.body = string(rest)
+	if body := c.worded(r, s, rest); body != nil {
+		rest = body
+		instead = appendParse(nil, string(name), string(body))
 	}
 	l := c.links[Main]
 	if len(name) == 0 {
+		s.before, s.had = c.plain, l.plain
 		c.plain, l.plain, e.plain = s, s, s
 		return e, instead, false
 	}
@@ -57,6 +51,29 @@ func (c *Conv) parse(r *run, msg []byte) (e entry, instead []byte, local bool) {
 		return e, instead, false
 	}
 	return c.share(r, l, string(name), s)
+}
+
+// worded changes the text of a statement where it has to be, and keeps what it is
+// prepared with again. body nil: nothing is changed.
+func (c *Conv) worded(r *run, s *stmt, rest []byte) (body []byte) {
+	named := c.pooled() && slices.ContainsFunc(s.about.Prepared, func(u classify.Use) bool { return u.Name != "" })
+	switch kept := c.keeps(s, rest); {
+	case named:
+		if kept {
+			s.origin = string(rest)
+		}
+		return c.renewed(r, s, rest)
+	case len(s.about.Mute) > 0:
+		body = muted(s.about.Mute).body(rest)
+		rest = body
+		fallthrough
+	default:
+		if kept {
+			s.body = string(rest)
+		}
+	}
+	s.deeds = deeds(s.about.Prepared)
+	return body
 }
 
 // keeps says whether a statement's text is kept.
@@ -73,8 +90,13 @@ func (c *Conv) share(r *run, l *Link, name string, s *stmt) (e entry, instead []
 	if old := c.stmts[name]; old != nil && old.body != "" {
 		// PostgreSQL says that the name is taken.
 		own := c.has(r, l, old)
-		e.note = &note{alias: own, name: name}
+		e.note = &note{aliases: []alias{{own, name}}}
 		return e, appendParse(nil, own, s.body), false
+	} else if old != nil { // it is the client's own server that says so
+		s.body = ""
+		c.remember(name, s)
+		e.note = &note{made: name, is: s}
+		return e, nil, false
 	}
 	s.key = c.key(l, s)
 	own, fresh, gone := l.stmts.use(s.key)
@@ -121,27 +143,36 @@ func (c *Conv) has(r *run, l *Link, s *stmt) (own string) {
 		c.close(r, l, gone)
 	}
 	if fresh {
-		r.flush()
 		c.unsure = c.unsure || r.to == Main
-		l.sent(entry{kind: parse, ours: true, note: &note{body: s.key}})
-		r.fx.Marks.ServerParses++
-		at := len(r.fx.own)
-		r.fx.own = appendParse(r.fx.own, own, s.body)
-		r.fx.add(Effect{Kind: Send, Side: r.to, B: r.fx.own[at:]})
+		c.prepares(r, l, own, s.body, entry{kind: parse, ours: true, note: &note{body: s.key}})
 	}
 	return own
 }
 
 // hasPlain prepares the unnamed statement, if another one is there.
 func (c *Conv) hasPlain(r *run, l *Link, s *stmt) {
-	if l.plain == s || s.body == "" {
+	body := s.body
+	switch {
+	case l.plain == s && c.current(l, s):
+		return
+	case s.origin != "":
+		body = string(c.renewed(r, s, []byte(s.origin)))
+	case body == "": // it was left on another server
+		l.plain = nil
+		c.close(r, l, "")
 		return
 	}
+	s.had = l.plain
 	l.plain = s
+	c.prepares(r, l, "", body, entry{kind: parse, ours: true, plain: s})
+}
+
+// prepares sends a Parse of ours.
+func (c *Conv) prepares(r *run, l *Link, name, body string, e entry) {
 	r.flush()
-	l.sent(entry{kind: parse, ours: true, plain: s})
+	l.sent(e)
 	at := len(r.fx.own)
-	r.fx.own = appendParse(r.fx.own, "", s.body)
+	r.fx.own = appendParse(r.fx.own, name, body)
 	r.fx.Marks.ServerParses++
 	r.fx.add(Effect{Kind: Send, Side: r.to, B: r.fx.own[at:]})
 }
@@ -163,6 +194,9 @@ func (c *Conv) given(r *run, l *Link, name []byte, s *stmt) (own string, renamed
 		return "", false
 	case (c.pooled() || r.to == Reader) && s.body != "":
 		return c.has(r, l, s), true
+	case s.origin != "" && !c.current(l, s):
+		c.close(r, l, string(name))
+		c.prepares(r, l, string(name), string(c.renewed(r, s, []byte(s.origin))), entry{kind: parse, ours: true})
 	}
 	return "", false
 }
@@ -201,6 +235,7 @@ func (c *Conv) binds(r *run, portal []byte, s *stmt) {
 		return
 	}
 	c.renew(s)
+	s.bound = true
 	n := c.effect(r, s.about, s.sql, true)
 	if again := c.set.behind(s.about); again != nil {
 		if n == nil {
@@ -208,8 +243,11 @@ func (c *Conv) binds(r *run, portal []byte, s *stmt) {
 		}
 		n.again = again
 	}
-	if s.drops != nil {
-		n = s.drops
+	if s.deeds != nil {
+		if n == nil {
+			n = &note{}
+		}
+		n.deeds, n.aliases = s.deeds, s.aliases
 	}
 	switch {
 	case len(portal) == 0:
@@ -240,7 +278,10 @@ func (c *Conv) executes(msg []byte) (n *note) {
 		n = c.portals[string(name)]
 		delete(c.portals, string(name))
 	}
-	c.stamp(n)
+	if n != nil {
+		c.stamp(n)
+		c.drops(n, c.links[Main])
+	}
 	return n
 }
 
@@ -338,13 +379,12 @@ func (c *Conv) forget(name string) {
 type forgotten struct {
 	serial int // the client's last one
 	seq    int // the link's
-	plain  *stmt
 }
 
-// stamp notes which statements there are when one is executed that forgets them.
+// stamp notes which statements there are when one is executed that may forget them.
 func (c *Conv) stamp(n *note) {
-	if n != nil && (n.about.Kind == classify.Forget || n.about.Kind == classify.Discard) {
-		n.forgets = forgotten{c.serial, c.links[Main].stmts.seq, c.plain}
+	if n != nil {
+		n.forgets = forgotten{c.serial, c.links[Main].stmts.seq}
 	}
 }
 
@@ -366,21 +406,32 @@ func (c *Conv) statement(name []byte) *stmt {
 	return c.stmts[string(name)]
 }
 
+// revive takes back that a statement was closed.
+func (c *Conv) revive(name string, s *stmt) {
+	if !s.dead && c.stmts[name] == nil {
+		c.remember(name, s)
+	}
+}
+
 // lost notes that a message was skipped, or has failed.
 func (c *Conv) lost(l *Link, e entry) {
 	n := e.note
 	if p := e.plain; p != nil {
 		if l.plain == p {
-			l.plain = nil
+			l.plain = p.had
 		}
 		if c.plain == p && !e.ours {
-			c.plain = nil
+			c.plain = p.before
 		}
+		p.before, p.had = nil, nil
 	}
 	if n == nil {
 		return
 	}
-	if n.body != "" && n.drops == "" {
+	if c.plain == nil {
+		c.plain, l.plain = n.before, n.had
+	}
+	if n.body != "" {
 		l.stmts.lost(n.body)
 	}
 	if n.made != "" {
@@ -389,7 +440,10 @@ func (c *Conv) lost(l *Link, e entry) {
 			c.forget(n.made)
 		}
 	}
-	if n.was != nil && !n.was.dead && c.stmts[n.closed] == nil {
-		c.remember(n.closed, n.was)
+	if n.was != nil {
+		c.revive(n.closed, n.was)
+	}
+	for name, s := range n.all {
+		c.revive(name, s)
 	}
 }

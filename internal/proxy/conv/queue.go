@@ -281,6 +281,9 @@ func (l *Link) error(lost func(entry)) (who entry, ok bool) {
 		e.mid = true
 		return who, true
 	}
+	if e.plain != nil { // what was there before it is gone, too
+		e.plain.before, e.plain.had = nil, nil
+	}
 	n := 0
 	for n < l.q.n && l.q.at(n).kind != syncing {
 		n++

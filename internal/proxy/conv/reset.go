@@ -47,19 +47,28 @@ type edit struct {
 	text string
 }
 
-// rewritten is a Query that was sent otherwise than the client has it.
+// rewritten is a Query that was sent otherwise than the client has it, or that does
+// something to prepared statements.
 type rewritten struct {
-	edits []edit // in order
-	added []int  // which of its statements the client knows nothing of
-	done  int    // statements
+	edits   []edit // in order
+	added   []int  // which of its statements the client knows nothing of
+	done    int    // statements
+	hidden  int    // of these
+	aliases []alias
+	deeds   []deed
 }
 
 // rewrite finds what is to be changed in a client's text; nil: nothing.
-func (c *Conv) rewrite(is about) *rewritten {
-	if len(is.Mute)+len(is.Resets) == 0 {
+func (c *Conv) rewrite(r *run, is about) *rewritten {
+	if len(is.Mute)+len(is.Resets)+len(is.Prepared) == 0 {
 		return nil
 	}
 	w := muted(is.Mute)
+	if l := c.links[Main]; l != nil && len(is.Prepared) > 0 {
+		before := l.q.n
+		c.aliased(r, w, is.Prepared)
+		c.apart(l, before, r.fx)
+	}
 	for _, r := range is.Resets {
 		if is.Kind == classify.Discard { // is not to stand among others
 			break
@@ -69,7 +78,7 @@ func (c *Conv) rewrite(is about) *rewritten {
 			w.edits = append(w.edits, edit{classify.Span{From: r.End, To: r.End}, "; " + sql})
 		}
 	}
-	if w.edits == nil {
+	if w.edits == nil && w.deeds == nil {
 		return nil
 	}
 	slices.SortStableFunc(w.edits, func(a, b edit) int { return a.From - b.From })
@@ -89,20 +98,33 @@ func (w *rewritten) text(sql []byte) []byte {
 
 // message is the client's, with the text at at changed.
 func (w *rewritten) message(msg []byte, at int) []byte {
-	sql, rest, _ := bytes.Cut(msg[at:], zero)
-	out := append([]byte(nil), msg[:at]...)
-	out = append(append(append(out, w.text(sql)...), 0), rest...)
+	out := append(append([]byte(nil), msg[:at]...), w.body(msg[at:])...)
 	binary.BigEndian.PutUint32(out[1:], uint32(len(out)-1))
 	return out
 }
 
-// hides says whether an answer to the Query is to a statement that was added.
-func (w *rewritten) hides(typ byte) bool {
-	added := slices.Contains(w.added, w.done)
-	if typ == wire.TypeComplete {
-		w.done++
+// body is a text, and what stands behind it, with the changes.
+func (w *rewritten) body(body []byte) []byte {
+	sql, rest, _ := bytes.Cut(body, zero)
+	return append(append(w.text(sql), 0), rest...)
+}
+
+// answered notes an answer to the Query. It says whether it is to a statement that was
+// added, and what one of the client's has done.
+func (w *rewritten) answered(typ byte) (added bool, deeds []deed) {
+	added = slices.Contains(w.added, w.done)
+	if typ != wire.TypeComplete {
+		return added, nil
 	}
-	return added
+	for _, a := range w.deeds {
+		if !added && a.Nth == w.done-w.hidden {
+			deeds = append(deeds, a)
+		}
+	}
+	if w.done++; added {
+		w.hidden++
+	}
+	return added, deeds
 }
 
 // place writes an error of the Query anew with the position that it has in the

@@ -14,7 +14,7 @@ import (
 func TestPlaceOfAnError(t *testing.T) {
 	c := New(&Config{Mode: Auto, Startup: []wire.Param{{Name: "a.a", Value: "é'\\"}, {Name: "a.b", Value: "2"}}})
 	for _, sql := range []string{"X reset a.a; Y", "select 'é'; X reset all; Y; set a.b to default; Z", "set client_min_messages = error; X reset a.a -- Z", "X"} {
-		w := c.rewrite(classify.Text([]byte(sql)))
+		w := c.rewrite(nil, classify.Text([]byte(sql)))
 		if w == nil {
 			w = &rewritten{}
 		}
@@ -32,7 +32,7 @@ func TestPlaceOfAnError(t *testing.T) {
 			}
 		}
 	}
-	w := c.rewrite(classify.Text([]byte("reset a.a; x")))
+	w := c.rewrite(nil, classify.Text([]byte("reset a.a; x")))
 	if at := w.was(20, []byte("reset a.a; x")); at != 10 {
 		t.Errorf("within what was added: %d", at)
 	}

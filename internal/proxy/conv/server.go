@@ -158,8 +158,10 @@ func (c *Conv) hear(r *run, side Side, l *Link, typ byte, msg []byte, total int)
 			l.numbered = false
 		}
 		return strip
-	case who.kind == query && who.note != nil && who.note.text != nil && who.note.text.hides(typ):
+	case who.kind == query && who.note != nil && who.note.text != nil && c.toRewritten(who.note, l, typ):
 		return strip
+	case who.kind == parse && who.plain != nil:
+		who.plain.before, who.plain.had = nil, nil
 	case who.kind == closing:
 		c.isClosed(who.note)
 	case typ == 'G':
@@ -168,6 +170,16 @@ func (c *Conv) hear(r *run, side Side, l *Link, typ byte, msg []byte, total int)
 		c.commandEnds(r.fx, l, who, body)
 	}
 	return pass
+}
+
+// toRewritten takes an answer to a text that was rewritten. It says whether that is
+// for nobody.
+func (c *Conv) toRewritten(n *note, l *Link, typ byte) (added bool) {
+	added, deeds := n.text.answered(typ)
+	for _, a := range deeds {
+		c.acted(a, n, l)
+	}
+	return added
 }
 
 var statuses = [256]bool{'I': true, 'T': true, 'E': true}
@@ -330,10 +342,16 @@ func (c *Conv) failedMain(r *run, who entry, body, names []byte) act {
 		return strip
 	case who.ours && n != nil && n.quiet:
 		return strip
-	case n != nil && n.alias != "":
-		names = bytes.ReplaceAll(body, []byte(n.alias), []byte(n.name))
-	case n != nil && n.text != nil && names == nil:
-		names = n.text.place(body, n.sent)
+	case n != nil && n.aliases != nil:
+		names = n.clients(body)
+	}
+	if n := who.note; n != nil && n.text != nil {
+		if names == nil {
+			names = body
+		}
+		if placed := n.text.place(names, n.sent); placed != nil {
+			names = placed
+		}
 	}
 	if names == nil {
 		return pass

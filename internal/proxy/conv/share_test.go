@@ -138,9 +138,10 @@ var units = []string{
 	"P(u%d|show a.b) B(|u%d) E S", "C(S|u%d) S", "P(|set a.b = e%d) B E S", "P(|begin) B E S", "P(|commit) B E S", "P(|set a.a = e%d) B E P(|select 1/0) B E S",
 	"P(w|select 1/0) B(|w) E C(S|w) S", "C(S|w) P(w|show a.a) B(|w) E S", "Q(deallocate d)", "P(|deallocate d) B E S Q(show a.a)", "Q(deallocate all)", "P(x|nonsense) S",
 	"Q(create temp table x (a int))", "Q(select a from x)", "Q(discard all)", "Q(discard all)", "P(d|show datestyle) B(|d) E H", "S",
-	"B(|manada:1) E S", "D(S|manada:2) S", "C(S|manada:1) S", "Q(deallocate manada:1)", "B(p|d) E(p) C(P|p) S", "Q(set a.a = m%d; show a.a)",
+	"B(|manada:1) E S", "D(S|manada:2) S", "C(S|manada:1) S", `Q(deallocate "manada:1")`, "B(p|d) E(p) C(P|p) S", "Q(set a.a = m%d; show a.a)",
 	"Q(set a.a = r%d; reset a.a; show a.a)", "Q(reset all; show a.a; select 1/0; reset a.a)", "Q(set local a.a to default; show a.a)", "Q(set a.a to default)",
 	"P(|reset a.a) B E P(|show a.a) B E S", "P(|reset all) B(q) E(q) P(|show a.a) B E S", "P(|set local a.a to default) B E P(|show a.a) B E S", "P(|discard all) B E P(|show a.a) B E S",
+	"P(|deallocate d) B E P(d|show datestyle) B(|d) E S", "P(|select 1/0) B E P(|deallocate d) B E S", "P(|deallocate all) B E P(d|show datestyle) B(|d) E S", "Q(show a.a; deallocate d; show a.a)",
 	"P(|discard all) B E P(|show a.a) B E P(|select 1/0) B E S",
 }
 

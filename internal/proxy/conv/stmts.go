@@ -14,8 +14,15 @@ type stmt struct {
 	// body is the Parse message behind the name; "" when it is not kept.
 	body string
 	key  string // of the link that had it last
+	// origin is that of one that names others, as the client has it: in it the names
+	// are the link's.
+	origin string
 
-	drops *note // it is a DEALLOCATE
+	before, had *stmt // it is an unnamed one not made yet: those of the client and of the link before it
+	bound       bool  // it has been
+
+	deeds   []deed  // what it does to prepared statements
+	aliases []alias // by these names
 
 	serial int  // it is the client's how manieth
 	dead   bool // it was not made after all

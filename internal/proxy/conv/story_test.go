@@ -35,6 +35,9 @@ func message(word string, client bool) ([]byte, error) {
 		case 'P':
 			b, types, _ := strings.Cut(b, "|")
 			n, _ := strconv.Atoi(types)
+			if long, ok := strings.CutPrefix(b, "long "); ok {
+				b = long + strings.Repeat(" ", maxBody)
+			}
 			body = a + "\x00" + b + "\x00\x00" + string(rune(n)) + strings.Repeat("\x00\x00\x00\x17", n)
 		case 'B':
 			b, params, _ := strings.Cut(b, "|")
@@ -155,6 +158,9 @@ func spellOne(typ byte, body []byte, client bool) string {
 			arg = parts[0]
 		case 'P':
 			arg = parts[0] + "|" + parts[1]
+			if long := strings.TrimRight(parts[1], " "); len(long) < len(parts[1])-1000 {
+				arg = parts[0] + "|long " + long
+			}
 		case 'B':
 			if arg = parts[0] + "|" + parts[1]; arg == "|" {
 				arg = ""
