@@ -73,8 +73,8 @@ drivers:
 # 100 switchovers and 40 crashes, then 20 switchovers with long transactions among the others.
 proxy-soak:
 	@scripts/deps.sh test
-	$(GO) test ./test/soak -count=1 -timeout 4h -v -args -switchovers 100 -crashes 40
-	$(GO) test ./test/soak -count=1 -timeout 2h -v -args -switchovers 20 -crashes 0 -longest 30s
+	$(GO) test ./test/soak -count=1 -timeout 4h -v -args -switchovers 100 -crashes 40 -half-hold 500ms -hold 1500ms
+	$(GO) test ./test/soak -count=1 -timeout 2h -v -args -switchovers 20 -crashes 0 -longest 30s -hold 1800ms
 
 # The images of deploy/compose, of the program as it is here.
 image: build

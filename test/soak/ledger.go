@@ -106,6 +106,13 @@ func (l *ledger) seen() map[string]int {
 	return maps.Clone(l.errs)
 }
 
+// sessionsLost are those that ended so far, by kind of client.
+func (l *ledger) sessionsLost() map[string]int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return maps.Clone(l.lost)
+}
+
 func (l *ledger) acknowledged() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()

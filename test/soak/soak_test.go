@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -22,9 +21,9 @@ var (
 	clients     = flag.Int("clients", 70, "how many connections")
 	rate        = flag.Int("rate", 300, "transactions a second, all together")
 	longest     = flag.Duration("longest", 0, "some explicit transactions last so long, some a tenth of it")
-	// Without pools a session ends with its server. With them it does not.
-	live = flag.Bool("live", false, "sessions outlive their servers: see unpromised")
-	hold = flag.Duration("hold", 0, "how long a switchover may hold everybody up; 0: any time")
+	mode        = flag.String("mode", "auto", "how clients share connections; in all but session they outlive their servers")
+	hold        = flag.Duration("hold", 0, "how long a switchover may hold everybody up; 0: any time")
+	halfHold    = flag.Duration("half-hold", 0, "how long half of the switchovers may; 0: any time")
 )
 
 // TestSoak: see doc.go.
@@ -40,6 +39,9 @@ func TestSoak(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(h.Remove)
+	if err := h.Configure(ctx, "proxy", "\nproxy:\n  pool:\n    mode: "+*mode+"\n"); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := h.WaitSync(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -47,26 +49,21 @@ func TestSoak(t *testing.T) {
 	l := newLedger()
 	stop := work(ctx, h, l)
 	defer stop()
-	var holds []time.Duration
+	var f figures
 	for i, event := range events {
-		before := l.seen()
+		before, lost := l.seen(), l.sessionsLost()
 		held, err := happen(ctx, h, l, event)
 		if err != nil {
 			t.Fatalf("event %d, %s: %v\n%s", i+1, event, err, l)
 		}
-		if event == "switchover" {
-			holds = append(holds, held)
-		}
 		t.Logf("%d of %d, %s: longest without an acknowledgement %s", i+1, len(events), event, held.Round(time.Millisecond))
-		if *live {
-			for _, e := range unpromised(event, before, l.seen()) {
-				t.Errorf("event %d, %s: %s", i+1, event, e)
-			}
+		for _, e := range f.add(event, held, newSince(before, l.seen()), l.sessionsLost()["idle"]-lost["idle"]) {
+			t.Errorf("event %d, %s: %s", i+1, event, e)
 		}
 	}
 	stop()
 	check(ctx, t, h, l)
-	report(t, l, holds)
+	report(t, l, &f)
 }
 
 // check asks both nodes for what the clients were told.
@@ -161,46 +158,4 @@ func happen(ctx context.Context, h *herdtest.Herd, l *ledger, event string) (tim
 		return 0, err
 	}
 	return l.hold(began), nil
-}
-
-// unpromised are the errors of an event that no client may see when sessions
-// outlive their servers: what is open at the end of a hold, or when the primary
-// dies, gets 40001; 08007 is for what was under way at a server that died.
-func unpromised(event string, before, after map[string]int) []string {
-	var out []string
-	for e, n := range after {
-		n -= before[e]
-		fine := strings.HasSuffix(e, " transaction 40001") || event == "crash" && (strings.HasSuffix(e, " 08007") || strings.HasSuffix(e, " 40001"))
-		if n > 0 && !fine {
-			out = append(out, fmt.Sprintf("%d times %s", n, e))
-		}
-	}
-	slices.Sort(out)
-	return out
-}
-
-func report(t *testing.T, l *ledger, holds []time.Duration) {
-	t.Helper()
-	t.Logf("%s", l)
-	for _, r := range l.refusal {
-		t.Logf("  e.g. %s", r)
-	}
-	if len(holds) > 0 {
-		slices.Sort(holds)
-		t.Logf("%d switchovers: hold p50 %s, max %s", len(holds), holds[len(holds)/2].Round(time.Millisecond), holds[len(holds)-1].Round(time.Millisecond))
-		if *hold > 0 && holds[len(holds)-1] > *hold {
-			t.Errorf("a switchover held everybody up for %s, at most %s is promised", holds[len(holds)-1], *hold)
-		}
-	}
-	if n := l.lost["idle"]; *live && n > 0 {
-		t.Errorf("%d idle sessions were lost", n)
-	}
-	for k, n := range l.errs {
-		if (strings.HasSuffix(k, " cut") || strings.HasSuffix(k, " lost")) && !strings.HasPrefix(k, "copy copy ") {
-			t.Errorf("%d times %s: a client was not told", n, k)
-		}
-	}
-	for _, w := range l.wrong {
-		t.Error(w)
-	}
 }
