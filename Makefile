@@ -8,6 +8,7 @@
 # make regress PostgreSQL's regression suite, isolation tester and pipelines through the proxy
 # make drivers node-postgres, psycopg 2 and 3 and pgjdbc through the proxy
 # make proxy-soak  switchovers and crashes under many clients, every answer checked; hours
+# make proxy-crowd 10,000 clients on 100 connections for a minute
 # make race    every test that does not measure, with the race detector
 GO      ?= go
 # What many goroutines share is tested with the race detector, and the rest without.
@@ -16,7 +17,7 @@ REST     = $(shell $(GO) list ./... | grep -vE '/internal/(peer|agent|store|blob
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS := -s -w -X manada/internal/cli.version=$(VERSION)
 
-.PHONY: all build test check chaos trust race regress drivers proxy-soak notices image guide demo up down deps clean
+.PHONY: all build test check chaos trust race regress drivers proxy-soak proxy-crowd notices image guide demo up down deps clean
 
 all: build
 
@@ -75,6 +76,11 @@ proxy-soak:
 	@scripts/deps.sh test
 	$(GO) test ./test/soak -count=1 -timeout 4h -v -args -switchovers 100 -crashes 40 -half-hold 500ms -hold 1500ms
 	$(GO) test ./test/soak -count=1 -timeout 2h -v -args -switchovers 20 -crashes 0 -longest 30s -hold 1800ms
+
+# 10,000 clients of one host on an untouched configuration and 100 connections.
+proxy-crowd:
+	@scripts/deps.sh test
+	MANADA_CROWD=10000,60s,100 $(GO) test ./internal/proxy -run 'TestCrowd$$' -count=1 -timeout 20m -v
 
 # The images of deploy/compose, of the program as it is here.
 image: build

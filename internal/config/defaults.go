@@ -29,7 +29,7 @@ func defaults() *Config {
 		Switchover: Switchover{Soft: 300 * time.Millisecond, Hold: time.Second, For: 5 * time.Second},
 		PostgreSQL: PostgreSQL{MaxSlotWALKeep: 4 << 30},
 
-		Proxy: Proxy{MaxClients: 1000, WaitForPrimary: 30 * time.Second, ConnectTimeout: 5 * time.Second, LoginTimeout: 15 * time.Second, Split: "off",
+		Proxy: Proxy{MaxClients: 10000, WaitForPrimary: 30 * time.Second, ConnectTimeout: 5 * time.Second, LoginTimeout: 15 * time.Second, Split: "off",
 			Pool: Pool{Mode: "session", ReserveTimeout: 5 * time.Second, QueueTimeout: 2 * time.Minute, Lifetime: time.Hour, IdleTimeout: 10 * time.Minute}},
 		Backup: Backup{Enabled: "auto", RetentionFull: 2, RetentionMinAge: 24 * time.Hour, RepoReserve: 1 << 30, Compress: "zst", Processes: 2, StartFast: true, ChecksumPageError: true},
 		HTTP:   HTTP{Access: "open"},

@@ -16,6 +16,7 @@ const (
 	SecretExposed   Code = "M-H07"
 	FormerAuthority Code = "M-H08"
 	PasswordKnown   Code = "M-H09"
+	TooFewFiles     Code = "M-H10"
 	ProxyBehindTerm Code = "M-X03"
 )
 
@@ -111,6 +112,14 @@ var hostEntries = []Entry{
 		Hint: "change it in psql (\\password {role}), then tell the herd:  manada secrets set superuser < file",
 		Args: []string{"hosts", "role"},
 		Doc:  "The herd never changes a password that people chose. Every other password that the host knew is new.",
+	},
+	{
+		Code: TooFewFiles, Severity: cluster.Warning, Title: "A proxy may not open enough files",
+		Text: "the proxy of {node} may open {limit} files: enough for {clients} clients, not for the {max} of proxy.max_clients",
+		Hint: "let it open {need}: LimitNOFILE={need} in the unit (systemctl edit manada), or --ulimit nofile={need} of the container, then restart the host's manada; or set proxy.max_clients to {clients}",
+		Args: []string{"limit", "clients", "max", "need"},
+		Doc: "Each client of a proxy is an open file. Beyond the process's hard limit (`ulimit -Hn`) clients are not answered at all. " +
+			"The soft limit does not matter: the proxy raises it by itself.",
 	},
 }
 

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"manada/internal/agent"
+	"manada/internal/cluster"
 	"manada/internal/config"
 	"manada/internal/decide"
 	"manada/internal/guardian"
@@ -24,6 +25,7 @@ import (
 	"manada/internal/peer"
 	"manada/internal/pki"
 	"manada/internal/postgres"
+	"manada/internal/proxy"
 	"manada/internal/rotate"
 	"manada/internal/store"
 )
@@ -71,7 +73,8 @@ func Agent(ctx context.Context, c *config.Config, version string, log *slog.Logg
 		parts.Notify = func(e store.Event) { told.Tell(e) }
 	}
 	h := &hostAgent{cfg: c, id: id, store: st, hub: hub, db: parts.Database, guard: parts.Guardian, repo: repo, log: log, facts: facts}
-	parts.Removed, parts.Conditions = h.removed, h.secretConditions
+	parts.Removed = h.removed
+	parts.Conditions = func() []cluster.Condition { return append(h.secretConditions(), fileConditions(c, proxy.Files())...) }
 	a := agent.New(agentConfig(c, facts, version), parts)
 	h.agent = a
 	h.secrets = h.keeper()

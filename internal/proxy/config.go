@@ -124,7 +124,7 @@ func DefaultConfig() Config {
 		PlainLocal:         true,
 		LookupUser:         cluster.RoleProxy,
 		LookupDatabase:     cluster.Database,
-		MaxClientConn:      1000,
+		MaxClientConn:      10000,
 		LoginTimeout:       15 * time.Second,
 		ConnectWait:        30 * time.Second,
 		ConnectTimeout:     time.Second,

@@ -238,3 +238,78 @@ func TestConsoleOfPools(t *testing.T) {
 	}
 	query[int](t, connect(t, f.dsn(session.ReadWrite, role, "x", "sslmode=disable")), "select 1")
 }
+
+// Who leaves something behind in a connection leaves it to nobody: the connection is
+// used again, after DISCARD ALL, in every mode in which a client keeps it.
+func TestTaintedConnectionIsCleared(t *testing.T) {
+	for _, mode := range []rules.Mode{rules.Session, rules.Auto} {
+		t.Run(mode.String(), func(t *testing.T) {
+			f := pooled(t, mode, 1, nil)
+			role := f.role(t, "login password 'x'")
+			f.admin(t, "grant create on schema public to "+role)
+			f.afterwards(t, "revoke create on schema public from "+role)
+			owner := connect(t, f.dsn(session.ReadWrite, role, "x", "sslmode=disable&timezone=Asia/Tokyo&application_name=one"))
+			if got := query[string](t, owner, "show timezone"); got != "Asia/Tokyo" {
+				t.Errorf("begun with Asia/Tokyo, has %s", got)
+			}
+			if _, err := owner.PgConn().Exec(t.Context(), `create sequence s; create temp table mine (a int); listen ch; prepare p as select 1;
+				select pg_advisory_lock(7), set_config('app.tenant', 'one', false), set_config('work_mem', '7MB', false), nextval('s');
+				declare c cursor with hold for select 1; set timezone to 'UTC'; set search_path to pg_catalog`).ReadAll(); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := owner.Exec(t.Context(), "reset timezone"); err != nil {
+				t.Fatal(err)
+			}
+			if got := query[string](t, owner, "show timezone"); got != "Asia/Tokyo" {
+				t.Errorf("RESET went to %s, not to what the client began with", got)
+			}
+			pid := query[int](t, owner, "select pg_backend_pid()")
+			owner.Close(t.Context())
+			next := connect(t, f.dsn(session.ReadWrite, role, "x", "sslmode=disable"))
+			if got := query[int](t, next, "select pg_backend_pid()"); got != pid {
+				t.Errorf("another connection, %d instead of %d", got, pid)
+			}
+			if got := query[string](t, next, `select format('%s|%s|%s|%s|%s|%s|%s|%s|%s', to_regclass('pg_temp.mine'), (select count(*) from pg_listening_channels()),
+				(select count(*) from pg_prepared_statements where name = 'p'), (select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()),
+				coalesce(current_setting('app.tenant', true), ''), current_setting('work_mem'), (select count(*) from pg_cursors where is_holdable),
+				current_setting('application_name'), current_setting('search_path'))`); got != `|0|0|0||4MB|0||"$user", public` {
+				t.Errorf("left behind: %s", got)
+			}
+			if _, err := next.Exec(t.Context(), "select currval('s')"); code(err) != "55000" {
+				t.Errorf("another client's sequence: %v", err)
+			}
+		})
+	}
+}
+
+// In mode session a client keeps its connection, with what is in it, until it leaves;
+// others wait for it.
+func TestSessionModeKeepsItsConnection(t *testing.T) {
+	f := pooled(t, rules.Session, 1, func(c *proxy.Config) { c.Pool.Default.QueueTimeout = 200 * time.Millisecond })
+	role := f.role(t, "login password 'x'")
+	a := connect(t, f.dsn(session.ReadWrite, role, "x", "sslmode=disable"))
+	pid := query[int](t, a, "select pg_backend_pid()")
+	if told := int(a.PgConn().PID()); told != pid {
+		t.Errorf("told the process id %d, has %d", told, pid)
+	}
+	if _, err := pgx.Connect(t.Context(), f.dsn(session.ReadWrite, role, "x", "sslmode=disable")); code(err) != "53300" {
+		t.Errorf("%v", err)
+	}
+	go func() {
+		time.Sleep(300 * time.Millisecond)
+		a.PgConn().CancelRequest(context.WithoutCancel(t.Context()))
+	}()
+	if _, err := a.Exec(t.Context(), "select pg_sleep(20)"); code(err) != "57014" {
+		t.Errorf("%v", err)
+	}
+	if got := query[int](t, a, "select pg_backend_pid()"); got != pid {
+		t.Errorf("another connection, %d instead of %d", got, pid)
+	}
+	a.Close(t.Context())
+	last := connect(t, f.dsn(session.ReadWrite, role, "x", "sslmode=disable"))
+	query[int](t, last, "select 1")
+	last.Close(t.Context())
+	if _, err := pgx.Connect(t.Context(), f.dsn(session.ReadWrite, role, "x", "sslmode=disable&timezone=nowhere")); code(err) != "22023" {
+		t.Errorf("begun with a time zone that is none: %v", err)
+	}
+}

@@ -7,7 +7,6 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"manada/internal/proxy/conv"
@@ -297,17 +296,6 @@ func (p *Proxy) drain() {
 	}
 	p.sessions.EndAll()
 	<-done // bounded: log-ins by their interruption, sessions by the time for last words
-}
-
-// warnFiles says when the limit of open files is below what the clients need.
-func (p *Proxy) warnFiles() {
-	var r syscall.Rlimit
-	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &r) != nil {
-		return
-	}
-	if need := uint64(3*p.sessions.Current().MaxClients + spareClients + 100); r.Cur < need {
-		p.cfg.Log.Warn("limit of open files is too low for proxy.max_clients", "limit", r.Cur, "need", need)
-	}
 }
 
 func pause(ctx context.Context, d time.Duration) bool {

@@ -75,6 +75,8 @@ type Statement struct {
 	Prepared []Use
 	// Numbers says that currval or lastval is asked, Inserts that nextval may be called.
 	Numbers, Inserts bool
+	// Loads says that a library is loaded into the session.
+	Loads bool
 	// Begins says that a transaction is begun, and nothing else.
 	Begins bool
 	// Defines says that functions, or what calls them unseen, are made or changed, and
@@ -170,7 +172,7 @@ func classify(sql []byte, names Names) Statement {
 	}
 	out.Mute, out.Level, out.Local = p.mute, p.level, p.levelLocal
 	out.Sets, out.Resets, out.Prepared = p.sets, p.back, p.uses
-	out.Numbers, out.Inserts = p.numbers, p.inserts || out.Kind == Pin
+	out.Numbers, out.Inserts, out.Loads = p.numbers, p.inserts || out.Kind == Pin, p.loads
 	if names != nil && out.Kind != Pin && p.names() {
 		out.Kind = Pin
 	}
@@ -223,8 +225,8 @@ type parser struct {
 	level      Level // set last
 	levelLocal bool
 
-	sets, numbers, inserts bool   // see Statement
-	why                    string // of the first Pin
+	sets, numbers, inserts, loads bool   // see Statement
+	why                           string // of the first Pin
 }
 
 // pin is Pin, and remembers why.
@@ -354,6 +356,7 @@ func (p *parser) statement() Statement {
 		if plain[w] {
 			return Statement{Kind: Primary}
 		}
+		p.loads = p.loads || w == "load"
 		return Statement{Kind: p.pin(pinning[w])}
 	}
 }

@@ -47,6 +47,8 @@ const (
 	Expired
 	// Kill ends the client with Err, as soon as that may be said between two messages.
 	Kill
+	// Enter, before anything else: the client is told Welcome as soon as it has Main.
+	Enter
 	// Shutdown ends the client as soon as nothing is owed to it outside a transaction.
 	Shutdown
 	// Limited: other Limits hold. What is under way is measured from now.

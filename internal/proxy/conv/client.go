@@ -255,7 +255,7 @@ func (c *Conv) leave(r *run, have, total int) {
 // doubts says whether a message names a statement of which nobody knows yet whether
 // the unit under way makes it.
 func (c *Conv) doubts(typ byte, rest []byte) bool {
-	if !c.pooled() || !names[from[typ].kind] || typ == 'P' && len(rest) > headerLen && rest[headerLen] == 0 {
+	if !c.renames() || !names[from[typ].kind] || typ == 'P' && len(rest) > headerLen && rest[headerLen] == 0 {
 		return false
 	}
 	l := c.links[Main]

@@ -20,6 +20,11 @@ const (
 // Config is what a conversation is begun with. Clients may share one.
 type Config struct {
 	Mode Mode
+	// Shared says in mode Session that Main is wanted with the first message, and that
+	// others have it before and after.
+	Shared bool
+	// Welcome is what the client is told once it has its first server, after Enter.
+	Welcome func(l *Link) []byte
 	// Split lets standbys answer what certainly only reads. The caller has made
 	// sure that the client's texts can be classified (classify.Encoding, and
 	// standard_conforming_strings is on).

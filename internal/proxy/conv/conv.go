@@ -48,6 +48,7 @@ type Conv struct {
 	numbers  bool // the client asks for the last values of sequences
 	refused  *wire.Error
 
+	enters bool // it is not told Welcome yet
 	armed  [Timers]bool
 	leaves bool        // it said good-bye, or sends no more
 	half   bool        // the latter: it gets the answers that are on their way
@@ -161,6 +162,8 @@ func (c *Conv) Step(ev Event, fx *Effects) (consumed int) {
 		c.expired(ev.Timer)
 	case Kill:
 		c.killed = c.doubted(ev.Err, fx)
+	case Enter:
+		c.enters = true
 	case Shutdown:
 		c.shut = true
 	case Limited:
@@ -214,6 +217,9 @@ func (c *Conv) settle(fx *Effects) {
 		}
 	}
 	c.drained(fx)
+	if c.enters && c.wait == nothing && !c.over {
+		c.ready(fx)
+	}
 	if c.stopped && !c.blocked() {
 		c.stopped = false
 		fx.add(Effect{Kind: Start, Side: Client})

@@ -52,7 +52,8 @@ func (c *Conv) fate(l *Link) fate {
 
 // survives says whether the client may have another server.
 func (c *Conv) survives() bool {
-	return c.pooled() && (c.cfg.Mode != Auto || c.pin == "") && !c.leaves && c.killed == nil && c.mid == Client
+	_, stays := c.stays()
+	return !stays && !c.leaves && c.killed == nil && c.mid == Client
 }
 
 // suffer does it. The link is not the client's any more.

@@ -46,7 +46,7 @@ func (c *Conv) drained(fx *Effects) {
 	if c.phase != Over || l == nil || !c.holds(l) || !l.free() || c.skip > 0 || c.open || c.cfg.Walsender || c.killed != nil {
 		return
 	}
-	if c.pooled() && (c.cfg.Mode != Auto || c.pin == "") {
+	if _, stays := c.stays(); !stays {
 		if l.status != 'I' && c.wait == nothing {
 			status := l.status
 			c.give(Main, Close, fx)
@@ -63,10 +63,7 @@ func (c *Conv) drained(fx *Effects) {
 
 // handedOver is what a client is told that keeps its server.
 func (c *Conv) handedOver() *wire.Error {
-	why := "its pool's mode is session"
-	if c.pooled() {
-		why = c.pin
-	}
+	why, _ := c.stays()
 	return wire.Fatal("57P01", "the primary changes, and this session keeps its server: "+why,
 		"Connect again: the proxy waits for the new primary.")
 }

@@ -109,6 +109,9 @@ func (c *Conv) effect(r *run, is about, sql string, inBatch bool) *note {
 	c.defines(is)
 	if is.Kind == classify.Pin {
 		c.pinned(is.Why)
+		if l := c.links[Main]; l != nil {
+			l.loaded = l.loaded || is.Loads
+		}
 	}
 	if is.Level != classify.LevelKept {
 		c.set.watched = true
@@ -143,7 +146,10 @@ func (c *Conv) done(n *note, l *Link) {
 	switch is := n.about; {
 	case is.Kind == classify.Discard:
 		c.forgetAll(n.forgets, l)
-		c.pin, l.numbered = "", false
+		l.numbered = false
+		if !l.loaded {
+			c.pin = ""
+		}
 		c.set.discarded(n, l)
 		return
 	}

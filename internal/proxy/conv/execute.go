@@ -45,7 +45,7 @@ func (c *Conv) own(r *run, l *Link, name string) (own, key string) {
 	switch {
 	case s == nil && strings.HasPrefix(name, string(prefix)):
 		return "?" + name, ""
-	case s == nil || s.body == "" || !c.pooled():
+	case s == nil || s.body == "" || !c.renames():
 		return "", ""
 	}
 	own = c.has(r, l, s)

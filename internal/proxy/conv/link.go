@@ -10,6 +10,7 @@ import (
 type Link struct {
 	Node  string // the member's name
 	Epoch uint64 // of its primary; 0: a standby
+	PID   uint32 // the server's process id
 
 	q       queue
 	status  byte // of the last ReadyForQuery: I, T or E
@@ -32,6 +33,7 @@ type Link struct {
 	stmts    statements
 	plain    *stmt // its unnamed one
 	numbered bool  // nextval may have been called in it
+	loaded   bool  // a library was, which nothing takes out again
 }
 
 // NewLink describes a connection that has just logged in: the member's name, the
@@ -43,17 +45,6 @@ func NewLink(node string, epoch uint64, reported map[string]string, status byte)
 
 // Reported are the settings as the server has reported them last.
 func (l *Link) Reported() map[string]string { return l.reported.values }
-
-// Discarded tells that DISCARD ALL was answered with success while the link was
-// nobody's. What the server has reported with that is told by Report.
-func (l *Link) Discarded() {
-	l.vars, l.plain, l.numbered = nil, nil, false
-	l.stmts.clear(l.stmts.seq)
-}
-
-// Report tells of a setting that the server has reported while the link was
-// nobody's.
-func (l *Link) Report(name, value string) { l.reported = l.reported.with(name, value) }
 
 // free says whether nothing is owed and nothing stands open.
 func (l *Link) free() bool { return !l.tail && l.skip == 0 && (l.q.n == 0 || !l.q.owes()) }

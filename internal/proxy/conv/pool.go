@@ -7,8 +7,23 @@ import (
 	"manada/internal/proxy/wire"
 )
 
-// pooled says whether the client has its Main server only for a transaction.
-func (c *Conv) pooled() bool { return c.cfg.Mode != Session }
+// pooled says whether others have the client's Main server before and after it.
+func (c *Conv) pooled() bool { return c.cfg.Shared || c.renames() }
+
+// renames says whether Main is the client's for a transaction only: its statements are
+// there under names of the link.
+func (c *Conv) renames() bool { return c.cfg.Mode != Session }
+
+// stays says whether the client keeps Main until it leaves, and why.
+func (c *Conv) stays() (why string, yes bool) {
+	switch c.cfg.Mode {
+	case Session:
+		return "its pool's mode is session", true
+	case Auto:
+		return c.pin, c.pin != ""
+	}
+	return "", false
+}
 
 // ready says whether Main may be given the client's next message. If not, it is
 // wanted, or is being made ready.
@@ -58,6 +73,10 @@ func (c *Conv) tuned(fx *Effects) {
 		c.news(l)
 	}
 	c.show(l, fx)
+	if c.enters {
+		c.enters = false
+		fx.add(Effect{Kind: Send, Side: Client, B: c.cfg.Welcome(l)})
+	}
 	if odd := l.reported.odd; odd != "" && c.cfg.Mode == Auto {
 		c.pinned(odd)
 	}
@@ -72,6 +91,7 @@ func (c *Conv) tuned(fx *Effects) {
 func (c *Conv) untuned(why *wire.Error) {
 	c.wait = nothing
 	c.killed = wire.Fatal(why.Code, why.Message, why.Hint)
+	c.killed.Detail = why.Detail
 }
 
 // granted takes over a server.
@@ -107,11 +127,12 @@ func (c *Conv) denied(side Side, why *wire.Error, fx *Effects) {
 // is under way, and nothing came from it that was not looked at.
 func (c *Conv) release(fx *Effects) {
 	l := c.links[Main]
-	if l == nil || !c.pooled() || !c.used || c.unread || !l.idle() || l.cancels > 0 || !c.free() ||
-		c.cfg.Mode == Auto && c.pin != "" || c.plain.stays() {
+	if l == nil || !c.used || c.unread || !l.idle() || l.cancels > 0 || !c.free() || c.plain.stays() {
 		return
 	}
-	c.give(Main, Clean, fx)
+	if _, stays := c.stays(); !stays {
+		c.give(Main, Clean, fx)
+	}
 }
 
 // stays says whether an unnamed statement is only on the server where it was prepared,
@@ -122,10 +143,11 @@ func (s *stmt) stays() bool {
 
 // back is how a side is given back at the end.
 func (c *Conv) back(side Side, l *Link) How {
+	_, stays := c.stays()
 	switch {
-	case side == Main && (c.skip > 0 || c.cfg.Walsender), !l.idle(), l.cancels > 0:
+	case side == Main && (c.skip > 0 || c.unread || l.loaded || c.cfg.Walsender), !l.idle(), l.cancels > 0:
 		return Close // it has half a message, something stands open, or nobody else can use it
-	case !c.pooled(), side == Main && c.cfg.Mode == Auto && c.pin != "":
+	case side == Main && stays, side == Reader && !c.pooled():
 		return Discard
 	}
 	return Clean

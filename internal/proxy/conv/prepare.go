@@ -42,8 +42,8 @@ func (c *Conv) parse(r *run, msg []byte) (e entry, instead []byte, local bool) {
 		c.plain, l.plain, e.plain = s, s, s
 		return e, instead, false
 	}
-	if !c.pooled() || !ok || s.body == "" {
-		if c.pooled() {
+	if !c.renames() || !ok || s.body == "" {
+		if c.renames() {
 			c.pinned("a prepared statement that cannot be carried")
 		}
 		c.remember(string(name), s)
@@ -56,7 +56,7 @@ func (c *Conv) parse(r *run, msg []byte) (e entry, instead []byte, local bool) {
 // worded changes the text of a statement where it has to be, and keeps what it is
 // prepared with again. body nil: nothing is changed.
 func (c *Conv) worded(r *run, s *stmt, rest []byte) (body []byte) {
-	named := c.pooled() && slices.ContainsFunc(s.about.Prepared, func(u classify.Use) bool { return u.Name != "" })
+	named := c.renames() && slices.ContainsFunc(s.about.Prepared, func(u classify.Use) bool { return u.Name != "" })
 	switch kept := c.keeps(s, rest); {
 	case named:
 		if kept {
@@ -78,7 +78,7 @@ func (c *Conv) worded(r *run, s *stmt, rest []byte) (body []byte) {
 
 // keeps says whether a statement's text is kept.
 func (c *Conv) keeps(s *stmt, body []byte) bool {
-	if c.pooled() {
+	if c.renames() {
 		return len(body) <= maxBody && c.kept+len(body) <= maxKept && len(c.stmts) < maxStatements
 	}
 	return c.cfg.Split && s.about.Kind == classify.Read && c.kept+len(body) <= maxKept
@@ -181,18 +181,18 @@ func (c *Conv) prepares(r *run, l *Link, name, body string, e entry) {
 // the name that it has there.
 func (c *Conv) given(r *run, l *Link, name []byte, s *stmt) (own string, renamed bool) {
 	switch {
-	case s == nil && len(name) == 0 && c.pooled() && l.plain != nil: // somebody else's
+	case s == nil && len(name) == 0 && c.renames() && l.plain != nil: // somebody else's
 		l.plain = nil
 		c.close(r, l, "")
 		return "", false
-	case s == nil && c.pooled() && bytes.HasPrefix(name, prefix):
+	case s == nil && c.renames() && bytes.HasPrefix(name, prefix):
 		return "?" + string(name), true // which does not exist
 	case s == nil:
 		return "", false
 	case len(name) == 0:
 		c.hasPlain(r, l, s)
 		return "", false
-	case (c.pooled() || r.to == Reader) && s.body != "":
+	case (c.renames() || r.to == Reader) && s.body != "":
 		return c.has(r, l, s), true
 	case s.origin != "" && !c.current(l, s):
 		c.close(r, l, string(name))
@@ -229,7 +229,7 @@ func (c *Conv) bind(r *run, msg []byte) (n *note, head int, instead []byte) {
 func (c *Conv) binds(r *run, portal []byte, s *stmt) {
 	if s == nil {
 		c.owed.wrote = true
-		if !c.pooled() {
+		if !c.renames() {
 			c.pinned("a prepared statement that was not seen")
 		}
 		return
@@ -321,7 +321,7 @@ func (c *Conv) closed(msg []byte) (e entry, local bool) {
 		s := c.stmts[string(name)]
 		e.note = &note{closed: string(name), was: s, at: c.serial}
 		// One that nobody knows is closed already, unless it was made by PREPARE.
-		local = c.pooled() && (s != nil && s.body != "" || s == nil && (c.pin == "" || bytes.HasPrefix(name, prefix)))
+		local = c.renames() && (s != nil && s.body != "" || s == nil && (c.pin == "" || bytes.HasPrefix(name, prefix)))
 	}
 	c.forget(string(name))
 	if local {

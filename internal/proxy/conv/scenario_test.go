@@ -61,7 +61,7 @@ func TestScenarios(t *testing.T) {
 
 // begin grants what a session begins with.
 func (w *world) begin(s *story) {
-	if s.cfg.Mode == Session {
+	if s.cfg.Mode == Session && !s.cfg.Shared {
 		l, _ := newTestLink(Main, nil)
 		if s.standby {
 			l.Epoch = 0
@@ -85,6 +85,9 @@ func config(t testing.TB, args []datadriven.CmdArg) *Config {
 			cfg.HidesWarnings = true
 		case "transaction":
 			cfg.Mode = Transaction
+		case "shared":
+			cfg.Shared = true
+			cfg.Welcome = func(l *Link) []byte { return wire.AppendMessage(nil, wire.TypeReady, []byte{l.status}) }
 		case "statement":
 			cfg.Mode = Statement
 		case "auto":

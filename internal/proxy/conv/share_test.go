@@ -102,10 +102,7 @@ func (h *herd) giveBack(g *guest, how How) {
 	g.main = nil
 	switch how {
 	case Discard:
-		s.pg.feed([]byte("Q\x00\x00\x00\x10DISCARD ALL\x00"))
-		s.pg.told = s.pg.vars["datestyle"]
-		s.link.reported = s.link.reported.with("DateStyle", s.pg.told)
-		s.link.Discarded()
+		h.discard(s)
 	case Close:
 		return
 	}
@@ -113,6 +110,23 @@ func (h *herd) giveBack(g *guest, how How) {
 		h.t.Fatalf("a server is given back in a transaction: %c", s.pg.tx)
 	}
 	h.idle = append(h.idle, s)
+}
+
+// discard clears a server, by bits and pieces.
+func (h *herd) discard(s *server) {
+	b := s.pg.feed(s.link.Discard())
+	done := false
+	for held := 0; len(b) > 0; {
+		held = min(held+1+h.rng.IntN(20), len(b))
+		n, yes, err := s.link.Discarding(b[:held])
+		if err != nil || done {
+			h.t.Fatalf("discarding: %v, %v", err, done)
+		}
+		b, held, done = b[n:], held-n, yes
+	}
+	if !done {
+		h.t.Fatal("not discarded")
+	}
 }
 
 // grant gives whoever waits a server that was given back, or a new one.

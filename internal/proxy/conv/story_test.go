@@ -283,6 +283,8 @@ func happens(line string) (h happening, err error) {
 		}
 	case "kill":
 		h.Kind, h.Err = Kill, wire.Fatal(arg(1), strings.Join(f[2:], " "), "")
+	case "enter":
+		h.Kind = Enter
 	case "shutdown":
 		h.Kind = Shutdown
 	case "drain":

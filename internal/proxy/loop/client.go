@@ -21,7 +21,7 @@ type Owner interface {
 	// whether one may come, by Client.Grant, or there is none. Client.Deny ends a wait.
 	Want(c *Client, side conv.Side) (s *Server, wait bool)
 	// Back: a server is none of the client's any more. Its connection is closed, but
-	// where it was given back clean to its Keeper.
+	// where it goes back to its Keeper, at once or behind a DISCARD ALL.
 	Back(side conv.Side, s *Server, how conv.How)
 	// Lost is called before Back for a server that has ended, or was given up. told
 	// says that the client was told something because of it.
@@ -178,6 +178,7 @@ type Arrival struct {
 	Conv   Conversation
 	Owner  Owner
 	Main   *Server // nil: Conv will want one
+	Enters bool    // Conv is told Enter
 }
 
 // adopt makes a slot for a client.
@@ -193,6 +194,9 @@ func (l *Loop) adopt(h *Client, a Arrival) {
 	}
 	if c.conv != nil && l.phase != conv.NoDrain {
 		l.step(c, conv.Event{Kind: conv.Drain, Phase: l.phase})
+	}
+	if c.conv != nil && a.Enters {
+		l.step(c, conv.Event{Kind: conv.Enter})
 	}
 	if c.conv != nil && l.draining {
 		l.step(c, conv.Event{Kind: conv.Shutdown})
@@ -271,12 +275,16 @@ func (l *Loop) drop(c *client, side conv.Side, how conv.How) {
 	if feeder := c.socks[conv.Client]; feeder != 0 && s.short {
 		l.touch(feeder, l.socks.at(feeder)) // it has waited for this one
 	}
-	if how == conv.Clean && server.Keeper != nil && !s.short {
+	if how != conv.Close && server.Keeper != nil && !s.short {
 		s.client, s.server, s.stop = 0, server, false
 		s.rest = nil // conv has taken all of it, perhaps a moment ago: it is not put back
 		l.touch(i, s)
 		c.owner.Back(side, server, how)
-		server.Keeper.Gave(server)
+		if how == conv.Discard {
+			l.clear(i, s)
+		} else {
+			server.Keeper.Gave(server)
+		}
 		return
 	}
 	l.closeServer(i, s, server)

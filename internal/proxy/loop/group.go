@@ -175,10 +175,9 @@ func (l *Loop) servers(visit func(*sock, *Server)) {
 // their number.
 func (l *Loop) endParked(which func(*sock) bool) (n int) {
 	l.socks.each(func(i uint32, s *sock) {
-		if server := s.server; server != nil && which(s) {
+		if s.server != nil && which(s) {
 			n++
-			l.closeServer(i, s, server)
-			server.closed()
+			l.lose(i, s)
 		}
 	})
 	return n

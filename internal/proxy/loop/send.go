@@ -93,15 +93,15 @@ func (l *Loop) drain(i uint32, s *sock) {
 	if errno == unix.EAGAIN {
 		return
 	}
-	if s.due != 0 {
-		l.lingerOn(i, s) // it reads
+	if s.due != 0 && s.server == nil {
+		l.within(i, s, linger) // it reads
 	}
 	if errno != 0 {
 		l.broke(i, s)
 	} else if s.sent += n; s.sent == len(s.late) {
 		l.drained(i, s)
 	}
-	if s.client == 0 && !s.short {
+	if s.client == 0 && s.server == nil && !s.short {
 		l.shutdown(i, s)
 	}
 }
@@ -200,7 +200,7 @@ func (l *Loop) rearm(i uint32, s *sock) {
 // the message on its way, so what the client still sends is read until it closes.
 func (l *Loop) farewell(i uint32, s *sock) {
 	l.flush()
-	l.lingerOn(i, s)
+	l.within(i, s, linger)
 	if !s.short {
 		l.shutdown(i, s)
 		return
@@ -208,21 +208,30 @@ func (l *Loop) farewell(i uint32, s *sock) {
 	l.touch(i, s)
 }
 
-func (l *Loop) lingerOn(i uint32, s *sock) {
-	before := s.due
-	s.due = l.clock() + int64(linger)
-	if before == 0 {
+// within gives a socket that is no client's any more so long.
+func (l *Loop) within(i uint32, s *sock, d time.Duration) {
+	s.due = l.clock() + int64(d)
+	l.remind(i, s)
+}
+
+// remind has the wheel look at a socket when it is due.
+func (l *Loop) remind(i uint32, s *sock) {
+	if !s.timed {
+		s.timed = true
 		l.wheel.add(entry{slot: i, gen: s.gen, socket: true, due: s.due})
 	}
 }
 
-// lingered: the time of a farewell may be up.
+// lingered: the time of a farewell may be up, or that of a DISCARD ALL.
 func (l *Loop) lingered(i uint32, s *sock) {
-	if s.due > l.now {
-		l.wheel.add(entry{slot: i, gen: s.gen, socket: true, due: s.due})
-		return
+	switch {
+	case s.due > l.now:
+		l.remind(i, s)
+	case s.server != nil:
+		l.lose(i, s)
+	default:
+		l.closeSock(i, s)
 	}
-	l.closeSock(i, s)
 }
 
 // shutdown says that nothing follows.

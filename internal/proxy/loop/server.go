@@ -2,6 +2,7 @@ package loop
 
 import (
 	"sync/atomic"
+	"time"
 
 	"manada/internal/proxy/conv"
 
@@ -87,8 +88,7 @@ func (l *Loop) endServer(s *Server) {
 		l.gone(sk, conv.Closed)
 		return
 	}
-	l.closeServer(s.slot, sk, s)
-	s.closed()
+	l.lose(s.slot, sk)
 }
 
 // closeServer closes a server's socket.
@@ -153,21 +153,58 @@ func (l *Loop) unwanted(s *Server) {
 }
 
 // parked deals with a server that nobody has and that says something: it has ended,
-// or what it says is for nobody.
+// it answers DISCARD ALL, or what it says is for nobody.
 func (l *Loop) parked(i uint32, s *sock) {
 	n, errno := recv(s.fd, l.raw)
-	if errno == unix.EAGAIN || n > 0 && s.tls != nil && l.silent(s, l.raw[:n]) {
+	if errno == unix.EAGAIN || n > 0 && l.heard(s, l.raw[:n]) {
 		return
 	}
+	l.lose(i, s)
+}
+
+// lose closes a server that nobody has.
+func (l *Loop) lose(i uint32, s *sock) {
 	server := s.server
 	l.closeServer(i, s, server)
 	server.closed()
 }
 
-// silent says whether records hold nothing that PostgreSQL has said.
-func (l *Loop) silent(s *sock, in []byte) bool {
-	before := len(s.rest)
-	return l.unseal(s, in) && len(s.rest) == before
+// heard takes what a server that nobody has says. It returns false when nobody may
+// have it any more.
+func (l *Loop) heard(s *sock, in []byte) bool {
+	if s.tls == nil {
+		s.rest = append(l.bufs.grow(s.rest, len(in)), in...)
+	} else if !l.unseal(s, in) {
+		return false
+	}
+	if !s.clearing || len(s.rest) == 0 {
+		return len(s.rest) == 0 // records may hold nothing that PostgreSQL has said
+	}
+	n, done, err := s.server.Link.Discarding(s.rest)
+	switch {
+	case err != nil:
+		l.group.log.Info("connection not used again", "node", s.server.Link.Node, "error", err)
+		return false
+	case done && n < len(s.rest):
+		return false
+	case done:
+		l.bufs.put(s.rest)
+		s.rest, s.clearing, s.due = nil, false, 0
+		s.server.Keeper.Gave(s.server)
+	default:
+		s.rest = s.rest[:copy(s.rest, s.rest[n:])]
+	}
+	return true
+}
+
+// clearTime is how long DISCARD ALL may take: it drops temporary tables.
+var clearTime = 30 * time.Second
+
+// clear has a server that nobody has forget its client. Its Keeper gets it then.
+func (l *Loop) clear(i uint32, s *sock) {
+	s.clearing = true
+	l.within(i, s, clearTime)
+	l.seal(i, s, s.server.Link.Discard())
 }
 
 // stale says whether a newer epoch was won: from then on the old primary can

@@ -34,19 +34,20 @@ func keptServer(t testing.TB, k *keeper, version uint16) (*Server, net.Conn) {
 	if version != plain {
 		up, far = secured(t, up, far, version)
 	}
-	return &Server{Socket: take(t, up), Link: &conv.Link{Node: "db1", Epoch: 7}, Keeper: k}, far
+	return &Server{Socket: take(t, up), Link: conv.NewLink("db1", 7, nil, 'I'), Keeper: k}, far
 }
 
 // turns gives its server back after each answer.
 type turns struct {
 	frames
+	how conv.How
 }
 
 func (s *turns) Step(ev conv.Event, fx *conv.Effects) int {
 	n := s.frames.Step(ev, fx)
 	if ev.Kind == conv.Bytes && ev.Side == conv.Main {
 		s.main = false
-		fx.List = append(fx.List, conv.Effect{Kind: conv.Give, Side: conv.Main, How: conv.Clean})
+		fx.List = append(fx.List, conv.Effect{Kind: conv.Give, Side: conv.Main, How: s.how})
 	}
 	return n
 }
@@ -137,5 +138,82 @@ func TestServerEndsWithClient(t *testing.T) {
 		t.Error("another server")
 	}
 	late.End()
+	wait(t, k.closed)
+}
+
+// A server that a client has left something in is told DISCARD ALL, and goes back once
+// that has succeeded, however the answer comes. Otherwise it is closed.
+func TestServerIsCleared(t *testing.T) {
+	cleared := "S\x00\x00\x00\x0czone\x00GB\x00" + "N\x00\x00\x00\x08xyz\x00" + "C\x00\x00\x00\x10DISCARD ALL\x00" + "Z\x00\x00\x00\x05I"
+	for _, c := range []struct {
+		name, answer string
+		again        bool
+	}{
+		{"cleared", cleared, true},
+		{"refused", "E\x00\x00\x00\x0fSERROR\x00C1\x00\x00Z\x00\x00\x00\x05I", false},
+		{"more than was asked for", cleared + "Z\x00\x00\x00\x05I", false},
+		{"in a transaction", "Z\x00\x00\x00\x05T", false},
+		{"nonsense", "R\x00\x00\x00\x08\x00\x00\x00\x00", false},
+		{"ends", "C\x00\x00", false},
+	} {
+		for name, version := range versions {
+			t.Run(c.name+", "+name, func(t *testing.T) {
+				g, _ := start(t, 1)
+				k := newKeeper()
+				server, far := keptServer(t, k, version)
+				ours, theirs := pair(t)
+				o := newOwner()
+				g.Serve(Arrival{Socket: take(t, ours), Conv: &turns{how: conv.Discard}, Owner: o})
+				msg := frame('Q', []byte("x\x00"))
+				theirs.Write(msg)
+				wait(t, o.wants).Grant(conv.Main, server, func() { t.Error("not wanted") })
+				expect(t, far, msg)
+				far.Write(msg)
+				expect(t, theirs, msg)
+				expect(t, far, frame('Q', []byte("DISCARD ALL\x00")))
+				select {
+				case <-k.gave:
+					t.Error("given on before it was cleared")
+				default:
+				}
+				if c.name == "more than was asked for" {
+					far.Write([]byte(c.answer))
+				} else {
+					for i := range len(c.answer) {
+						far.Write([]byte(c.answer[i : i+1]))
+					}
+				}
+				if c.name == "ends" {
+					far.Close()
+				}
+				if !c.again {
+					wait(t, k.closed)
+					return
+				}
+				if wait(t, k.gave) != server || server.Link.Reported()["zone"] != "GB" {
+					t.Error("another server, or one that was not listened to")
+				}
+				server.End()
+				wait(t, k.closed)
+			})
+		}
+	}
+}
+
+// One that does not answer DISCARD ALL is closed after a while.
+func TestServerIsNotCleared(t *testing.T) {
+	before := clearTime
+	clearTime = 50 * time.Millisecond
+	defer func() { clearTime = before }()
+	g, _ := start(t, 1)
+	k := newKeeper()
+	server, far := keptServer(t, k, plain)
+	ours, theirs := pair(t)
+	o := newOwner()
+	g.Serve(Arrival{Socket: take(t, ours), Conv: &turns{how: conv.Discard}, Owner: o})
+	theirs.Write(frame('Q', nil))
+	wait(t, o.wants).Grant(conv.Main, server, func() { t.Error("not wanted") })
+	expect(t, far, frame('Q', nil))
+	far.Write(frame('Q', nil))
 	wait(t, k.closed)
 }

@@ -79,11 +79,13 @@ type sock struct {
 	again  bool // see offer
 	dirty  bool // in Loop.dirty
 
-	server *Server // that waits for a client
+	server   *Server // that waits for a client
+	clearing bool    // it has been told DISCARD ALL
+	timed    bool    // the wheel is going to look at it
 
 	rest []byte // what conv did not take
 	late []byte // what the socket did not take, from sent on
 	sent int
 	tls  *tlsmem.Conn
-	due  int64 // when it is closed whatever it has to say, see linger
+	due  int64 // when it is closed whatever it has to say, see linger and clear
 }

@@ -116,15 +116,19 @@ func (c *client) welcome(ctx context.Context, s *session, b *pool.Backend, final
 	if err := c.patience(ctx); err != nil {
 		return err
 	}
-	out := wire.AppendAuth(make([]byte, 0, 1024), wire.AuthSASLFinal, final)
-	out = wire.AppendAuth(out, wire.AuthOK, nil)
-	out = append(out, b.Greeting...)
-	out = wire.AppendBackendKey(out, s.key.pid, []byte(s.key.secret))
-	out = wire.AppendMessage(out, wire.TypeReady, []byte{b.Status})
-	if _, err := c.conn.Write(out); err != nil {
+	if _, err := c.conn.Write(s.greeting(final, b.Greeting, b.Status)); err != nil {
 		return err
 	}
 	return c.conn.SetDeadline(time.Time{})
+}
+
+// greeting is what a client is told that is logged in.
+func (s *session) greeting(final, settings []byte, status byte) []byte {
+	out := wire.AppendAuth(make([]byte, 0, 1024), wire.AuthSASLFinal, final)
+	out = wire.AppendAuth(out, wire.AuthOK, nil)
+	out = append(out, settings...)
+	out = wire.AppendBackendKey(out, s.key.pid, []byte(s.key.secret))
+	return wire.AppendMessage(out, wire.TypeReady, []byte{status})
 }
 
 // negotiate reads start-up packets until one says what the client wants.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -98,7 +100,9 @@ func (p *pools) Open(ctx context.Context, s *rules.Server, how desk.How) (any, *
 		return nil, wire.Fatal("08006", err.Error(), "")
 	}
 	p.nodes.add(node.Name, 1)
-	return &loop.Server{Socket: socket, Link: conv.NewLink(node.Name, epoch, b.Settings, b.Status), Keeper: p,
+	link := conv.NewLink(node.Name, epoch, b.Settings, b.Status)
+	link.PID = b.PID
+	return &loop.Server{Socket: socket, Link: link, Keeper: p,
 		Backend: &pooledServer{backend{node.Name, b.Addr, epoch, b.PID, b.Key}, s}}, nil
 }
 
@@ -194,7 +198,7 @@ func (c *client) pooled() (settings []wire.Param, mode rules.Mode, ok bool) {
 	}
 	mode = c.options().Pool.For(c.startup.Database(), c.user).Mode
 	settings, ok = wire.Settings(wire.ForServer(c.startup.Params))
-	return settings, mode, ok && mode != rules.Session
+	return settings, mode, ok && (mode != rules.Session || !c.Options.Split)
 }
 
 // logInPooled takes a client to a session without a server of its own.
@@ -203,30 +207,51 @@ func (c *client) logInPooled(ctx context.Context, settings []wire.Param, mode ru
 	if refused != nil {
 		return nil, refused
 	}
-	w, err := c.welcomeOf(ctx, keys)
-	if err != nil {
-		c.pools.desk.Detach(a)
-		return nil, err
-	}
 	s := newSession(c, &pool.Backend{}, destination{})
 	s.shared = &shared{account: a}
 	s.shared.claims[conv.Main].Data = &taker{s, conv.Main}
-	s.conf.Mode, s.conf.Startup = conv.Mode(mode), settings
+	s.conf.Mode, s.conf.Shared, s.conf.Startup = conv.Mode(mode), true, settings
 	if mode == rules.Auto && c.pools.names != nil {
 		s.conf.Dangerous, s.shared.named = c.pools.names.Use(a.Database.Name), true
 		known, cancel := context.WithTimeout(ctx, catalogPatience)
 		c.pools.names.Await(known, a.Database.Name) // until it is, every name counts as dangerous
 		cancel()
 	}
-	s.shown = w.settings
 	s.main.pid = randomPID()
 	c.registry.add(s, c.version)
-	if err := c.welcome(ctx, s, &pool.Backend{Greeting: w.greeting, Status: 'I'}, final); err != nil {
+	err := c.welcomePooled(ctx, s, keys, final)
+	if err != nil {
 		c.registry.remove(s)
 		s.unshare()
 		return nil, err
 	}
 	return s, nil
+}
+
+// welcomePooled tells a client that it is logged in. In mode session it is told so, and
+// what its process id is, when it has its server.
+func (c *client) welcomePooled(ctx context.Context, s *session, keys scram.Keys, final []byte) error {
+	if s.conf.Mode == conv.Session {
+		version := c.version
+		s.conf.Welcome = func(l *conv.Link) []byte {
+			s.registry.rename(s, l.PID, version)
+			return s.greeting(final, appendSettings(nil, l.Reported()), 'I')
+		}
+		return c.conn.SetDeadline(time.Time{})
+	}
+	w, err := c.welcomeOf(ctx, keys)
+	if err != nil {
+		return err
+	}
+	s.shown = w.settings
+	return c.welcome(ctx, s, &pool.Backend{Greeting: w.greeting, Status: 'I'}, final)
+}
+
+func appendSettings(b []byte, reported map[string]string) []byte {
+	for _, name := range slices.Sorted(maps.Keys(reported)) {
+		b = wire.AppendParameterStatus(b, name, reported[name])
+	}
+	return b
 }
 
 // welcomeOf is what the client is told of its settings: PostgreSQL is asked, by a

@@ -287,19 +287,34 @@ type cancelKey struct {
 // the backend's own: clients compare it with that of notifications and use it
 // in pg_stat_activity. The secret is ours; version says how long it may be.
 func (r *registry) add(s *session, version uint32) {
-	length := secretLength(version)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.sessions == nil {
 		r.sessions, r.keys = map[*session]struct{}{}, map[cancelKey]*session{}
 	}
+	r.sessions[s] = struct{}{}
+	r.name(s, s.main.pid, version)
+}
+
+// rename gives a session another key, with another process id.
+func (r *registry) rename(s *session, pid, version uint32) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.keys, s.key)
+	if _, here := r.sessions[s]; here {
+		r.name(s, pid, version)
+	}
+}
+
+func (r *registry) name(s *session, pid, version uint32) {
+	length := secretLength(version)
 	for {
-		s.key = cancelKey{s.main.pid, randomString(length)}
+		s.key = cancelKey{pid, randomString(length)}
 		if _, taken := r.keys[s.key]; !taken {
 			break
 		}
 	}
-	r.keys[s.key], r.sessions[s] = s, struct{}{}
+	r.keys[s.key] = s
 }
 
 func (r *registry) remove(s *session) {

@@ -108,8 +108,10 @@ func (s *session) handOverShared(c *client) error {
 		return err
 	}
 	s.conv = conv.New(&s.conf)
-	s.conv.Shown(s.shown)
-	s.handle.Store(s.loops.Serve(loop.Arrival{Socket: app, Port: int(s.port), Label: s.tallies.label(s.about.database), Conv: s.conv, Owner: s}))
+	if s.shown != nil {
+		s.conv.Shown(s.shown)
+	}
+	s.handle.Store(s.loops.Serve(loop.Arrival{Socket: app, Port: int(s.port), Label: s.tallies.label(s.about.database), Conv: s.conv, Owner: s, Enters: s.conf.Welcome != nil}))
 	s.caughtUp()
 	return nil
 }
