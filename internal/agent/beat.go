@@ -33,6 +33,9 @@ func (a *Agent) publish(v *decide.View, d decide.Decision) {
 		b.Rejoin = "" // it neither is rewound nor cloned
 	}
 	b.Conditions = a.conditions(v)
+	if v.Local.Drain.ID != "" {
+		b.Conditions = append(b.Conditions, health.Say(health.HandingOver, v.Local.Drain.To, "what", b.Op))
+	}
 	if d.Stuck != "" {
 		b.Conditions = append(b.Conditions, health.Say(health.RestoreFails, a.cfg.Node, "why", d.Stuck))
 	}

@@ -27,7 +27,10 @@ func (a *app) switchoverCmd() *cobra.Command {
 		Short: "Let another node be the primary, without losing anything",
 		Long: `Let another node be the primary: the present one stops cleanly, NODE (default: a
 synchronous standby) takes over, and the old primary follows it. No acknowledged
-commit is lost; writes wait about a second.` + exits(exitFailed, exitUsage, exitNoPrimary, exitUnknown),
+commit is lost. Old transactions are waited for first while all goes on
+(switchover.for); then proxies hold what is new, and writes wait about a second.
+Until the stop it can be given up, and says so: a standby that is lost meanwhile
+leaves the primary what it is.` + exits(exitFailed, exitUsage, exitNoPrimary, exitUnknown),
 		Example: "  manada switchover\n  manada switchover slave",
 		Args:    upTo(1),
 		RunE: func(c *cobra.Command, args []string) error {

@@ -33,6 +33,7 @@ const (
 	LogicalSlotsIdle    Code = "M-R27"
 	KeepsDiverging      Code = "M-R28"
 	StoppedInOrder      Code = "M-R29"
+	HandingOver         Code = "M-R30"
 )
 
 var roleEntries = []Entry{
@@ -265,5 +266,14 @@ var roleEntries = []Entry{
 		Hint: "start it again:  systemctl start manada  on {node} ; if it is gone for good:  manada node remove {node}",
 		Args: []string{"ago"},
 		Doc:  "The last that was heard of the host is that somebody stops it: no accident, and nothing is lost, but what it did for the herd is not done meanwhile.",
+	},
+	{
+		Code: HandingOver, Severity: cluster.Info, Title: "A switchover is under way",
+		Text: "{what}",
+		Hint: "nothing to do; it goes on by itself, or is given up and says why:  manada history",
+		Args: []string{"what"},
+		Doc: "The primary is about to hand over to NODE. First everything goes on while it waits for old transactions (`switchover.soft`, `switchover.for`); " +
+			"then proxies hold what is new until those that are open have ended, for no longer than `switchover.hold`. " +
+			"The text says since when, and who is waited for: proxies that have not answered, or transactions.",
 	},
 }

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,7 +16,10 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 
+	"manada/internal/cluster"
 	"manada/internal/config"
+	"manada/internal/peer"
+	"manada/internal/pki"
 )
 
 // action is something that somebody tries; nil is success.
@@ -62,6 +67,8 @@ func actions() []action {
 			action{"7400 renew " + host, web(http.MethodGet, host, peerPort, "/v1/renew")},
 			action{"7400 beats " + host, web(http.MethodGet, host, peerPort, "/v1/beats")},
 			action{"7400 token " + host, web(http.MethodPost, host, peerPort, "/v1/token")},
+			action{"7400 drain " + host, func(s *site, p person) error { return s.drains(p, host, p.node()) }},
+			action{"never 7400 drain in another's name " + host, func(s *site, p person) error { return s.drains(p, host, "master") }},
 			action{"7400 verb " + host, web(http.MethodPost, host, peerPort, "/v1/resume")},
 		)
 	}
@@ -82,6 +89,33 @@ func web(method, host string, port func(*config.Ports) int, path string) func(*s
 	}
 }
 
+// drains makes the one POST that a proxy may make, in the name of a host: that no
+// switchover is under way is the answer of who listens.
+func (s *site) drains(p person, host, name string) error {
+	body, err := json.Marshal(cluster.DrainAnswer{ID: "intruder", Proxy: name, Boot: "intruder", Hold: true})
+	if err != nil {
+		return err
+	}
+	status, err := s.call(p, http.MethodPost, host, peerPort, peer.DrainPath, body)
+	if err == nil && status != http.StatusConflict {
+		err = fmt.Errorf("status %d", status)
+	}
+	return err
+}
+
+// node is whose certificate the person shows, "" for none.
+func (p person) node() string {
+	if p.pair == nil {
+		return ""
+	}
+	c, err := x509.ParseCertificate(p.pair.Certificate[0])
+	if err != nil {
+		return ""
+	}
+	n, _ := pki.NameOf(c)
+	return n.Node
+}
+
 // rafts speaks to etcd's raft: whatever it answers, it was reached.
 func rafts(host string) func(*site, person) error {
 	return func(s *site, p person) error {
@@ -91,13 +125,17 @@ func rafts(host string) func(*site, person) error {
 }
 
 func (s *site) ask(p person, method, host string, port func(*config.Ports) int, path string) (int, error) {
+	return s.call(p, method, host, port, path, []byte("{}"))
+}
+
+func (s *site) call(p person, method, host string, port func(*config.Ports) int, path string, body []byte) (int, error) {
 	scheme := "https://"
 	if p := port(&s.cfgs[host].Ports); p == s.cfgs[host].Ports.HTTP || p == s.cfgs[host].Ports.ProxyHTTP {
 		scheme = "http://" // on loopback
 	}
 	ctx, cancel := context.WithTimeout(s.ctx, tryFor)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, method, scheme+s.at(host, port)+path, bytes.NewReader([]byte("{}")))
+	req, err := http.NewRequestWithContext(ctx, method, scheme+s.at(host, port)+path, bytes.NewReader(body))
 	if err != nil {
 		return 0, err
 	}
