@@ -2,11 +2,13 @@ package agent
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"manada/internal/cluster"
 	"manada/internal/decide"
+	"manada/internal/health"
 	"manada/internal/postgres"
 )
 
@@ -120,6 +122,35 @@ func TestDrainWaitsForProxies(t *testing.T) {
 	}
 	if answer("b1", "p1", true) {
 		t.Error("an answer was taken after the drain was withdrawn")
+	}
+}
+
+// While it lasts the beat, and with it `status`, says what is waited for.
+func TestDrainIsTold(t *testing.T) {
+	a, proxies := drainingAgent(t)
+	proxies["b1"] = "p1"
+	told := func() string {
+		v := a.view()
+		d := decide.Decision{Reason: "switchover to slave: waiting for transactions older than 300ms"}
+		a.publish(v, d)
+		for _, c := range a.Self().Conditions {
+			if c.Code == string(health.HandingOver) {
+				if c.Text != a.Self().Op || c.Node != "slave" {
+					t.Errorf("condition %+v, op %q", c, a.Self().Op)
+				}
+				return c.Text
+			}
+		}
+		return ""
+	}
+	phase(a, "d1", false)
+	a.drain.clients = postgres.Clients{Open: 2, Oldest: 2500 * time.Millisecond}
+	if got := told(); !strings.Contains(got, "older than 300ms (for 0.0 s; 2 transactions open, the oldest for 2.5 s)") {
+		t.Errorf("told %q", got)
+	}
+	a.endDrain()
+	if got := told(); got != "" || a.Self().Op != "" {
+		t.Errorf("after it was given up: %q, %q", got, a.Self().Op)
 	}
 }
 
