@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -39,7 +40,8 @@ func (a *Agent) prepare(ctx context.Context, act decide.Action) error {
 		return fmt.Errorf("mark the request as tried: %w", err)
 	}
 	if err := a.db.Checkpoint(ctx); err != nil {
-		return err
+		why := "the checkpoint before the switchover failed, " + a.cfg.Node + " goes on leading: " + brief(err)
+		return errors.Join(err, a.answer(ctx, decide.Action{Request: act.Request, Note: why}))
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()

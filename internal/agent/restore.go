@@ -281,6 +281,8 @@ func inWords(act decide.Action) string {
 		return "rewinding from " + act.To
 	case act.Verb == decide.Clone:
 		return "cloning from " + act.To
+	case act.Verb == decide.Prepare:
+		return "a checkpoint before the switchover to " + act.To
 	case act.Verb == decide.HandOver:
 		return "handing over to " + act.To
 	case act.Verb == decide.Promote:

@@ -91,7 +91,7 @@ func serveRequest(v *View) (Decision, bool) {
 		return Decision{}, false
 	}
 	if r.Tried {
-		return refuse(r.To + " did not open the next epoch in time; " + v.Self + " leads again")
+		return refuse(r.To + " did not open the next epoch in time (or the agent on " + v.Self + " was started again before the stop); " + v.Self + " leads")
 	}
 	to, why := successor(v, r.To)
 	if s, _ := v.sender(to, v.Store.Term.Epoch); why == "" && s.Flush+behind < v.Local.WAL.LSN {

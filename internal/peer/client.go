@@ -9,17 +9,28 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 )
 
-// Client calls hosts. Each call is a connection of its own.
+// Client calls hosts. Each call is a connection of its own, unless Keep says
+// otherwise.
 type Client struct {
 	// TLS gives the configuration for dialling a node; "" asks for one that
 	// takes any host of the herd.
 	TLS func(node string) *tls.Config
 	// DialTimeout bounds connecting and the TLS handshake together. Default 500 ms.
 	DialTimeout time.Duration
+	// Keep leaves a connection open for the next call to its host, for keepFor:
+	// where a TLS handshake would take too long. A client that keeps is not copied.
+	Keep bool
+
+	mu   sync.Mutex
+	kept map[string]*http.Transport // by node
 }
+
+// keepFor is less than what the server allows (Server.Serve).
+const keepFor = 30 * time.Second
 
 // Call asks the node at addr for a verb: in is sent as JSON unless it is nil,
 // the answer is read into out unless that is nil. Refusals are *Error. Give ctx
@@ -51,6 +62,7 @@ func (c *Client) Call(ctx context.Context, addr, node, method, path string, in, 
 		return readError(resp)
 	}
 	if out == nil {
+		_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, maxLine)) // else the connection is not kept
 		return nil
 	}
 	if err := json.NewDecoder(io.LimitReader(resp.Body, 64<<20)).Decode(out); err != nil {
@@ -60,6 +72,33 @@ func (c *Client) Call(ctx context.Context, addr, node, method, path string, in, 
 }
 
 func (c *Client) transport(node string) *http.Transport {
+	if !c.Keep {
+		return c.fresh(node)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t := c.kept[node]
+	if t == nil {
+		t = c.fresh(node)
+		t.DisableKeepAlives, t.IdleConnTimeout = false, keepFor
+		if c.kept == nil {
+			c.kept = map[string]*http.Transport{}
+		}
+		c.kept[node] = t
+	}
+	return t
+}
+
+// Close closes what was kept.
+func (c *Client) Close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, t := range c.kept {
+		t.CloseIdleConnections()
+	}
+}
+
+func (c *Client) fresh(node string) *http.Transport {
 	d := dialer{tls: c.TLS, timeout: c.DialTimeout, silence: 5 * time.Second}
 	if d.timeout <= 0 {
 		d.timeout = defaultDial

@@ -52,3 +52,25 @@ func TestProxiesThatListen(t *testing.T) {
 		}
 	}
 }
+
+// The second answer in a drain is part of the outage: it needs no new connection.
+func TestKeptConnection(t *testing.T) {
+	h := newHerd(t, herdName, "master")
+	from := make(chan string, 2)
+	a := h.host("master").serve(func(s *Server) {
+		s.Handle("POST "+DrainPath, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			from <- r.RemoteAddr
+			WriteJSON(w, struct{}{})
+		}))
+	})
+	for _, keep := range []bool{false, true} {
+		c := &Client{TLS: h.id("pooler", pki.KindProxy).TLSFor, DialTimeout: 5 * time.Second, Keep: keep}
+		for range 2 {
+			must(t, c.Call(t.Context(), a.addr, "master", "POST", DrainPath, nil, nil))
+		}
+		if x, y := <-from, <-from; (x == y) != keep {
+			t.Errorf("keep %v: calls came from %s and %s", keep, x, y)
+		}
+		c.Close()
+	}
+}

@@ -79,7 +79,7 @@ func proxySettings(c *config.Config) (out []console.Setting) {
 
 // drainAnswers tells the agent of a drain's leader how far this proxy is.
 func drainAnswers(node, boot string, id *pki.Identity) func(context.Context, *route.Drain, cluster.DrainAnswer) error {
-	client := peer.Client{TLS: id.TLSFor}
+	client := &peer.Client{TLS: id.TLSFor, Keep: true} // the second answer is part of the outage
 	return func(ctx context.Context, d *route.Drain, a cluster.DrainAnswer) error {
 		a.Proxy, a.Boot = node, boot
 		return client.Call(ctx, d.Agent, d.Leader, http.MethodPost, peer.DrainPath, a, nil)
