@@ -25,6 +25,7 @@ func TestHerd(t *testing.T) {
 		{"PrimaryHostStopped", primaryHostStopped},
 		{"StandbyHostStopped", standbyHostStopped},
 		{"Switchover", switchover},
+		{"SwitchoverUnnoticed", switchoverUnnoticed},
 		{"PostmasterFrozen", postmasterFrozen},
 		{"ProcessesKilled", processesKilled},
 		{"SupervisorKilled", supervisorKilled},
