@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -311,5 +312,114 @@ func TestSessionModeKeepsItsConnection(t *testing.T) {
 	last.Close(t.Context())
 	if _, err := pgx.Connect(t.Context(), f.dsn(session.ReadWrite, role, "x", "sslmode=disable&timezone=nowhere")); code(err) != "22023" {
 		t.Errorf("begun with a time zone that is none: %v", err)
+	}
+}
+
+// Reads of clients that share connections are answered by a standby, over connections
+// that they share too: each reads what it has written, under its own settings, and
+// nothing is written there.
+func TestSharedReadsAreSplit(t *testing.T) {
+	f := pooled(t, rules.Auto, 2, func(c *proxy.Config) { c.Split = true })
+	role := f.role(t, "login password 'x'")
+	f.table(t, role, "split_shared", "client int, n int")
+	admin := connect(t, superuser(f.standby.addr()))
+	began := time.Now()
+	var clients sync.WaitGroup
+	var there atomic.Int64
+	for i := range 12 {
+		clients.Go(func() {
+			ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+			defer cancel()
+			c, err := pgx.Connect(ctx, f.dsn(session.ReadWrite, role, "x", fmt.Sprintf("sslmode=disable&application_name=c%d", i)))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer c.Close(ctx)
+			for n := range 15 {
+				if _, err := c.Exec(ctx, "insert into split_shared values ($1, $2)", i, n); err != nil {
+					t.Error(err)
+					return
+				}
+				for range 3 {
+					var standby bool
+					var app string
+					var rows int
+					if err := c.QueryRow(ctx, "select standby, app, (select count(*) from split_shared where client = $1) from node", i).Scan(&standby, &app, &rows); err != nil || app != fmt.Sprintf("c%d", i) || rows != n+1 {
+						t.Errorf("client %d: %v, %s, %d of %d rows", i, err, app, rows, n+1)
+						return
+					}
+					if standby {
+						there.Add(1)
+					}
+				}
+			}
+		})
+	}
+	clients.Wait()
+	t.Logf("%s", time.Since(began))
+	if there.Load() == 0 {
+		t.Error("no read went to the standby")
+	}
+	if n := query[int](t, admin, "select count(*) from pg_stat_activity where usename = $1", role); n < 1 || n > 2 {
+		t.Errorf("%d connections to the standby", n)
+	}
+	t.Logf("%d of %d reads on the standby", there.Load(), 12*15*3)
+	// The standby goes: the primary answers, at once.
+	v := f.view(7)
+	v.Standbys = nil
+	f.top.Set(v)
+	c := connect(t, f.dsn(session.ReadWrite, role, "x", "sslmode=disable"))
+	if query[bool](t, c, "select standby from node") {
+		t.Error("read from a standby that is none")
+	}
+	eventually(t, "the connections to a standby that has gone are closed", func() bool {
+		return query[int](t, admin, "select count(*) from pg_stat_activity where usename = $1", role) == 0
+	})
+}
+
+// A standby whose sessions would be other than the primary's answers nobody.
+func TestSharedReadersAreAlike(t *testing.T) {
+	f := pooled(t, rules.Auto, 2, func(c *proxy.Config) { c.Split = true })
+	role := f.role(t, "login password 'x'")
+	read := func() (there bool) {
+		c := connect(t, f.dsn(session.ReadWrite, role, "x", "sslmode=disable"))
+		defer c.Close(t.Context())
+		for range 4 { // homes are spread
+			d := connect(t, f.dsn(session.ReadWrite, role, "x", "sslmode=disable"))
+			query[int](t, d, "select 1 from node")
+			there = query[bool](t, d, "select standby from node") || there
+			d.Close(t.Context())
+		}
+		return there
+	}
+	eventually(t, "reads on the standby", read)
+	standby := connect(t, superuser(f.standby.addr()))
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		c, err := pgx.Connect(ctx, superuser(f.standby.addr()))
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer c.Close(ctx)
+		for _, sql := range []string{"alter system reset extra_float_digits", "select pg_reload_conf()"} {
+			if _, err := c.Exec(ctx, sql); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	for _, sql := range []string{"alter system set extra_float_digits = 0", "select pg_reload_conf()"} {
+		if _, err := standby.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	query[int](t, standby, "select count(pg_terminate_backend(pid)) from pg_stat_activity where usename = $1", role)
+	eventually(t, "the setting is in force", func() bool {
+		return query[string](t, connect(t, superuser(f.standby.addr())), "show extra_float_digits") == "0"
+	})
+	if read() {
+		t.Error("read from a standby with other settings")
 	}
 }

@@ -27,7 +27,7 @@ type Owner interface {
 	// says that the client was told something because of it.
 	Lost(side conv.Side, s *Server, why conv.Why, told bool)
 	// Ask asks where the server's node is in the WAL, as AskWritten or AskReplayed
-	// says. Client.Tell answers.
+	// says, or has the names read anew. Client.Tell answers. The main server may be nil.
 	Ask(c *Client, fx *conv.Effect, s *Server)
 	// Cancel sends a cancel request to the server; Client.Tell(CancelDone) answers.
 	Cancel(c *Client, side conv.Side, s *Server)

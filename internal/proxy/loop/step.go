@@ -43,15 +43,11 @@ func (l *Loop) apply(c *client, fx *conv.Effect) {
 		l.want(c, fx.Side)
 	case conv.Give:
 		l.drop(c, fx.Side, fx.How)
-	case conv.AskWritten, conv.AskReplayed:
-		side := conv.Main
-		if fx.Kind == conv.AskReplayed {
-			side = conv.Reader
-		}
-		if s := c.servers[side]; s != nil {
+	case conv.AskReplayed:
+		if s := c.servers[conv.Reader]; s != nil {
 			c.owner.Ask(c.handle, fx, s)
 		}
-	case conv.AskNames:
+	case conv.AskWritten, conv.AskNames:
 		c.owner.Ask(c.handle, fx, c.servers[conv.Main])
 	case conv.SendCancel:
 		if s := c.servers[fx.Side]; s != nil {

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,6 +34,8 @@ type pools struct {
 	limits   map[string]int // by node, as far as they are known
 	asking   map[string]bool
 	welcomes map[welcomeKey]*welcome
+	standbys map[string]*rules.Node
+	alike    map[alikeKey]string // of the accounts' sessions on the primary, see pool.Backend.Alike
 }
 
 // welcome is what clients are told at their log-in who begin with the same settings.
@@ -58,7 +61,7 @@ const (
 const catalogPatience = 3 * time.Second
 
 func newPools(s *Server) *pools {
-	p := &pools{Server: s, limits: map[string]int{}, asking: map[string]bool{}, welcomes: map[welcomeKey]*welcome{}}
+	p := &pools{Server: s, limits: map[string]int{}, asking: map[string]bool{}, welcomes: map[welcomeKey]*welcome{}, alike: map[alikeKey]string{}}
 	p.desk = desk.New(s.options().Pool, s.Options.Loops, p)
 	if s.Ask != nil {
 		p.names = &catalog.Keeper{Ask: s.Ask, Left: s.Forsake, Every: time.Second, Log: s.Log}
@@ -82,18 +85,28 @@ type account struct {
 // Open implements desk.Connections.
 func (p *pools) Open(ctx context.Context, s *rules.Server, how desk.How) (any, *wire.Error) {
 	a, node := s.Pool.Account, s.Pool.Node
-	who, addr, epoch := how.Account.(account), how.Node.(string), how.Epoch
+	who, at, epoch := how.Account.(account), how.Node.(place), how.Epoch
 	params := []wire.Param{{Name: "user", Value: a.User}, {Name: "database", Value: a.Database.Name}}
 	if who.muted { // the role's own default would hide warnings from us
 		params = append(params, wire.Param{Name: "client_min_messages", Value: "warning"})
 	}
-	b, err := p.Dialer.Open(ctx, addr, pool.Login{Params: params, Keys: &who.keys})
+	if at.standby {
+		epoch = 0 // see conv.Link
+		params = append(params, wire.Param{Name: "default_transaction_read_only", Value: "on"})
+		within, cancel := context.WithTimeout(ctx, openTimeout) // a read waits for it
+		defer cancel()
+		ctx = within
+	}
+	b, err := p.Dialer.Open(ctx, at.addr, pool.Login{Params: params, Keys: &who.keys})
+	if err != nil && at.standby {
+		return nil, p.unreachable(node.Name, err)
+	}
 	if err != nil {
 		return nil, openError(err)
 	}
-	if standby, _ := b.InRecovery(); standby {
+	if refused := p.checked(ctx, b, a, at.standby); refused != nil {
 		b.Conn.Close()
-		return nil, wire.Fatal("57P03", errRecovery.Error(), "")
+		return nil, refused
 	}
 	socket, err := loop.Take(b.Conn, b.Rest)
 	if err != nil {
@@ -145,19 +158,23 @@ func (p *pools) follow(v route.View) {
 		return
 	}
 	p.leader, p.epoch = v.Primary, v.Epoch
-	limit := p.options().NodeLimit
-	if limit == 0 {
-		if limit = p.limits[v.Primary.Addr]; limit == 0 {
-			limit = firstLimit
-		}
-		p.ask(v)
+	if p.Options.Split {
+		p.readers(v)
 	}
-	p.desk.Lead(p.desk.Node(v.Primary.Name, v.Primary.Addr, limit, v.Epoch), "")
+	p.desk.Lead(p.desk.Node(v.Primary.Name, place{addr: v.Primary.Addr}, p.limit(v, v.Primary), v.Epoch), "")
 }
 
-// ask finds out what the primary allows, now and then.
-func (p *pools) ask(v route.View) {
-	addr := v.Primary.Addr
+// limit is how many connections may be held to a node. p.mu is held.
+func (p *pools) limit(v route.View, n route.Node) int {
+	if limit := p.options().NodeLimit; limit > 0 {
+		return limit
+	}
+	p.ask(v, n.Addr)
+	return cmp.Or(p.limits[n.Addr], firstLimit)
+}
+
+// ask finds out what a node allows, now and then.
+func (p *pools) ask(v route.View, addr string) {
 	if p.asking[addr] || p.Server.Capacity == nil {
 		return
 	}
@@ -175,8 +192,8 @@ func (p *pools) ask(v route.View) {
 		same := p.leader.Addr == addr
 		limit, name, epoch := p.limits[addr], p.leader.Name, p.epoch
 		p.mu.Unlock()
-		if same && limit > 0 {
-			p.desk.Node(name, addr, limit, epoch)
+		if same && limit > 0 { // a standby's counts when it is followed again
+			p.desk.Node(name, place{addr: addr}, limit, epoch)
 		}
 		t := time.NewTimer(wait)
 		defer t.Stop()
@@ -209,7 +226,7 @@ func (c *client) logInPooled(ctx context.Context, settings []wire.Param, mode ru
 	}
 	s := newSession(c, &pool.Backend{}, destination{})
 	s.shared = &shared{account: a}
-	s.shared.claims[conv.Main].Data = &taker{s, conv.Main}
+	s.shared.claims[conv.Main].Data, s.shared.claims[conv.Reader].Data = &taker{s, conv.Main}, &taker{s, conv.Reader}
 	s.conf.Mode, s.conf.Shared, s.conf.Startup = conv.Mode(mode), true, settings
 	if mode == rules.Auto && c.pools.names != nil {
 		s.conf.Dangerous, s.shared.named = c.pools.names.Use(a.Database.Name), true
@@ -244,6 +261,10 @@ func (c *client) welcomePooled(ctx context.Context, s *session, keys scram.Keys,
 		return err
 	}
 	s.shown = w.settings
+	b := &pool.Backend{Settings: w.settings}
+	if c.Options.Split && s.Positions != nil && splittable(c.startup, b) {
+		s.conf.Split, s.reads = true, &reads{}
+	}
 	return c.welcome(ctx, s, &pool.Backend{Greeting: w.greeting, Status: 'I'}, final)
 }
 
@@ -288,13 +309,14 @@ func (c *client) welcomeOf(ctx context.Context, keys scram.Keys) (*welcome, erro
 // shared is what a session has of the pools.
 type shared struct {
 	account *rules.Account
-	claims  [2]rules.Claim // by side; a reader's is not asked for yet
-	named   bool           // it uses the set of dangerous names
+	claims  [conv.Reader + 1]rules.Claim // by side
+	named   bool                         // it uses the set of dangerous names
 }
 
 // unshare gives up what the session has of the pools.
 func (s *session) unshare() {
 	s.pools.desk.Withdraw(&s.shared.claims[conv.Main])
+	s.pools.desk.Withdraw(&s.shared.claims[conv.Reader])
 	s.pools.desk.Detach(s.shared.account)
 	if s.shared.named {
 		s.pools.names.Leave(s.shared.account.Database.Name)
@@ -321,7 +343,12 @@ func (t *taker) Take(s *rules.Server, _ int) {
 	t.handle.Load().Grant(t.side, s.Data.(*loop.Server), func() {})
 }
 
-func (t *taker) Denied(e *wire.Error) { t.handle.Load().Deny(t.side, e) }
+func (t *taker) Denied(e *wire.Error) {
+	if t.side == conv.Reader {
+		t.readerDenied(e)
+	}
+	t.handle.Load().Deny(t.side, e)
+}
 
 // randomPID is a process id that PostgreSQL gives to nobody: clients are told one.
 func randomPID() uint32 {

@@ -47,7 +47,7 @@ const (
 // standby is the session's home, when that is a standby that reads may be sent to.
 func (s *session) standby() (route.Standby, bool) {
 	v := s.Topology.Current()
-	if !v.HasPrimary() || v.Epoch != s.main.epoch || s.draining.Load() {
+	if !v.HasPrimary() || s.shared == nil && v.Epoch != s.main.epoch || s.draining.Load() {
 		return route.Standby{}, false
 	}
 	usable := s.Reader.Usable(v)
@@ -161,13 +161,17 @@ func (s *session) retire(usable []route.Standby) {
 			return
 		}
 	}
+	if s.shared != nil {
+		s.pools.desk.Withdraw(&s.shared.claims[conv.Reader])
+		h.Deny(conv.Reader, nil)
+	}
 	h.Release(conv.Reader)
 }
 
 // written is where the primary is in its WAL.
 func (r *reads) written(s *session, addr, node string) conv.Event {
 	none := conv.Event{Kind: conv.Written}
-	if r.behind() {
+	if r.behind() || addr == "" {
 		return none
 	}
 	ctx, cancel := context.WithTimeout(s.life, openTimeout)

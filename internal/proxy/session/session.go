@@ -125,6 +125,9 @@ func (s *session) Want(c *loop.Client, side conv.Side) (*loop.Server, bool) {
 	if side != conv.Reader || s.reads == nil {
 		return nil, false
 	}
+	if s.shared != nil {
+		return s.wantReader(c)
+	}
 	st, ok := s.standby()
 	if ok {
 		s.work.Go(func() { s.open(c, st) })
@@ -134,11 +137,12 @@ func (s *session) Want(c *loop.Client, side conv.Side) (*loop.Server, bool) {
 
 // Back: the server's connection is closed.
 func (s *session) Back(side conv.Side, server *loop.Server, _ conv.How) {
-	if side == conv.Reader {
+	switch {
+	case side == conv.Reader && s.shared != nil:
+		s.reads.left(server.Link.Node)
+	case side == conv.Reader:
 		s.lostReader(server.Link.Node)
-		return
-	}
-	if s.shared == nil {
+	case s.shared == nil:
 		s.nodes.add(server.Link.Node, -1)
 	}
 }
@@ -168,7 +172,12 @@ func (s *session) Ask(c *loop.Client, fx *conv.Effect, server *loop.Server) {
 		})
 		return
 	}
-	at, addr, node := fx.At, backendOf(server).addr, server.Link.Node
+	at, addr, node := fx.At, "", ""
+	if server != nil {
+		addr, node = backendOf(server).addr, server.Link.Node
+	} else if v := s.Topology.Current(); v.HasPrimary() { // the next one that it would be given
+		addr, node = v.Primary.Addr, v.Primary.Name
+	}
 	if fx.Kind == conv.AskReplayed {
 		s.work.Go(func() { c.Tell(conv.Event{Kind: conv.Replayed, Flushed: s.reads.replayed(s, addr, node, at)}) })
 		return
