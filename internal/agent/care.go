@@ -81,6 +81,9 @@ func (a *Agent) enforce(ctx context.Context) {
 		value = strings.TrimPrefix(value, "synchronous_commit=")
 		cs = append(cs, health.Say(health.CommitNotSync, a.cfg.Node, "whom", whom, "value", value))
 	}
+	if state == cluster.PostgresPrimary && len(found.Named) > 0 {
+		cs = append(cs, health.Say(health.ConsoleHidden, a.cfg.Node, "databases", strings.Join(found.Named, " and ")))
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if len(found.Reset) > 0 {

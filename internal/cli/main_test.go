@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"net/url"
 	"os"
 	"os/user"
 	"strconv"
@@ -59,5 +60,21 @@ func TestProtectedParametersAreRefusedInTheFile(t *testing.T) {
 		if config.OwnedParameter(name) == "" {
 			t.Errorf("config accepts postgresql.parameters.%s, package postgres refuses it", name)
 		}
+	}
+}
+
+func TestFirstHost(t *testing.T) {
+	for uri, want := range map[string]string{
+		"postgresql://a:b%2Cc@h1:1,h2:2/db?x=1,2": "postgresql://a:b%2Cc@h1:1/db?x=1,2",
+		"postgresql://a@[::1]:1/db":               "postgresql://a@[::1]:1/db",
+		"postgresql://a@h1:1,[::1]:2":             "postgresql://a@h1:1",
+	} {
+		if got := firstHost(uri); got != want {
+			t.Errorf("%s: %s, want %s", uri, got, want)
+		}
+	}
+	// A comma of a password stays as it is.
+	if u := (&url.URL{Scheme: "postgresql", Host: "h:1", User: url.UserPassword("a", "b,c")}).String(); firstHost(u) != u {
+		t.Error(u)
 	}
 }

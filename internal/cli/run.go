@@ -38,11 +38,11 @@ container and tells systemd when it is ready.
 SIGTERM stops the host in order: a primary hands over to a synchronous standby
 first, then PostgreSQL stops cleanly, then the rest. At SIGHUP
 the changed file is judged, by PostgreSQL, too; if it is right the agent starts
-again with it: PostgreSQL goes on and reloads its own; the other processes keep
-what they have. A file with mistakes is refused (M-C03) and the old contents
-stay in use, until it is mended: that needs no second SIGHUP. A host that
-belongs to no herd yet joins one when the file has a section join; else see
-manada init and manada join.` + exits(exitFailed, exitUsage),
+again with it: PostgreSQL goes on and reloads its own, and the proxy takes it
+without ending a client; the other processes keep what they have. A file with
+mistakes is refused (M-C03) and the old contents stay in use, until it is
+mended: that needs no second SIGHUP. A host that belongs to no herd yet joins
+one when the file has a section join; else see manada init and manada join.` + exits(exitFailed, exitUsage),
 		Example: "  manada run -c /etc/manada/manada.yaml",
 		Args:    noArgs,
 		RunE:    func(c *cobra.Command, _ []string) error { return a.run(c.Context(), mirror) },

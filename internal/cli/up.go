@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -169,14 +170,20 @@ func (a *app) uriCmd() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "uri",
 		Short: "Print a connection string that works when pasted",
-		Long: `Print a connection string (libpq URI) of the herd's proxy. It follows the
-primary through failovers. Instead of a password it names a passfile that only
-you can read; --show-password prints the password in the clear.
+		Long: `Print a connection string of the herd's proxies: all that this host knows of,
+its own first, so that an application goes on with another one when a host is
+gone. It follows the primary through failovers. Instead of a password it names a
+passfile that only you can read; --show-password prints the password in the
+clear.
+
+--format: libpq is a URI, for psql and most drivers; pgx is keywords and values,
+for pgx and libpq; jdbc is a URL for pgjdbc; pgpass are lines for ~/.pgpass,
+which hold the password.
 
 In a container it is the application's log-in, with its password, at the port
 that the container's host publishes; --inside gives the address for other
 containers.` + exits(exitFailed, exitUsage),
-		Example: "  psql \"$(manada uri)\"\n  manada uri --read-only\n  manada uri --database orders --user app",
+		Example: "  psql \"$(manada uri)\"\n  manada uri --read-only\n  manada uri --database orders --user app\n  manada uri --format jdbc",
 		Args:    noArgs,
 		RunE:    func(c *cobra.Command, _ []string) error { return a.uri(c.Context(), o) },
 	}
@@ -185,18 +192,29 @@ containers.` + exits(exitFailed, exitUsage),
 	f.StringVarP(&o.Database, "database", "d", "", "`NAME` of the database (default postgres, in a container the application's)")
 	f.StringVarP(&o.User, "user", "U", "", "`ROLE` to log in as (default postgres, in a container the application's)")
 	f.BoolVar(&o.ShowPassword, "show-password", false, "print the password in the clear")
+	f.StringVar((*string)(&o.Format), "format", string(herd.LibpqForm), "`FORM`: libpq, pgx, jdbc or pgpass")
 	f.BoolVar(&o.Inside, "inside", false, "in a container: the address in the containers' network")
 	a.outputFlag(c)
 	return c
 }
 
 func (a *app) uri(ctx context.Context, o herd.URIOptions) error {
-	uri, err := a.findURI(ctx, o)
+	if !slices.Contains(herd.Formats, o.Format) {
+		return usage("--format libpq, pgx, jdbc  or  pgpass", "unknown form %q", o.Format)
+	}
+	plain := o
+	plain.Format = herd.LibpqForm
+	uri, err := a.findURI(ctx, plain)
 	if err != nil {
 		return err
 	}
 	if err := a.tryURI(ctx, uri, o); err != nil {
 		return err
+	}
+	if o.Format != plain.Format {
+		if uri, err = a.findURI(ctx, o); err != nil {
+			return err
+		}
 	}
 	if a.output == "json" {
 		return json.NewEncoder(a.out).Encode(map[string]any{"schema": 1, "uri": uri})

@@ -3,7 +3,11 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net"
 	"net/url"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -17,8 +21,8 @@ import (
 	"manada/internal/pki"
 )
 
-// hostURI finds a proxy of a herd of real hosts: this host's own, else one that
-// another host tells of.
+// hostURI names the proxies of a herd of real hosts: this host's own first, then those
+// of which the others tell.
 func (a *app) hostURI(ctx context.Context, o herd.URIOptions) (string, error) {
 	c, err := a.open()
 	if err != nil {
@@ -28,30 +32,49 @@ func (a *app) hostURI(ctx context.Context, o herd.URIOptions) (string, error) {
 	if uri, ok, err := a.containerURI(cfg, o); ok || err != nil {
 		return uri, err
 	}
+	port := cfg.Ports.SQL
+	if o.ReadOnly {
+		port = cfg.Ports.ReadOnly
+	}
+	var addrs []string
 	if cfg.Has(config.ProxyRole) {
-		port := cfg.Ports.SQL
-		if o.ReadOnly {
-			port = cfg.Ports.ReadOnly
-		}
-		return herd.HostURI(cfg, cfg.AdvertiseOn(port), o)
+		addrs = append(addrs, cfg.AdvertiseOn(port))
 	}
 	rows, _, err := read[[]peer.Row](ctx, c, "/v1/view", time.Second)
-	if err != nil {
+	if err != nil && len(addrs) == 0 {
 		return "", err
 	}
 	for _, r := range rows {
-		if r.Addrs.Proxy != "" && !o.ReadOnly { // hosts tell of their splitting port only
-			return herd.HostURI(cfg, r.Addrs.Proxy, o)
+		if addr := proxyAddr(cfg, r.Addrs.Proxy, o.ReadOnly); addr != "" && !slices.Contains(addrs, addr) {
+			addrs = append(addrs, addr)
 		}
 	}
-	return "", fail(exitFailed, "give one host the role proxy, or ask on the host that has it", "no such port of a proxy is known here")
+	if len(addrs) == 0 {
+		return "", fail(exitFailed, "give one host the role proxy, or ask on the host that has it", "no such port of a proxy is known here")
+	}
+	return herd.HostURI(cfg, addrs, o)
+}
+
+// proxyAddr is where another host's proxy is reached. Hosts tell of the port that goes
+// to the primary only: whose is this host's own has this host's other one, too.
+func proxyAddr(cfg *config.Config, told string, readOnly bool) string {
+	host, port, err := net.SplitHostPort(told)
+	switch {
+	case err != nil:
+		return ""
+	case !readOnly:
+		return told
+	case port != fmt.Sprint(cfg.Ports.SQL):
+		return ""
+	}
+	return net.JoinHostPort(host, fmt.Sprint(cfg.Ports.ReadOnly))
 }
 
 // tryURI logs in as the superuser once, to find out whether the password that the
 // herd knows is still PostgreSQL's: it is never printed when it is not. Where
 // nobody answers it says nothing. Of other roles the herd knows no password.
 func (a *app) tryURI(ctx context.Context, uri string, o herd.URIOptions) error {
-	u, err := url.Parse(uri)
+	u, err := url.Parse(firstHost(uri))
 	if err != nil {
 		return err
 	}
@@ -78,6 +101,18 @@ func (a *app) tryURI(ctx context.Context, uri string, o herd.URIOptions) error {
 	return nil
 }
 
+// firstHost is a URI of ours with the first of its hosts alone: net/url knows no other.
+func firstHost(uri string) string {
+	rest := strings.Index(uri, "://") + 3
+	end := len(uri)
+	if i := strings.IndexByte(uri[rest:], '/'); i >= 0 {
+		end = rest + i
+	}
+	rest += strings.LastIndexByte(uri[rest:end], '@') + 1
+	host, _, _ := strings.Cut(uri[rest:end], ",")
+	return uri[:rest] + host + uri[end:]
+}
+
 // containerURI is the application's log-in as it works outside of the container,
 // where no passfile and no certificate of it can be read; ok is false where this
 // is no container, or another role or port is asked for.
@@ -100,12 +135,12 @@ func (a *app) containerURI(cfg *config.Config, o herd.URIOptions) (uri string, o
 		if cfg.Kind() == pki.KindProxy {
 			return "", false, fail(exitFailed, "ask in a container with a database:  docker exec master manada uri -U "+o.User, "a proxy knows the application's log-in only")
 		}
-		uri, err := herd.HostURI(cfg, addr, o)
+		uri, err := herd.HostURI(cfg, []string{addr}, o)
 		return uri, err == nil, err
 	}
 	if o.Database == "" {
 		o.Database = app.Database
 	}
-	u := url.URL{Scheme: "postgresql", Host: addr, Path: "/" + o.Database, User: url.UserPassword(app.User, app.Password), RawQuery: "sslmode=require"}
-	return u.String(), true, nil
+	uri, err = (&herd.Connection{Addrs: []string{addr}, User: app.User, Database: o.Database, Password: app.Password, Encrypted: true}).Text(o.Format)
+	return uri, true, err
 }

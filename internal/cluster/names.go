@@ -88,3 +88,7 @@ func HostOf(remote string) netip.Prefix {
 	p, _ := ip.Prefix(bits)
 	return p
 }
+
+// ConsoleDatabases are the names under which the proxies' console is reached, where
+// PostgreSQL has no database of that name.
+var ConsoleDatabases = []string{"manada", "pgbouncer"}

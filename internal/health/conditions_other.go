@@ -18,6 +18,7 @@ const (
 	PasswordKnown   Code = "M-H09"
 	TooFewFiles     Code = "M-H10"
 	ProxyBehindTerm Code = "M-X03"
+	ConsoleHidden   Code = "M-X04"
 )
 
 var configEntries = []Entry{
@@ -130,5 +131,13 @@ var proxyEntries = []Entry{
 		Hint: "check the network from {node} to the agents and to the store",
 		Args: []string{"epoch", "newest"},
 		Doc:  "The proxy has not heard of the newest term record. It cannot acknowledge anything wrong: the old primary acknowledges nothing.",
+	},
+	{
+		Code: ConsoleHidden, Severity: cluster.Info, Title: "A database bears the name of the proxies' console",
+		Text: "{databases} is a database, so that name does not lead to the proxies' console",
+		Hint: "use the other name, or  manada proxy show  instead; or rename the database",
+		Args: []string{"databases"},
+		Doc: "The proxies' console is reached by connecting to the database manada, or pgbouncer. Where PostgreSQL has a database of " +
+			"such a name, clients that name it get the database. The other name, and `manada proxy`, lead to the console all the same.",
 	},
 }

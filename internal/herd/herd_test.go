@@ -318,7 +318,7 @@ func TestURI(t *testing.T) {
 	if err := Found(c, config.CurrentAccount()); err != nil {
 		t.Fatal(err)
 	}
-	uri, err := HostURI(c, "127.0.0.1:5431", URIOptions{})
+	uri, err := HostURI(c, []string{"127.0.0.1:5431"}, URIOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -337,13 +337,13 @@ func TestURI(t *testing.T) {
 	if strings.Contains(uri, secrets["postgres"]) {
 		t.Error("the password stands in the URI")
 	}
-	uri, err = HostURI(c, "127.0.0.1:5431", URIOptions{ShowPassword: true, Database: "app"})
+	uri, err = HostURI(c, []string{"127.0.0.1:5431"}, URIOptions{ShowPassword: true, Database: "app"})
 	if err != nil || !strings.Contains(uri, ":"+secrets["postgres"]+"@127.0.0.1:5431/app") {
 		t.Errorf("%s %v", uri, err)
 	}
 	c.Listen = "10.0.0.1"
-	uri, err = HostURI(c, "10.0.0.1:5431", URIOptions{User: "app"})
-	if err != nil || uri != "postgresql://app@10.0.0.1:5431/postgres?sslmode=verify-full&sslrootcert="+filepath.Join(c.IdentityDir(), "ca.crt") {
+	uri, err = HostURI(c, []string{"10.0.0.1:5431", "10.0.0.2:5431"}, URIOptions{User: "app"})
+	if err != nil || uri != "postgresql://app@10.0.0.1:5431,10.0.0.2:5431/postgres?sslmode=verify-full&sslrootcert="+filepath.Join(c.IdentityDir(), "ca.crt") {
 		t.Errorf("beyond loopback: %s %v", uri, err)
 	}
 }

@@ -1,12 +1,12 @@
 package herd
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
 	"net"
-	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -24,65 +24,61 @@ type URIOptions struct {
 	User         string // default postgres
 	ShowPassword bool   // the password in the clear instead of a passfile
 	Inside       bool   // in containers: the address in their network
+	Format       Format // "": LibpqForm
 }
 
-// URI is a libpq connection string of the herd's proxy. It names a 0600
-// passfile in the herd's folder instead of a password.
+// URI is a connection string of the herd's proxy. It names a 0600 passfile in the
+// herd's folder instead of a password.
 func (h *Herd) URI(o URIOptions) (string, error) {
-	p := h.Host("proxy")
-	if p == nil {
+	var addrs []string
+	for _, x := range h.Hosts {
+		switch {
+		case !x.Cfg.Has(config.ProxyRole):
+		case o.ReadOnly:
+			addrs = append(addrs, x.Cfg.AdvertiseOn(x.Cfg.Ports.ReadOnly))
+		default:
+			addrs = append(addrs, x.Cfg.AdvertiseOn(x.Cfg.Ports.SQL))
+		}
+	}
+	if len(addrs) == 0 {
 		return "", fmt.Errorf("the herd in %s has no proxy", h.Dir)
 	}
-	port := p.Cfg.Ports.SQL
-	if o.ReadOnly {
-		port = p.Cfg.Ports.ReadOnly
-	}
-	return connString(h.Hosts[0].Cfg, p.Cfg.AdvertiseOn(port), true, filepath.Join(h.Dir, "pgpass"), o)
+	return connString(h.Hosts[0].Cfg, addrs, true, filepath.Join(h.Dir, "pgpass"), o)
 }
 
-// HostURI is a connection string through addr, of a host that knows the
-// superuser's password. Beyond loopback it checks the server's certificate.
-func HostURI(c *config.Config, addr string, o URIOptions) (string, error) {
-	return connString(c, addr, c.Loopback(), filepath.Join(c.RunDir, "pgpass"), o)
+// HostURI is a connection string through the proxies at addrs, the first before the
+// others, of a host that knows the superuser's password. Beyond loopback it checks the
+// server's certificate.
+func HostURI(c *config.Config, addrs []string, o URIOptions) (string, error) {
+	return connString(c, addrs, c.Loopback(), filepath.Join(c.RunDir, "pgpass"), o)
 }
 
-func connString(c *config.Config, addr string, loopback bool, passfile string, o URIOptions) (string, error) {
-	if o.User == "" {
-		o.User = cluster.RoleSuperuser
-	}
-	if o.Database == "" {
-		o.Database = cluster.Database
-	}
-	u := url.URL{Scheme: "postgresql", Host: addr, Path: "/" + o.Database, User: url.User(o.User)}
-	q := []string{}
+func connString(c *config.Config, addrs []string, loopback bool, passfile string, o URIOptions) (string, error) {
+	f := Connection{Addrs: addrs, User: cmp.Or(o.User, cluster.RoleSuperuser), Database: cmp.Or(o.Database, cluster.Database)}
 	if !loopback {
-		q = append(q, "sslmode=verify-full", "sslrootcert="+queryPath(filepath.Join(c.IdentityDir(), "ca.crt")))
+		f.RootCert = filepath.Join(c.IdentityDir(), "ca.crt")
 	}
-	if o.User == cluster.RoleSuperuser {
+	if f.User == cluster.RoleSuperuser {
 		secrets, err := pki.ReadSecrets(c.IdentityDir())
 		if err != nil {
 			return "", err
 		}
 		password, ok := secrets[cluster.RoleSuperuser]
 		if !ok {
-			return "", fmt.Errorf("this host does not know the password of %s: a proxy never does; ask on a data or witness host", o.User)
+			return "", fmt.Errorf("this host does not know the password of %s: a proxy never does; ask on a data or witness host", f.User)
 		}
 		if o.ShowPassword {
-			u.User = url.UserPassword(o.User, password)
+			f.Password = password
 		} else {
-			if err := keepPassword(c, passfile, addr, o.User, password); err != nil {
-				return "", err
+			for _, addr := range addrs {
+				if err := keepPassword(c, passfile, addr, f.User, password); err != nil {
+					return "", err
+				}
 			}
-			q = append(q, "passfile="+queryPath(passfile))
+			f.Passfile = passfile
 		}
 	}
-	for i, kv := range q {
-		if i > 0 {
-			u.RawQuery += "&"
-		}
-		u.RawQuery += kv
-	}
-	return u.String(), nil
+	return f.Text(o.Format)
 }
 
 // keepPassword writes the password for the SQL ports of that host into the
@@ -97,12 +93,11 @@ func keepPassword(c *config.Config, passfile, addr, user, password string) error
 	if host == "localhost" || net.ParseIP(host).IsLoopback() {
 		hosts = []string{"localhost", "127.0.0.1", "::1"}
 	}
-	esc := strings.NewReplacer(`\`, `\\`, `:`, `\:`)
-	end := ":*:" + esc.Replace(user) + ":" + esc.Replace(password)
+	end := ":*:" + passfileEscape.Replace(user) + ":" + passfileEscape.Replace(password)
 	lines := map[string]bool{}
 	for _, h := range hosts {
 		for _, p := range []string{port, fmt.Sprint(c.Ports.SQL), fmt.Sprint(c.Ports.ReadOnly)} {
-			lines[esc.Replace(h)+":"+p+end] = true
+			lines[passfileEscape.Replace(h)+":"+p+end] = true
 		}
 	}
 	old, err := os.ReadFile(passfile)
@@ -120,6 +115,3 @@ func keepPassword(c *config.Config, passfile, addr, user, password string) error
 	}
 	return writeFile(passfile, []byte(text), 0o600, config.CurrentAccount())
 }
-
-// queryPath escapes a path for a query, but leaves its slashes readable.
-func queryPath(p string) string { return (&url.URL{Path: p}).EscapedPath() }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"strings"
+
+	"manada/internal/cluster"
 )
 
 // Enforcement is what Enforce found and did.
@@ -15,6 +17,8 @@ type Enforcement struct {
 	// Loose are ALTER ROLE/DATABASE ... SET synchronous_commit below "on":
 	// commits of those are acknowledged without a standby. Reported, not undone.
 	Loose []string
+	// Named are the databases that bear a name of the proxies' console.
+	Named []string
 	// FileErrors are lines of the configuration that PostgreSQL refuses.
 	FileErrors []string
 }
@@ -30,7 +34,8 @@ select f.name, f.setting, f.sourcefile, case when p.pending_restart then null el
 select name, source from pg_settings where source in ('environment variable', 'command line') and name <> all ('{config_file,hba_file,ident_file,data_directory}');
 select coalesce(r.rolname, 'all roles'), coalesce(d.datname, 'all databases'), c from pg_db_role_setting s
   left join pg_roles r on r.oid = s.setrole left join pg_database d on d.oid = s.setdatabase, unnest(s.setconfig) c
-  where c like 'synchronous_commit=%'`)
+  where c like 'synchronous_commit=%';
+select datname from pg_database where datname in ('`+strings.Join(cluster.ConsoleDatabases, "', '")+`') order by 1`)
 	if err != nil {
 		return e, fmt.Errorf("read settings back: %w", err)
 	}
@@ -60,6 +65,9 @@ select coalesce(r.rolname, 'all roles'), coalesce(d.datname, 'all databases'), c
 		if v := strings.TrimPrefix(string(r[2]), "synchronous_commit="); v != "on" && v != "remote_apply" {
 			e.Loose = append(e.Loose, fmt.Sprintf("%s in %s: %s", r[0], r[1], r[2]))
 		}
+	}
+	for _, r := range res[3] {
+		e.Named = append(e.Named, string(r[0]))
 	}
 	if len(e.Reset) == 0 {
 		return e, nil

@@ -81,4 +81,8 @@ func (h *hostAgent) mount(s *peer.Server, authority *pki.Authority) {
 	s.Handle("POST /v1/stanza", http.HandlerFunc(h.postStanza))
 	s.Handle("POST /v1/archive-check", http.HandlerFunc(h.postArchiveCheck))
 	s.Handle("GET /v1/backup", http.HandlerFunc(h.getBackup))
+	orders := proxyOrders(h.cfg)
+	s.Handle("GET /v1/proxy", orders)
+	s.Handle("GET /v1/proxy/{name}", orders)
+	s.Handle("POST /v1/proxy/{name}", orders)
 }

@@ -62,6 +62,7 @@ func Proxy(ctx context.Context, c *config.Config, version string, log *slog.Logg
 	g.Go(func() error { keepProxyRegistry(ctx, c, id); return nil })
 	g.Go(func() error { keepProxySecrets(ctx, c, id, log); return nil })
 	g.Go(func() error { p.keepReloading(ctx, changed); return nil })
+	g.Go(func() error { return p.serveOrders(ctx) })
 	g.Go(func() error { return p.proxy.Run(ctx) })
 	g.Go(func() error { return serveHTTP(ctx, c, id, l, p.proxy.Handler(), log) })
 	return g.Wait()

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -69,9 +68,6 @@ func (p *proxyHost) config(c *config.Config) (proxy.Config, error) {
 	return cfg, err
 }
 
-// onlyAtStart are keys that the proxy reads when it starts and at no other time.
-var onlyAtStart = []string{"cluster", "node", "listen", "advertise", "ports.sql", "ports.read_only", "ports.proxy_http", "http.access", "timing.suspect_after", "log.level", "log.format"}
-
 // keepReloading takes configurations as they come.
 func (p *proxyHost) keepReloading(ctx context.Context, changed <-chan *config.Config) {
 	for {
@@ -104,13 +100,9 @@ func (p *proxyHost) reload(c *config.Config) (r reloaded) {
 	if err != nil {
 		return reloaded{err: err}
 	}
-	was := map[string]string{}
-	for _, s := range p.cfg.Settings() {
-		was[s.Key] = s.Value
-	}
-	for _, s := range c.Settings() {
-		if slices.Contains(onlyAtStart, s.Key) && was[s.Key] != s.Value {
-			r.restart = append(r.restart, s.Key)
+	for _, key := range config.Changes(p.cfg, c) {
+		if config.OnlyAtStart(config.ProxyRole, key) {
+			r.restart = append(r.restart, key)
 		}
 	}
 	return r

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"time"
 
+	"manada/internal/proxy/console"
 	"manada/internal/proxy/route"
 	"manada/internal/proxy/session"
 
@@ -46,6 +47,19 @@ func (p *Proxy) Handler() http.Handler {
 	check("/v1/status", func(Status) bool { return true })
 	mux.Handle("GET /metrics", promhttp.HandlerFor(p.metrics.registry, promhttp.HandlerOpts{}))
 	return mux
+}
+
+// Console serves the console's tables and orders to programs, see console.Handler.
+// Whoever can reach it may give every order.
+func (p *Proxy) Console() http.Handler {
+	h := console.Handler(p.sessions.Console)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !p.running.Load() {
+			reply(w, http.StatusServiceUnavailable, map[string]string{"error": "the proxy is not running yet", "code": "57P03"})
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
 }
 
 // Status is what GET /v1/status answers.

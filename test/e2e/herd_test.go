@@ -41,6 +41,7 @@ func TestHerd(t *testing.T) {
 		{"FailbackAfterStart", failbackAfterStart},
 		{"ManualAndEvents", manualAndEvents},
 		{"BadConfiguration", badConfiguration},
+		{"ProxyOrders", proxyOrders},
 		{"SlotLost", slotLost},
 		{"ForeignDirectory", foreignDirectory},
 		{"BackupInterrupted", backupInterrupted},

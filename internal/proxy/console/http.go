@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"time"
 )
 
 // The same tables and verbs for programs, by HTTP:
@@ -109,6 +110,7 @@ func carryOut(w http.ResponseWriter, r *http.Request, s *Source) {
 		refuse(w, http.StatusBadRequest, "22023", "read request: "+err.Error(), "")
 		return
 	}
+	http.NewResponseController(w).SetReadDeadline(time.Time{}) // an order may wait for long
 	v, ok := Lookup(r.PathValue("name"))
 	if !ok || s.Orders[v.Name] == nil {
 		refuse(w, http.StatusNotFound, "42601", "there is no verb "+r.PathValue("name"), "GET /v1/proxy lists them")

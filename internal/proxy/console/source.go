@@ -4,12 +4,13 @@ import (
 	"context"
 	"time"
 
+	"manada/internal/cluster"
 	"manada/internal/proxy/wire"
 )
 
 // Databases are the names under which a console is reached, unless PostgreSQL has a
 // database of that name.
-var Databases = []string{"manada", "pgbouncer"}
+var Databases = cluster.ConsoleDatabases
 
 // Right is what somebody may do here.
 type Right uint8
