@@ -29,14 +29,19 @@ func (a *app) procCommands() []*cobra.Command {
 		a.procCmd("backupd", "the repository", func(ctx context.Context, c *config.Config, log *slog.Logger, _ *ending) error {
 			return runBackupd(ctx, c, log)
 		}),
-		a.procCmd("proxy", "the proxy", func(ctx context.Context, c *config.Config, log *slog.Logger, e *ending) error {
-			return process.Proxy(ctx, c, Version(), log, e.changed)
-		}),
 		a.procCmd("first-run", "what a new database gets", func(ctx context.Context, c *config.Config, log *slog.Logger, _ *ending) error {
 			return container.FirstRun(ctx, c, log)
 		}),
 		a.guardianCmd(), a.archivePushCmd(), a.archiveGetCmd(), a.recoveryEndCmd(), a.backupWorkerCmd(),
 	}
+}
+
+// proxyProcess is the proxy, which `manada run` starts as `manada proxy --accepted FILE`.
+// Without that flag this is the command for people.
+func (a *app) proxyProcess() *cobra.Command {
+	return a.procCmd("proxy", "the proxy", func(ctx context.Context, c *config.Config, log *slog.Logger, e *ending) error {
+		return process.Proxy(ctx, c, Version(), log, e.changed)
+	})
 }
 
 type procFunc func(ctx context.Context, c *config.Config, log *slog.Logger, e *ending) error

@@ -28,8 +28,16 @@ takes: the same as  psql ... dbname=manada . An order is for one proxy: this
 host's, or the one that --node names.` + exits(exitFailed, exitUsage),
 		Example: "  manada proxy show pools\n  manada proxy pause orders --node db2",
 		Args:    noArgs,
-		RunE:    func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
+	run := a.proxyProcess()
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if a.accepted == "" {
+			return c.Help()
+		}
+		return run.RunE(c, args)
+	}
+	a.acceptedFlag(c)
+	_ = c.Flags().MarkHidden("accepted") // it is there
 	c.AddCommand(a.proxyShowCmd())
 	for _, v := range console.Verbs {
 		c.AddCommand(a.proxyVerbCmd(v))
