@@ -30,7 +30,7 @@ func (f *figures) add(event string, held time.Duration, errs map[string]int, idl
 	}
 	for e, n := range errs {
 		f.errors[event] += n
-		if strings.HasSuffix(e, " transaction 40001") {
+		if rolledBack(e) {
 			f.open[event] += n
 		}
 		if *mode != "session" && unpromised(event, e) {
@@ -46,12 +46,18 @@ func (f *figures) add(event string, held time.Duration, errs map[string]int, idl
 // ones are; at a primary that died, whatever was under way gets that or 08007.
 func unpromised(event, e string) bool {
 	switch {
-	case strings.HasSuffix(e, " transaction 40001"):
+	case rolledBack(e):
 		return event == "switchover" && *longest == 0
 	case event == "crash":
 		return !strings.HasSuffix(e, " 08007") && !strings.HasSuffix(e, " 40001")
 	}
 	return true
+}
+
+// rolledBack says whether an error is that of an explicit transaction, at any of its
+// statements, that was open and is not.
+func rolledBack(e string) bool {
+	return strings.HasPrefix(e, "explicit ") && strings.HasSuffix(e, " 40001")
 }
 
 // newSince are the errors that came after a moment.
