@@ -47,10 +47,12 @@ func (g *generator) probe() {
 type generator struct {
 	r     *rand.Rand
 	steps []Step
+	drew  bool // nextval may have been called
 }
 
 func (g *generator) say(lines ...string) {
 	for _, l := range lines {
+		g.drew = g.drew || strings.Contains(l, "nextval")
 		g.steps = append(g.steps, Step{Kind: Message, Text: l})
 	}
 }
@@ -77,11 +79,21 @@ func (g *generator) sql() string {
 		fmt.Sprintf("alter table t add column c%d int", n%2), fmt.Sprintf("alter table t drop column if exists c%d", n%2), "select * from t where i < 3",
 		"listen $schema_ch", "notify $schema_ch, 'own'", "unlisten *", "select pg_try_advisory_xact_lock(hashtext('$schema'))",
 		"copy t to stdout", "values (1), (2)", "set session characteristics as transaction read only", "set default_transaction_read_only = off",
-		"select nextval('n')", "select currval('n')", "select lastval()", fmt.Sprintf("select sets('h%d')", n), "select temps()", "select locks()", "select l from lv",
+		"select nextval('n')", g.last(), g.last(), fmt.Sprintf("select sets('h%d')", n), "select temps()", "select locks()", "select l from lv",
 		fmt.Sprintf("call works('c%d')", n), fmt.Sprintf("insert into w values (%d)", n), "select pg_advisory_unlock_all()", "discard temp", "discard sequences", "discard plans",
 		fmt.Sprintf("do $$ begin perform set_config('app.hidden', 'd%d', false); end $$", n), "reset app.hidden", fmt.Sprintf("set search_path = %s", pick(g.r, "pg_temp, $schema", "$schema, pg_catalog")),
 		"reset search_path", "insert into hidden values (1)", "select count(*) from hidden", "set role none", "select 1 as a into temp tt0",
 		"vacuum u", "set time zone 'Asia/Tokyo'", "select '2024-01-01 12:00Z'::timestamptz", "truncate u", "select null, '', repeat('w', 3000)")
+}
+
+// last asks for the last value of a sequence. That of another transaction a client has
+// only on a server of its own: it is asked for behind nextval, or where there is none.
+func (g *generator) last() string {
+	ask := pick(g.r, "currval('n')", "lastval()")
+	if g.drew {
+		return "select nextval('n'), " + ask
+	}
+	return "select " + ask
 }
 
 // copyIn is the rest of a COPY FROM STDIN: what PostgreSQL ignores where the

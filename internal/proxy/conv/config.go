@@ -37,6 +37,10 @@ type Config struct {
 	// Startup are the settings of the client's start-up packet that its servers were
 	// not given at log-in, as wire.ForServer has them, one by one.
 	Startup []wire.Param
+	// Plans is shared by all clients of a database; nil: there are no others.
+	Plans *Plans
+	// PID is the process id that the client was told; 0: that of its server.
+	PID uint32
 	// PoolNodes is what SHOW POOL_NODES answers; nil: PostgreSQL answers.
 	PoolNodes func() Table
 	// Dangerous names may leave something behind in a session; nil: see package classify.

@@ -32,6 +32,7 @@ type Conv struct {
 	bound   *note            // of what is bound to the unnamed portal
 	portals map[string]*note // and to named ones, in the transaction under way
 	set     set
+	plans   *Plans
 	pin     string // why nobody but Main may answer it; "" anybody
 	told    string // and the driver has been told
 
@@ -45,6 +46,7 @@ type Conv struct {
 	used     bool // since it was granted
 	unread   bool // something of it was not looked at
 	inserted bool // nextval may have been called since it was granted
+	once     bool // ever
 	numbers  bool // the client asks for the last values of sequences
 	refused  *wire.Error
 
@@ -90,7 +92,10 @@ type owed struct {
 // New begins a conversation with a client that is logged in. In mode Session Main
 // is granted to it before its first byte.
 func New(cfg *Config) *Conv {
-	c := &Conv{cfg: cfg, limits: cfg.Limits}
+	c := &Conv{cfg: cfg, limits: cfg.Limits, plans: cfg.Plans}
+	if c.plans == nil && cfg.Mode != Session {
+		c.plans = &Plans{}
+	}
 	c.set.began, c.set.session, c.set.hides = cfg.HidesWarnings, cfg.HidesWarnings, cfg.HidesWarnings
 	for _, p := range cfg.Startup {
 		name := strings.ToLower(p.Name)

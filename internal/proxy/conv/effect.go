@@ -154,7 +154,7 @@ func (c *Conv) done(n *note, l *Link) {
 		return
 	}
 	if n.about.Inserts {
-		c.inserted = true
+		c.inserted, c.once = true, true
 	}
 	if c.set.note(n) {
 		c.pinned("too many settings in one transaction")

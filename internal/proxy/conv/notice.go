@@ -2,6 +2,7 @@ package conv
 
 import (
 	"bytes"
+	"encoding/binary"
 
 	"manada/internal/proxy/wire"
 )
@@ -50,4 +51,19 @@ func warnsUnreplicated(notice []byte) bool {
 		return false
 	}
 	return wire.ParseError(notice).Unreplicated()
+}
+
+// notification is a NotificationResponse. The client's own have the process id that it
+// was told.
+func (c *Conv) notification(r *run, side Side, l *Link, msg []byte, total int) act {
+	body := msg[headerLen:]
+	switch {
+	case side == Reader:
+		return strip
+	case c.cfg.PID == 0 || l.PID == 0 || len(msg) < total || len(body) < 4 || uint32At(body) != l.PID:
+		return pass
+	}
+	r.flush()
+	r.fx.say(Client, 'A', append(binary.BigEndian.AppendUint32(nil, c.cfg.PID), body[4:]...))
+	return strip
 }

@@ -176,6 +176,19 @@ func (c *Conv) sequences(r *run, is about, inBatch bool) {
 	}
 }
 
+// lacks says whether an error tells that there is no last value of a sequence where
+// the client had one in another transaction.
+func (c *Conv) lacks(body []byte) bool {
+	return c.cfg.Mode == Auto && c.once && !c.inserted && bytes.Contains(body, []byte("\x00C55000\x00")) &&
+		(bytes.Contains(body, []byte("\x00Rlastval\x00")) || bytes.Contains(body, []byte("\x00Rcurrval_oid\x00")))
+}
+
+// withHint is an error with a hint at its end.
+func withHint(body []byte, hint string) []byte {
+	out := append([]byte(nil), body[:len(body)-1]...)
+	return append(append(append(out, 'H'), hint...), 0, 0)
+}
+
 // inserts says whether a command has inserted, by its tag.
 func inserts(tag []byte) bool {
 	for _, t := range [][]byte{tagInsert, tagCopy, tagMerge, tagUpdate, tagDelete} {

@@ -98,6 +98,7 @@ func (c *Conv) share(r *run, l *Link, name string, s *stmt) (e entry, instead []
 		e.note = &note{made: name, is: s}
 		return e, nil, false
 	}
+	s.plans = c.plans.now()
 	s.key = c.key(l, s)
 	own, fresh, gone := l.stmts.use(s.key)
 	c.remember(name, s)
@@ -118,7 +119,8 @@ func (c *Conv) share(r *run, l *Link, name string, s *stmt) (e entry, instead []
 
 // key tells statements apart on a link.
 func (c *Conv) key(l *Link, s *stmt) string {
-	b, ok := c.fold(append(append(make([]byte, 0, len(s.body)+64), s.body...), 0), l)
+	b := append(append(make([]byte, 0, len(s.body)+64), s.body...), 0)
+	b, ok := c.fold(binary.AppendUvarint(b, s.plans), l)
 	if !ok { // under settings that are not known: it is nobody else's
 		l.stmts.private++
 		b = binary.BigEndian.AppendUint64(append(b, 0), uint64(l.stmts.private))

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -102,6 +103,12 @@ func config(t testing.TB, args []datadriven.CmdArg) *Config {
 			}
 			*cfg.Limits.of(a.Key) = d
 		case "standby": // is Main
+		case "pid":
+			n, err := strconv.ParseUint(value, 10, 32)
+			if err != nil {
+				t.Fatal(err)
+			}
+			cfg.PID = uint32(n)
 		case "dangerous":
 			cfg.Dangerous = listed(a.Vals)
 		default:

@@ -114,7 +114,7 @@ func (c *Conv) flow(r *run, side Side, l *Link, k int) {
 // wanted is how much of a message has to be there to be looked at.
 func wanted(typ byte, total int) int {
 	switch typ {
-	case wire.TypeError, wire.TypeNotice, wire.TypeParameterStatus, wire.TypeComplete:
+	case wire.TypeError, wire.TypeNotice, wire.TypeParameterStatus, wire.TypeComplete, 'A':
 		if total <= maxLooked {
 			return total
 		}
@@ -133,11 +133,8 @@ func (c *Conv) hear(r *run, side Side, l *Link, typ byte, msg []byte, total int)
 		return c.notice(r, side, body, total)
 	case wire.TypeParameterStatus:
 		return c.reported(side, l, body)
-	case 'A': // a notification
-		if side == Reader {
-			return strip
-		}
-		return pass
+	case 'A':
+		return c.notification(r, side, l, msg, total)
 	case wire.TypeError:
 		return c.failed(r, side, l, msg, total)
 	}
@@ -205,6 +202,8 @@ func (c *Conv) commandEnds(fx *Effects, l *Link, who entry, tag []byte) {
 	if c.cfg.Mode == Auto && !c.inserted {
 		c.inserted = inserts(tag)
 	}
+	c.once = c.once || c.inserted
+	c.plans.altered(tag)
 	if c.eager() || c.set.watched || c.pooled() {
 		c.set.completed(tag, l)
 		if who.kind == execute {
@@ -310,6 +309,7 @@ func (c *Conv) failed(r *run, side Side, l *Link, msg []byte, total int) act {
 		}
 		return c.dies(r, l, body, len(msg) == total)
 	}
+	c.plans.failed(body)
 	names := c.clientNames(l, body)
 	who, ok := l.error(func(e entry) { c.lost(l, e) })
 	if l.failing && c.wait == forReset { // nothing is answered before the client sends Sync
@@ -344,6 +344,9 @@ func (c *Conv) failedMain(r *run, who entry, body, names []byte) act {
 		return strip
 	case n != nil && n.aliases != nil:
 		names = n.clients(body)
+	}
+	if c.lacks(body) {
+		names = withHint(body, "The value was the last one of another connection that the client had. It keeps its connection from its next INSERT on; or use RETURNING, or ask in the same transaction.")
 	}
 	if n := who.note; n != nil && n.text != nil {
 		if names == nil {

@@ -12,8 +12,9 @@ type stmt struct {
 	names uint64 // the version of the names by which it was classified
 	sql   string // of a setting
 	// body is the Parse message behind the name; "" when it is not kept.
-	body string
-	key  string // of the link that had it last
+	body  string
+	plans uint64 // how many changes there were when the client prepared it
+	key   string // of the link that had it last
 	// origin is that of one that names others, as the client has it: in it the names
 	// are the link's.
 	origin string

@@ -312,6 +312,12 @@ func newTestLink(side Side, words []string) (*Link, error) {
 				return nil, err
 			}
 			l.Epoch = n
+		case "pid":
+			n, err := strconv.ParseUint(v, 10, 32)
+			if err != nil {
+				return nil, err
+			}
+			l.PID = uint32(n)
 		case "status":
 			l.status = v[0]
 		default:

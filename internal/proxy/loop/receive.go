@@ -38,6 +38,7 @@ func (l *Loop) ready(i uint32, s *sock, events uint32) {
 	case s.client == 0:
 		l.discard(i, s)
 	case s.armed&unix.EPOLLIN != 0:
+		s.last = events&unix.EPOLLRDHUP != 0
 		l.receive(i, s)
 	case events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0:
 		l.hungUp(i, s, events)
@@ -55,9 +56,15 @@ func (l *Loop) hungUp(i uint32, s *sock, events uint32) {
 		l.broke(i, s)
 	}
 	l.touch(i, s)
-	if c := l.clientOf(s); conv.Side(s.side) == conv.Client && (s.eof && s.broken || !s.eof && c.queues()) {
+	if conv.Side(s.side) == conv.Client && (s.eof && s.broken || l.left(s)) {
 		l.gone(s, conv.Closed)
 	}
+}
+
+// left says whether a client that waits for a server has left meanwhile. One whose end
+// came together with what it asks for is answered, if it is there to hear it.
+func (l *Loop) left(s *sock) bool {
+	return s.half && !s.eof && (!s.last || s.broken) && l.clientOf(s).queues()
 }
 
 // receive reads once and gives it to conv.

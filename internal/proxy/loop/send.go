@@ -176,7 +176,7 @@ func (l *Loop) touch(i uint32, s *sock) {
 // rearm tells epoll.
 func (l *Loop) rearm(i uint32, s *sock) {
 	c := l.clientOf(s)
-	if c != nil && conv.Side(s.side) == conv.Client && s.half && !s.eof && c.queues() {
+	if c != nil && conv.Side(s.side) == conv.Client && l.left(s) {
 		l.gone(s, conv.Closed) // it had left before the wait began
 		return
 	}

@@ -35,7 +35,8 @@ type pools struct {
 	asking   map[string]bool
 	welcomes map[welcomeKey]*welcome
 	standbys map[string]*rules.Node
-	alike    map[alikeKey]string // of the accounts' sessions on the primary, see pool.Backend.Alike
+	alike    map[alikeKey]string    // of the accounts' sessions on the primary, see pool.Backend.Alike
+	plans    map[string]*conv.Plans // by database
 }
 
 // welcome is what clients are told at their log-in who begin with the same settings.
@@ -61,7 +62,7 @@ const (
 const catalogPatience = 3 * time.Second
 
 func newPools(s *Server) *pools {
-	p := &pools{Server: s, limits: map[string]int{}, asking: map[string]bool{}, welcomes: map[welcomeKey]*welcome{}, alike: map[alikeKey]string{}}
+	p := &pools{Server: s, limits: map[string]int{}, asking: map[string]bool{}, welcomes: map[welcomeKey]*welcome{}, alike: map[alikeKey]string{}, plans: map[string]*conv.Plans{}}
 	p.desk = desk.New(s.options().Pool, s.Options.Loops, p)
 	if s.Ask != nil {
 		p.names = &catalog.Keeper{Ask: s.Ask, Left: s.Forsake, Every: time.Second, Log: s.Log}
@@ -235,6 +236,9 @@ func (c *client) logInPooled(ctx context.Context, settings []wire.Param, mode ru
 		cancel()
 	}
 	s.main.pid = randomPID()
+	if s.conf.Plans = c.pools.plansOf(a.Database.Name); s.conf.Mode != conv.Session { // there it is told another one
+		s.conf.PID = s.main.pid
+	}
 	c.registry.add(s, c.version)
 	err := c.welcomePooled(ctx, s, keys, final)
 	if err != nil {
@@ -273,6 +277,16 @@ func appendSettings(b []byte, reported map[string]string) []byte {
 		b = wire.AppendParameterStatus(b, name, reported[name])
 	}
 	return b
+}
+
+// plansOf counts what changes the plans of a database.
+func (p *pools) plansOf(database string) *conv.Plans {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.plans[database] == nil {
+		p.plans[database] = &conv.Plans{}
+	}
+	return p.plans[database]
 }
 
 // welcomeOf is what the client is told of its settings: PostgreSQL is asked, by a
