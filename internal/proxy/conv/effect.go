@@ -49,7 +49,7 @@ func (c *Conv) query(r *run, msg []byte) (n *note, instead []byte) {
 	switch {
 	case o.peeked:
 		is = o.query
-	case !c.eager() && !c.set.watched && !mentionsWord(msg, minMessages) && !(c.pooled() && quick(msg[headerLen:])):
+	case !c.eager() && !c.set.watched && !mentionsWord(msg, minMessages) && !(c.pooled() && quick(msg[headerLen:])) && !c.mayReset(msg[headerLen:]):
 		return nil, nil
 	default:
 		is = c.classifiedQuery(msg)

@@ -212,6 +212,20 @@ func (c *Conv) discardSequences(r *run, l *Link, inBatch bool) {
 	c.inject(r, l, sql, &note{numbers: true})
 }
 
+// mayReset says whether a text of a client that has its server for itself may set
+// something back to what the client has begun with, and its server has not.
+func (c *Conv) mayReset(text []byte) bool {
+	if c.cfg.Mode != Session || len(c.set.first) == 0 {
+		return false
+	}
+	for i, b := range text {
+		if b|0x20 == 't' && (i >= 4 && bytes.EqualFold(text[i-4:i], []byte("rese")) || i >= 6 && bytes.EqualFold(text[i-6:i], []byte("defaul"))) {
+			return true
+		}
+	}
+	return false
+}
+
 // quick says whether a text is to be looked at though the mode does not ask for it:
 // it may name or drop prepared statements, or reset settings.
 func quick(text []byte) bool {

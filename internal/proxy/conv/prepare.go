@@ -42,6 +42,11 @@ func (c *Conv) parse(r *run, msg []byte) (e entry, instead []byte, local bool) {
 		c.plain, l.plain, e.plain = s, s, s
 		return e, instead, false
 	}
+	if old := c.stmts[string(name)]; c.renames() && old != nil && old.body != "" { // PostgreSQL says that the name is taken
+		own := c.has(r, l, old)
+		e.note = &note{aliases: []alias{{own, string(name)}}}
+		return e, appendParse(nil, own, string(rest)), false
+	}
 	if !c.renames() || !ok || s.body == "" {
 		if c.renames() {
 			c.pinned("a prepared statement that cannot be carried")
@@ -87,12 +92,7 @@ func (c *Conv) keeps(s *stmt, body []byte) bool {
 // share prepares a statement under the link's name, unless the link has it.
 func (c *Conv) share(r *run, l *Link, name string, s *stmt) (e entry, instead []byte, local bool) {
 	e.kind = parse
-	if old := c.stmts[name]; old != nil && old.body != "" {
-		// PostgreSQL says that the name is taken.
-		own := c.has(r, l, old)
-		e.note = &note{aliases: []alias{{own, name}}}
-		return e, appendParse(nil, own, s.body), false
-	} else if old != nil { // it is the client's own server that says so
+	if c.stmts[name] != nil { // it is the client's own server that says so
 		s.body = ""
 		c.remember(name, s)
 		e.note = &note{made: name, is: s}

@@ -346,7 +346,7 @@ func (c *Conv) failedMain(r *run, who entry, body, names []byte) act {
 		names = n.clients(body)
 	}
 	if c.lacks(body) {
-		names = withHint(body, "The value was the last one of another connection that the client had. It keeps its connection from its next INSERT on; or use RETURNING, or ask in the same transaction.")
+		names = withHint(body, "A value that the client has had in another transaction is not known on this connection. Ask in the same transaction, or use RETURNING; from its next INSERT on it keeps its connection.")
 	}
 	if n := who.note; n != nil && n.text != nil {
 		if names == nil {
