@@ -2,9 +2,11 @@ package proxy_test
 
 import (
 	"context"
+	"crypto/tls"
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -23,7 +25,6 @@ var (
 	talk    = flag.Int("conversations", 30, "how many random conversations are tried")
 	seed    = flag.Uint64("seed", 0, "the first random conversation; 0: by the clock")
 	every   = flag.Bool("every", false, "cut the bytes of conversations in every way")
-	pools   = flag.Bool("pools", false, "conversations with shared servers, too")
 	only    = flag.String("only", "", "a part of the names of the conversations that are played")
 )
 
@@ -181,16 +182,13 @@ func TestConversations(t *testing.T) {
 	}
 	for mode, change := range modes {
 		t.Run(mode, func(t *testing.T) {
-			if mode == "auto" && !*pools {
-				t.Skip("-pools plays to pools, too")
-			}
 			f := start(t, change)
 			s := newStage(t, f)
 			to := s.at(f.Addr(session.ReadWrite).String())
 			r := random(t)
 			each(t, func(t *testing.T, c *conversation.Conversation) {
 				why, always := known.Why(mode, c.Name)
-				d := s.differences(t, to, c, r)
+				d := s.differences(t, secured(c, to, r), c, r)
 				switch {
 				case d != "" && why == "":
 					t.Error(d)
@@ -202,6 +200,16 @@ func TestConversations(t *testing.T) {
 			})
 		})
 	}
+}
+
+// secured is the target over TLS, half of the time. What a first packet does is looked
+// at without it.
+func secured(c *conversation.Conversation, to conversation.Target, r *rand.Rand) conversation.Target {
+	dials := slices.ContainsFunc(c.Steps, func(s conversation.Step) bool { return s.Kind == conversation.Dial })
+	if !dials && r.IntN(2) == 0 {
+		to.TLS = &tls.Config{InsecureSkipVerify: true}
+	}
+	return to
 }
 
 // differences plays c through the proxy as it is written and cut otherwise.
@@ -222,9 +230,6 @@ func (s *stage) differences(t *testing.T, to conversation.Target, c *conversatio
 func TestRandomConversations(t *testing.T) {
 	for mode, change := range map[string]func(*proxy.Config){"session": poolOf(rules.Session, 0), "auto": poolOf(rules.Auto, 2), "auto-one": poolOf(rules.Auto, 1)} {
 		t.Run(mode, func(t *testing.T) {
-			if mode != "session" && !*pools {
-				t.Skip("-pools plays to pools, too")
-			}
 			f := start(t, change)
 			s := newStage(t, f)
 			first := random(t).Uint64() >> 1
@@ -257,7 +262,7 @@ func (s *stage) pair(t *testing.T, to conversation.Target, seed uint64) {
 	}
 	var both sync.WaitGroup
 	for i := range c {
-		p := &conversation.Player{Target: to, Schema: fmt.Sprintf("conv_%d", i), Random: rand.New(rand.NewPCG(seed, uint64(i))), Cut: conversation.Cut(r.IntN(4))}
+		p := &conversation.Player{Target: secured(c[i], to, r), Schema: fmt.Sprintf("conv_%d", i), Random: rand.New(rand.NewPCG(seed, uint64(i))), Cut: conversation.Cut(r.IntN(4))}
 		both.Go(func() {
 			var err error
 			if got[i], err = p.Play(t.Context(), c[i]); err != nil {

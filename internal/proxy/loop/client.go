@@ -154,7 +154,8 @@ type client struct {
 // boundTimer ends a client that cannot be told its last words.
 const (
 	boundTimer = conv.Timers
-	timers     = conv.Timers + 1
+	leftTimer  = conv.Timers + 1 // ends a client that has left the queue
+	timers     = conv.Timers + 2
 )
 
 // queues says whether the client waits for a server: if it has left it need not.
@@ -213,6 +214,7 @@ func (l *Loop) grant(c *client, side conv.Side, s *Server) {
 		return
 	}
 	c.wants &^= 1 << side
+	l.arm(c, leftTimer, 0)
 	l.came(c, side)
 	if c.servers[side] = s; side == conv.Main {
 		c.stats.Assignments++

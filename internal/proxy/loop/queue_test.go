@@ -30,7 +30,7 @@ func sendsNoMore(t *testing.T, c net.Conn) {
 	}
 }
 
-// A query and the end of the stream in one packet: the client waits for a server, and
+// A query and the end of the stream behind it: the client waits for a server, and
 // is answered.
 func TestQueryAndItsEnd(t *testing.T) {
 	g, _ := start(t, 1)

@@ -2,6 +2,7 @@ package loop
 
 import (
 	"io"
+	"time"
 
 	"manada/internal/proxy/conv"
 	"manada/internal/proxy/tlsmem"
@@ -38,7 +39,6 @@ func (l *Loop) ready(i uint32, s *sock, events uint32) {
 	case s.client == 0:
 		l.discard(i, s)
 	case s.armed&unix.EPOLLIN != 0:
-		s.last = events&unix.EPOLLRDHUP != 0
 		l.receive(i, s)
 	case events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0:
 		l.hungUp(i, s, events)
@@ -46,7 +46,7 @@ func (l *Loop) ready(i uint32, s *sock, events uint32) {
 }
 
 // hungUp deals with a peer that has left while it is not read from. A client that
-// waits for a server leaves the queue. Of others all they have sent is dealt with
+// waits for a server leaves the queue soon. Of others all they have sent is dealt with
 // first, when its turn has come.
 func (l *Loop) hungUp(i uint32, s *sock, events uint32) {
 	s.half = true
@@ -56,15 +56,24 @@ func (l *Loop) hungUp(i uint32, s *sock, events uint32) {
 		l.broke(i, s)
 	}
 	l.touch(i, s)
-	if conv.Side(s.side) == conv.Client && (s.eof && s.broken || l.left(s)) {
-		l.gone(s, conv.Closed)
+	if conv.Side(s.side) == conv.Client {
+		l.leaves(s)
 	}
 }
 
-// left says whether a client that waits for a server has left meanwhile. One whose end
-// came together with what it asks for is answered, if it is there to hear it.
-func (l *Loop) left(s *sock) bool {
-	return s.half && !s.eof && (!s.last || s.broken) && l.clientOf(s).queues()
+// queuePatience is for how long a client waits for a server that has said that it sends
+// no more: most have left, and some are there to hear the answer.
+const queuePatience = time.Second
+
+// leaves deals with a client that has hung up: one that nothing reaches, or that waits
+// for a server, has no time for ever.
+func (l *Loop) leaves(s *sock) {
+	switch c := l.clientOf(s); {
+	case s.broken && (s.eof || c.queues()):
+		l.gone(s, conv.Closed)
+	case !s.eof && c.queues() && c.due[leftTimer] == 0:
+		l.arm(c, leftTimer, queuePatience)
+	}
 }
 
 // receive reads once and gives it to conv.
@@ -115,6 +124,9 @@ func (l *Loop) receive(i uint32, s *sock) {
 		return
 	}
 	switch {
+	case !whole && s.stop && conv.Side(s.side) == conv.Client && l.clientOf(s).queues(): // its turn has not come
+		s.half, s.over = true, true
+		l.leaves(s)
 	case !whole:
 		l.gone(s, conv.Closed)
 		if s.gen == gen {

@@ -176,9 +176,10 @@ func (l *Loop) touch(i uint32, s *sock) {
 // rearm tells epoll.
 func (l *Loop) rearm(i uint32, s *sock) {
 	c := l.clientOf(s)
-	if c != nil && conv.Side(s.side) == conv.Client && l.left(s) {
-		l.gone(s, conv.Closed) // it had left before the wait began
-		return
+	if gen := s.gen; c != nil && conv.Side(s.side) == conv.Client && s.half {
+		if l.leaves(s); s.gen != gen { // it had left before the wait began
+			return
+		}
 	}
 	want := l.interest(s)
 	if s.parked && want&unix.EPOLLIN == 0 {

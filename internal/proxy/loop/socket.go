@@ -71,7 +71,6 @@ type sock struct {
 	over   bool // TLS said, before it was read, that nothing follows
 	eof    bool // its end was read
 	half   bool // epoll says that the peer sends no more
-	last   bool // and said so when it was read last
 	parked bool // hung up while it was not read; epoll would report it over and over
 	broken bool // nothing can be sent any more
 	added  bool // to epoll

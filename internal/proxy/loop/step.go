@@ -257,9 +257,14 @@ func (l *Loop) expired(e entry) {
 			continue
 		}
 		c.due[t] = 0
-		if conv.Timer(t) == boundTimer {
+		switch conv.Timer(t) {
+		case boundTimer:
 			l.abandon(c)
-		} else {
+		case leftTimer:
+			if c.queues() {
+				l.gone(l.socks.at(c.socks[conv.Client]), conv.Closed)
+			}
+		default:
 			l.step(c, conv.Event{Kind: conv.Expired, Timer: conv.Timer(t)})
 		}
 		if c.gen != e.gen {
