@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -421,5 +423,36 @@ func TestSharedReadersAreAlike(t *testing.T) {
 	})
 	if read() {
 		t.Error("read from a standby with other settings")
+	}
+}
+
+// Clients that differ only in their names are told them without PostgreSQL being asked
+// for each: many at once would wait for its log-ins.
+func TestNamesCostNoLogIn(t *testing.T) {
+	f := pooled(t, rules.Auto, 1, nil)
+	role := f.role(t, "login password 'x'")
+	f.admin(t, "alter system set log_connections = on; ")
+	f.admin(t, "select pg_reload_conf()")
+	f.afterwards(t, "alter system reset log_connections; select pg_reload_conf()")
+	eventually(t, "log-ins are logged", func() bool {
+		return query[string](t, connect(t, superuser(f.primary.addr())), "show log_connections") == "on"
+	})
+	for i := range 20 {
+		name := fmt.Sprintf("c%d", i)
+		c := connect(t, f.dsn(session.ReadWrite, role, "x", "sslmode=disable&application_name="+name))
+		if got := c.PgConn().ParameterStatus("application_name"); got != name {
+			t.Errorf("told %q, is %q", got, name)
+		}
+		if got := query[string](t, c, "show application_name"); got != name {
+			t.Errorf("is %q instead of %q", got, name)
+		}
+		c.Close(t.Context())
+	}
+	log, err := os.ReadFile(f.primary.data + ".log")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(log), "authorized: user="+role+" "); n < 1 || n > 4 {
+		t.Errorf("%d log-ins at PostgreSQL for 20 clients", n)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -292,14 +293,14 @@ func (p *pools) plansOf(database string) *conv.Plans {
 // welcomeOf is what the client is told of its settings: PostgreSQL is asked, by a
 // log-in with them, once for all clients of the account that bring the same.
 func (c *client) welcomeOf(ctx context.Context, keys scram.Keys) (*welcome, error) {
-	params := c.serverParams()
+	params, name := withoutName(c.serverParams())
 	k := welcomeKey{c.user + "\x00" + c.startup.Database(), fmt.Sprint(params), c.secret.Rights.Stamp}
 	p := c.pools
 	p.mu.Lock()
 	w := p.welcomes[k]
 	p.mu.Unlock()
 	if w != nil {
-		return w, nil
+		return w.named(name), nil
 	}
 	var b *pool.Backend
 	err := c.retry(ctx, func(ctx context.Context) (err error) {
@@ -311,13 +312,39 @@ func (c *client) welcomeOf(ctx context.Context, keys scram.Keys) (*welcome, erro
 	}
 	b.Conn.Close()
 	w = &welcome{b.Greeting, b.Settings}
+	named := w.named(name)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if len(p.welcomes) >= maxWelcomes {
 		clear(p.welcomes)
 	}
 	p.welcomes[k] = w
-	return w, nil
+	return named, nil
+}
+
+// withoutName takes application_name out of a client's settings, which may be another
+// one for each, where PostgreSQL would take it as it is.
+func withoutName(params []wire.Param) (others []wire.Param, name string) {
+	for _, p := range params {
+		if p.Name == appName && len(p.Value) < 64 && !strings.ContainsFunc(p.Value, func(r rune) bool { return r < ' ' || r > '~' }) {
+			name = p.Value
+			continue
+		}
+		others = append(others, p)
+	}
+	return others, name
+}
+
+const appName = "application_name"
+
+// named is what one is told that has this name; "" is that of the log-in.
+func (w *welcome) named(name string) *welcome {
+	if name == "" {
+		return w
+	}
+	settings := maps.Clone(w.settings)
+	settings[appName] = name
+	return &welcome{wire.AppendParameterStatus(w.greeting[:len(w.greeting):len(w.greeting)], appName, name), settings}
 }
 
 // shared is what a session has of the pools.
