@@ -289,10 +289,14 @@ func (a *app) proxyOrder(ctx context.Context, node string, v console.Verb, argum
 	return nil
 }
 
-// refusedByProxy makes what there is not a mistake of usage.
+// refusedByProxy makes what there is not a mistake of usage, and says where to look.
 func refusedByProxy(err error) error {
-	if e, ok := errors.AsType[*peer.Error](err); ok && e.Code == "42601" {
+	e, ok := errors.AsType[*peer.Error](err)
+	switch {
+	case ok && e.Code == "42601":
 		return usage("manada proxy show  lists the tables", "%s", e.Message)
+	case ok && e.Hint == "":
+		return fail(exitFailed, "manada proxy show databases  and  manada proxy show clients  say what there is", "%s", e.Message)
 	}
 	return err
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"manada/internal/proxy"
+	"manada/internal/proxy/console"
 	"manada/internal/proxy/pool/rules"
 	"manada/internal/proxy/session"
 
@@ -28,7 +29,7 @@ func (f *fixture) reload(t *testing.T, change func(*proxy.Config)) (restart []st
 
 // A reload reaches pools, limits and those who come, and disconnects nobody.
 func TestReload(t *testing.T) {
-	f := pooled(t, rules.Transaction, 1, nil)
+	f := pooled(t, rules.Transaction, 1, func(c *proxy.Config) { c.Settings = func() []console.Setting { return nil } })
 	role := f.role(t, "login password 'x'")
 	dsn := f.dsn(session.ReadWrite, role, "x", "sslmode=disable")
 	a, b := connect(t, dsn), connect(t, dsn)
@@ -44,6 +45,10 @@ func TestReload(t *testing.T) {
 		answered <- err
 	}()
 	admin := connect(t, fmt.Sprintf("postgres://postgres:postgres@%s/manada?sslmode=disable", f.Addr(session.ReadWrite)))
+	f.reload(t, withSettings)
+	if got := table(t, admin, "show config"); len(got) != 1 || got[0]["value"] != "7" {
+		t.Errorf("a console that was there before shows %v", got)
+	}
 	eventually(t, "one waits", func() bool {
 		return slices.ContainsFunc(table(t, admin, "show pools"), func(r map[string]any) bool { return r["user"] == role && r["cl_waiting"] == int32(1) })
 	})

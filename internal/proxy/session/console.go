@@ -152,8 +152,12 @@ func (s *Server) Console(by string) *console.Source {
 			return do(ctx, arg)
 		}
 	}
+	var config func() []console.Setting
+	if s.options().Config != nil { // which a Reload may change
+		config = func() []console.Setting { return s.options().Config() }
+	}
 	return &console.Source{Version: s.options().Version, Clients: s.clientList, Servers: s.serverList, Pools: s.poolList,
-		Databases: s.databaseList, Users: s.userList, Stats: s.statList, Pins: s.pinList, Config: s.options().Config, Orders: orders}
+		Databases: s.databaseList, Users: s.userList, Stats: s.statList, Pins: s.pinList, Config: config, Orders: orders}
 }
 
 // plain is an order that leaves nothing to say.
