@@ -30,7 +30,7 @@ func defaults() *Config {
 		PostgreSQL: PostgreSQL{MaxSlotWALKeep: 4 << 30},
 
 		Proxy: Proxy{MaxClients: 10000, WaitForPrimary: 30 * time.Second, ConnectTimeout: 5 * time.Second, LoginTimeout: 15 * time.Second, Split: "off",
-			Pool: Pool{Mode: "session", ReserveTimeout: 5 * time.Second, QueueTimeout: 2 * time.Minute, Lifetime: time.Hour, IdleTimeout: 10 * time.Minute}},
+			Pool: Pool{Mode: "auto", ReserveTimeout: 5 * time.Second, QueueTimeout: 2 * time.Minute, Lifetime: time.Hour, IdleTimeout: 10 * time.Minute}},
 		Backup: Backup{Enabled: "auto", RetentionFull: 2, RetentionMinAge: 24 * time.Hour, RepoReserve: 1 << 30, Compress: "zst", Processes: 2, StartFast: true, ChecksumPageError: true},
 		HTTP:   HTTP{Access: "open"},
 		Log:    Log{Level: "info", Format: "text", MaxSize: 64 << 20, Keep: 3},

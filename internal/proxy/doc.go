@@ -5,15 +5,16 @@
 // It authenticates clients itself, by SCRAM-SHA-256 against the verifier that
 // PostgreSQL stores, and logs in to PostgreSQL as the same user with what the
 // client's proof reveals: no list of users, no stored passwords. While there is
-// no primary, new connections wait. When the primary changes, the sessions of
-// the old one end with an error that says so.
+// no primary, new connections wait. When the primary changes, sessions that keep
+// nothing on the old one go on with the new, and the others end with an error that
+// says so.
 //
 // Port 5431 also lets standbys answer what certainly only reads, once they have
 // replayed what the session may have seen.
 //
-// It decides nothing about who is primary. By default every client has one backend
-// on the primary from log-in to the end, and one on a standby from its first read
-// there; where proxy.pool.mode says so, clients of the read-write port share theirs.
+// It decides nothing about who is primary. Clients of the read-write port share
+// their backends, unless proxy.pool.mode is session: then every client has one on the
+// primary from log-in to the end.
 // The work is in the sub-packages, whose arrows point
 // inward: session uses route (where to), pool (backends), split (which unit may
 // leave the primary), scram and hba (log-in); these use classify (what an SQL
