@@ -156,6 +156,12 @@ func (g *generator) batch() {
 		case 6:
 			g.say("F 870 'ABC' > " + pick(g.r, "t", "b"))
 		case 7:
+			// What a failed Query has left as the unnamed portal of its transaction must
+			// not be executed: PostgreSQL 15 reads freed memory and may crash
+			// (exec_execute_message, portal->stmts). So it is bound anew.
+			if portal == "-" {
+				g.say("B - " + statement)
+			}
 			g.say("E "+portal+" "+pick(g.r, "1", "2"), "E "+portal)
 		case 8:
 			g.say("B "+portal+" "+statement, "E "+portal)
