@@ -52,7 +52,7 @@ func TestOrdinaryWorkIsNotPinned(t *testing.T) {
 		"select * from v", "select pg_get_function_sqlbody(1), jsonb_path_query_tz('{}', '$'), pg_size_pretty(1::bigint), int4pl(1, 2)",
 		"select xmlagg(x) from (values ('<a/>'::xml)) v(x)", "select count(*) from information_schema.columns",
 		"set datestyle = 'german'", "set search_path = app, public", "create table u(i int)", "alter table u add s text default plain(1)::text", "drop table u",
-		"create function made() returns int language sql as 'select 1'", "select made()", "truncate t", "explain select plain(1)",
+		"create function made() returns int language sql as 'select 1'", "truncate t", "explain select plain(1)",
 		"declare c cursor for select 1", "vacuum t", "analyze t", "lock table t", "select set_config('app.x', 'y', true)", "reset all",
 	} {
 		if _, err := a.PgConn().Exec(ctx, sql).ReadAll(); err != nil && code(err) != "25P01" {

@@ -161,6 +161,9 @@ func TestDangerousNames(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+		if p.setup != "" && p.name != "cascade" && !names.Leaves([]byte(p.setup)) {
+			t.Errorf("%s: nobody suspects %s", p.name, p.setup)
+		}
 		if p.text == "" {
 			continue
 		}
@@ -192,6 +195,9 @@ func TestHarmlessNames(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, p := range plainTexts {
+		if names.Leaves([]byte(p.setup)) && !strings.Contains(p.setup, "extension") {
+			t.Errorf("suspected: %s", p.setup)
+		}
 		if got := dangerous(names, p.text); got != nil {
 			t.Errorf("%s: %v", p.text, got)
 		}

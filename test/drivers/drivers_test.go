@@ -65,17 +65,22 @@ func TestDrivers(t *testing.T) {
 					t.Errorf("it tried only %d things:\n%s", len(want), strings.Join(want, "\n"))
 				}
 				for _, got := range run(ctx, t, h, h.Port("proxy", "sql"), mode, slices.Repeat([][]string{program}, copies)...) {
-					compare(t, want, got)
+					compare(t, mode, want, got)
 				}
 			})
 		}
 	}
 }
 
-func compare(t *testing.T, want, got []string) {
+// compare holds what the proxy's port gave against PostgreSQL's. Who shares connections
+// may be spared the error of a plan that a change of its table has made useless.
+func compare(t *testing.T, mode string, want, got []string) {
 	t.Helper()
 	for i := range max(len(want), len(got)) {
 		w, g := at(want, i), at(got, i)
+		if mode != "session" && strings.Contains(w, "cached plan must not change result type") && strings.HasPrefix(g, strings.Split(w, " failed: ")[0]+": ") {
+			continue
+		}
 		if w != g || strings.Contains(g, "FAILED") {
 			t.Errorf("PostgreSQL %s\nproxy      %s", w, g)
 		}
@@ -108,7 +113,7 @@ func run(ctx context.Context, t *testing.T, h *herdtest.Herd, port int, mode str
 }
 
 func one(ctx context.Context, t *testing.T, h *herdtest.Herd, port int, mode, schema string, program []string) []string {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, program[0], program[1:]...)
 	cmd.Env = append(os.Environ(), "PGHOST=127.0.0.1", "PGPORT="+strconv.Itoa(port), "PGUSER=postgres", "PGDATABASE=in_"+mode, "PGPASSWORD="+h.Password(),

@@ -68,7 +68,7 @@ func (g *graph) build() *Names {
 		c.queue = c.queue[:len(c.queue)-1]
 		c.spread(o)
 	}
-	c.names.harmless = c.others()
+	c.names.harmless, c.names.builtin = c.others(), c.builtin
 	return &c.names
 }
 

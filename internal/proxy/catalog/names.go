@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"maps"
 	"slices"
+	"strings"
 	"sync/atomic"
+
+	"manada/internal/proxy/classify"
 )
 
 // Names is a set of dangerous names, and one of functions that leave nothing behind.
@@ -13,6 +16,7 @@ type Names struct {
 	set map[string]struct{}
 	// harmless are the names of functions none of which is dangerous.
 	harmless map[string]struct{}
+	builtin  map[string]bool // names of functions that are built in and dangerous
 	// operators are symbols of dangerous operators between built-in types.
 	operators []string
 	// all: a cast between built-in types, or an operator that is used without being
@@ -65,6 +69,45 @@ func (n *Names) Harmless(token []byte) bool {
 	}
 	_, ok = n.harmless[string(name)]
 	return ok
+}
+
+// Leaves says whether a function may leave something behind, or nobody knows, by the
+// text of its CREATE or ALTER.
+func (n *Names) Leaves(text []byte) bool {
+	if n == nil || n.all {
+		return true
+	}
+	bad, last, language := false, "", "sql"
+	whole := classify.Tokens(text, func(t classify.Token) {
+		token, name := text[t.From:t.To], t.Name(text)
+		switch {
+		case last == "language":
+			language = strings.ToLower(strings.Trim(string(token), "'"))
+		case last == "create" && name == "extension", last == "alter" && name == "extension":
+			bad = true
+		case t.Text:
+			bad = bad || n.does(t.Inside(text)) || token[0] != '$' && bytes.IndexByte(token, '\\') >= 0
+		case n.Dangerous(token), n.builtin[name]:
+			bad = true
+		}
+		last = name
+	})
+	return bad || !whole || language != "sql" && language != "plpgsql"
+}
+
+// does says whether a function's body may leave something behind.
+func (n *Names) does(body []byte) bool {
+	bad, last := false, ";"
+	whole := classify.Tokens(body, func(t classify.Token) {
+		name := t.Name(body)
+		if tells(name, last, t) || n.builtin[name] && (t.Called || last == ".") || n.Dangerous(body[t.From:t.To]) {
+			bad = true
+		}
+		if last = name; name == "" {
+			last = string(body[t.From:t.To])
+		}
+	})
+	return bad || !whole
 }
 
 // identifier says whether a token is one, by its first byte.
@@ -121,6 +164,9 @@ func (l *Live) Harmless(token []byte) bool { return l.names.Load().Harmless(toke
 
 // Dangerous is that of the present set.
 func (l *Live) Dangerous(token []byte) bool { return l.names.Load().Dangerous(token) }
+
+// Leaves is that of the present set.
+func (l *Live) Leaves(text []byte) bool { return l.names.Load().Leaves(text) }
 
 // Known says whether the set was read.
 func (l *Live) Known() bool { return l.names.Load() != nil }

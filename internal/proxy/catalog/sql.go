@@ -2,7 +2,8 @@ package catalog
 
 // query reads, in rows of kind, class, oid, class, oid, name, text: functions that
 // are not built in ('f': language and extension in the first line of the text), names
-// of dangerous ones that are, and of what they run ('s'), and of the others ('h'), who depends on whom ('e': the second on the
+// of dangerous ones that are, and of what they run ('s'), and of the others and of types, which
+// convert when they are called ('h'), who depends on whom ('e': the second on the
 // first), names ('n'; 'p' of operators and casts between built-in types only), and
 // what is dangerous by its tree ('t': pg_depend does not have what is built in).
 // $1 are harmless volatile functions, $2 dangerous others.
@@ -28,6 +29,7 @@ tree (class, oid, body) as (
 	union all select 1255, oid, concat(prosqlbody::text, proargdefaults::text) from own where prosqlbody is not null or proargdefaults is not null)
 select 's', 0, 0::oid, 0, 0::oid, proname::text, prosrc from seed
 union all select distinct 'h', 0, 0::oid, 0, 0::oid, proname::text, '' from pg_catalog.pg_proc where oid < 16384 and prokind <> 'p' and not exists (select from seed s where s.proname = pg_proc.proname)
+union all select 'h', 0, 0, 0, 0, typname, '' from pg_catalog.pg_type where oid < 16384 and not exists (select from seed s where s.proname = typname)
 union all select 'f', 1255, oid, 0, 0, proname,
 	concat(lanname, ' ', extname, E'\n', case when octet_length(prosrc) > 30000 then '"' when prosqlbody is null then prosrc end) from own
 union all select 't', t.class, t.oid, 0, 0::oid, '', '' from tree t where exists (

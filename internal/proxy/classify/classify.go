@@ -80,9 +80,10 @@ type Statement struct {
 	// Begins says that a transaction is begun, and nothing else.
 	Begins bool
 	// Defines says that functions, or what calls them unseen, are made or changed, and
-	// nothing is run that may call them. Ends says that a transaction, or a part of it,
-	// begins or ends, and nothing else.
-	Defines, Ends bool
+	// nothing is run that may call them; Suspect that what is made may leave something
+	// behind when it is used. Ends says that a transaction, or a part of it, begins or
+	// ends, and nothing else.
+	Defines, Suspect, Ends bool
 	// Why says what a Pin may leave behind.
 	Why string
 	// Mark is what a savepoint's statement does to the one that MarkName names.
@@ -115,6 +116,9 @@ const hint = "/*NO LOAD BALANCE*/"
 type Names interface {
 	Dangerous(token []byte) bool
 	Harmless(token []byte) bool
+	// Leaves says whether a function may leave something behind, by the text that makes
+	// it.
+	Leaves(text []byte) bool
 }
 
 // Text classifies a query string. It may hold any bytes.
@@ -156,13 +160,10 @@ func classify(sql []byte, names Names) Statement {
 			out.Setting, out.Default = one.Setting, one.Default
 			if count == 1 {
 				out.Kind, out.Mark, out.MarkName, out.Begins = one.Kind, one.Mark, one.MarkName, one.Begins
-				out.Defines, out.Ends = one.Defines, one.Ends
+				out.Defines, out.Ends = one.Defines || one.Ends, one.Ends
 			} else {
 				out.Kind, out.Begins = max(several(out.Kind), several(one.Kind)), false
-				if out.Defines && !one.Defines && !one.Ends {
-					out.Kind = p.pin("what the text itself makes")
-				}
-				out.Defines, out.Ends = out.Defines || one.Defines, out.Ends && one.Ends
+				out.Defines, out.Ends = out.Defines && (one.Defines || one.Ends), out.Ends && one.Ends
 				if out.Mark != MarkNone || one.Mark != MarkNone {
 					out.Mark, out.MarkName = MarkSome, ""
 				}
@@ -173,8 +174,8 @@ func classify(sql []byte, names Names) Statement {
 	out.Mute, out.Level, out.Local = p.mute, p.level, p.levelLocal
 	out.Sets, out.Resets, out.Prepared = p.sets, p.back, p.uses
 	out.Numbers, out.Inserts, out.Loads = p.numbers, p.inserts || out.Kind == Pin, p.loads
-	if names != nil && out.Kind != Pin && p.names() {
-		out.Kind = Pin
+	if out.Defines = out.Defines && !out.Ends; names != nil {
+		p.judge(&out)
 	}
 	if out.Kind == Pin {
 		if out.Why = p.why; out.Why == "" {
@@ -188,6 +189,18 @@ func classify(sql []byte, names Names) Statement {
 }
 
 var tokens = sync.Pool{New: func() any { return new([]token) }}
+
+// judge says what follows from names.
+func (p *parser) judge(out *Statement) {
+	if (out.Kind != Pin || p.makes) && p.names() {
+		out.Kind, out.Suspect = Pin, p.makes
+	}
+	if p.leaves {
+		if out.Suspect = true; !out.Defines {
+			out.Kind = p.pin("what the text itself makes")
+		}
+	}
+}
 
 // names says whether a dangerous one is in the text.
 func (p *parser) names() bool {
@@ -225,6 +238,7 @@ type parser struct {
 	level      Level // set last
 	levelLocal bool
 
+	makes, leaves                 bool   // something is made, and its text may leave something behind
 	sets, numbers, inserts, loads bool   // see Statement
 	why                           string // of the first Pin
 }
@@ -336,8 +350,15 @@ func (p *parser) statement() Statement {
 	case "insert", "update", "delete", "merge", "explain", "copy":
 		p.inserts = true
 		return Statement{Kind: p.work(w)}
-	case "declare", "fetch", "move", "create", "alter":
-		return Statement{Kind: p.work(w), Defines: p.defines(w)}
+	case "create", "alter", "import":
+		p.makes = true
+		defines := p.defines()
+		if defines && p.known != nil {
+			p.leaves = p.leaves || p.known.Leaves(p.src[p.toks[p.from].at:p.toks[p.to-1].to])
+		}
+		return Statement{Kind: p.work(w), Defines: defines}
+	case "declare", "fetch", "move":
+		return Statement{Kind: p.work(w)}
 	case "prepare":
 		if p.word(p.from+1) == "transaction" {
 			return Statement{Kind: Primary}
@@ -461,16 +482,11 @@ func (p *parser) work(w string) Kind {
 		if p.any("temp", "temporary", "pg_temp") {
 			return p.pin("temporary objects")
 		}
-		if !(p.any("table") || p.any("materialized")) || !p.any("select", "execute", "with", "values") {
+		if p.defines() || !p.any("table") && !p.any("materialized") {
 			return Primary
 		}
-		for i := p.from; i < p.to; i++ { // CREATE TABLE t (...) AS SELECT f()
-			if p.word(i) == "as" {
-				p.from = i
-				break
-			}
-		}
-	case "alter":
+		p.from = p.outside("as") // CREATE TABLE t (...) AS SELECT f()
+	case "alter", "import":
 		return Primary
 	case "declare":
 		for i := p.from; i < p.to; i++ {
@@ -479,7 +495,7 @@ func (p *parser) work(w string) Kind {
 			}
 		}
 	case "copy":
-		if !p.is(p.from+1, "(") {
+		if p.from++; !p.is(p.from, "(") {
 			return Primary
 		}
 	}
@@ -554,12 +570,25 @@ func (p *parser) named(i int) bool {
 	return false
 }
 
+// outside is where a word stands outside of parentheses; the statement's end if nowhere.
+func (p *parser) outside(w string) int {
+	depth := 0
+	for i := p.from; i < p.to; i++ {
+		switch {
+		case p.is(i, "("):
+			depth++
+		case p.is(i, ")"):
+			depth--
+		case depth == 0 && p.word(i) == w:
+			return i
+		}
+	}
+	return p.to
+}
+
 // defines says whether a CREATE or ALTER is of a function, or of what calls functions
 // without naming them.
-func (p *parser) defines(w string) bool {
-	if w != "create" && w != "alter" {
-		return false
-	}
+func (p *parser) defines() bool {
 	for i := p.from + 1; i < p.to; i++ {
 		switch w := p.word(i); w {
 		case "or", "replace", "constraint", "event", "trusted", "procedural", "recursive":

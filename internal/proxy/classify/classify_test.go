@@ -196,12 +196,19 @@ func TestWhy(t *testing.T) {
 		"select 1 <!> 2":                                       "what is behind <!>",
 		"select good(1), s.good(), \"good\"()":                 "",
 		"select * from (values (1)) v(x), unnest(array[1]) with ordinality, generate_series(1, 2) g(i)": "",
-		"select operator(1)":                          "a call of operator",
-		"select a operator(s.*) 1":                    "",
-		"select distinct on (a) f(a) from t":          "a call of f",
-		"select a operator(pg_catalog.+) f(a) from t": "a call of f",
-		"select good(1), better()":                    "a call of better",
-		"create view v as select 1; select * from v":  "what the text itself makes",
+		"create table t (a timestamp(2) with time zone, exclude using gist (a with &&))":                "",
+		"create table t partition of u for values in (1)":                                               "",
+		"create table t (a) as select f(1)":                                                             "a call of f",
+		"create materialized view v as select f(1)":                                                     "a call of f",
+		"copy (select 1) to stdout":                                                                     "",
+		"copy (select f(1)) to stdout":                                                                  "a call of f",
+		"select operator(1)":                                                                            "a call of operator",
+		"select a operator(s.*) 1":                                                                      "",
+		"select distinct on (a) f(a) from t":                                                            "a call of f",
+		"select a operator(pg_catalog.+) f(a) from t":                                                   "a call of f",
+		"select good(1), better()":                                                                      "a call of better",
+		"create view v as select 1; select * from v":                                                    "",
+		"create view v as leaves; select * from v":                                                      "what the text itself makes",
 		"begin; create or replace function f() returns int language sql as 'select 1'; create trigger g before insert on t execute function f(); commit": "",
 		"insert into bad values (1)":          "what is behind bad",
 		"select 'bad'":                        "",
@@ -224,7 +231,17 @@ type badNames struct{}
 func (badNames) Dangerous(token []byte) bool {
 	return strings.EqualFold(strings.Trim(string(token), `"`), "bad") || string(token) == "<!>"
 }
+func (badNames) Leaves(text []byte) bool    { return strings.Contains(string(text), "leaves") }
 func (badNames) Harmless(token []byte) bool { return strings.Trim(string(token), `"`) == "good" }
+
+// What is made may leave something behind.
+func TestSuspect(t *testing.T) {
+	for _, sql := range []string{"create function f() language sql as 'leaves'", "create table t (a int default bad())", "alter table t inherit bad", "begin; create view v as select leaves; commit", "create view v as table leaves"} {
+		if s := Known([]byte(sql), badNames{}); !s.Suspect {
+			t.Errorf("%q is not suspected", sql)
+		}
+	}
+}
 
 // What makes functions, or what calls them unseen, and what only ends transactions.
 func TestDefines(t *testing.T) {
@@ -243,7 +260,10 @@ func TestDefines(t *testing.T) {
 		"commit":                                                     "ends", "end work": "ends", "abort": "ends", "begin": "ends", "rollback": "ends", "savepoint a": "ends", "release a": "ends", "begin; commit": "ends",
 		"commit; select 1": "", "select 1; commit": "",
 	} {
-		s := Text([]byte(sql))
+		s := Known([]byte(sql), badNames{})
+		if s.Suspect {
+			t.Errorf("%q is suspected", sql)
+		}
 		if s.Defines != (want == "defines") || s.Ends != (want == "ends") {
 			t.Errorf("%q: defines %v, ends %v, want %q", sql, s.Defines, s.Ends, want)
 		}

@@ -43,7 +43,7 @@ var functions = set(
 	 regexp_replace regexp_split_to_array regexp_split_to_table regexp_substr repeat replace reverse right rpad rtrim
 	 set_bit set_byte sha224 sha256 sha384 sha512 split_part starts_with string_to_array string_to_table strpos substr
 	 to_ascii to_hex translate unistr upper`,
-	`age clock_timestamp date_bin date_part date_trunc isfinite justify_days justify_hours justify_interval make_date
+	`age clock_timestamp current_time current_timestamp localtime localtimestamp date_bin date_part date_trunc isfinite justify_days justify_hours justify_interval make_date
 	 make_interval make_time make_timestamp make_timestamptz now statement_timestamp timeofday to_char to_date
 	 to_number to_timestamp transaction_timestamp timezone`,
 	`array_append array_cat array_dims array_fill array_length array_lower array_ndims array_position array_positions

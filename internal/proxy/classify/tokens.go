@@ -1,11 +1,14 @@
 package classify
 
+import "bytes"
+
 // Token is a piece of an SQL text, for those who look for names in one.
 type Token struct {
 	Span
 	Word     bool // an identifier or keyword
 	Quoted   bool // an identifier in quotes
 	Operator bool
+	Text     bool // a string
 	Called   bool // a parenthesis follows
 }
 
@@ -17,7 +20,7 @@ func Tokens(sql []byte, show func(Token)) bool {
 		return false
 	}
 	for i, t := range p.toks {
-		show(Token{Span{t.at, t.to}, t.kind == word, t.kind == quoted, t.kind == op, p.is(i+1, "(")})
+		show(Token{Span{t.at, t.to}, t.kind == word, t.kind == quoted, t.kind == op, t.kind == text || t.kind == escaped, p.is(i+1, "(")})
 	}
 	return true
 }
@@ -39,6 +42,21 @@ func (t Token) Name(src []byte) string {
 		return unquote(b[1 : len(b)-1])
 	}
 	return ""
+}
+
+// Inside is what stands in a string, with its quotes doubled and its escapes as they
+// are. nil: it is none.
+func (t Token) Inside(src []byte) []byte {
+	b := src[t.From:t.To]
+	if !t.Text {
+		return nil
+	}
+	if i := bytes.IndexByte(b, '$'); i == 0 {
+		tag := bytes.IndexByte(b[1:], '$') + 2
+		return b[tag : len(b)-tag]
+	}
+	i := bytes.IndexByte(b, '\'')
+	return b[i+1 : len(b)-1]
 }
 
 // unquote undoubles the quotes in an identifier.

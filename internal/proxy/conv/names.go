@@ -2,9 +2,9 @@ package conv
 
 import "manada/internal/proxy/classify"
 
-// naming follows what changes the names of Config.Dangerous. A statement that makes a
-// function, or what calls one unseen, is answered when the names were read again: who
-// hears of it finds them changed, whoever it tells.
+// naming follows what changes the names of Config.Dangerous. A statement that makes what
+// may leave something behind is answered when the names were read again: who hears of
+// it finds them changed, whoever it tells.
 type naming struct {
 	changed bool // by what was sent, since they were read
 	asked   bool
@@ -12,13 +12,13 @@ type naming struct {
 }
 
 // defines notes a statement that is about to be executed. What a transaction has made
-// is known to nobody before it ends.
+// is in no names before it ends.
 func (c *Conv) defines(is about) {
 	switch {
 	case c.cfg.Mode != Auto || c.cfg.Dangerous == nil:
-	case is.Defines:
+	case is.Suspect:
 		c.names.changed = true
-	case c.names.changed && !is.Ends:
+	case c.names.changed && !is.Ends && !is.Defines:
 		c.pinned("what its transaction has made")
 	}
 }

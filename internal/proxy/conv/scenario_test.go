@@ -205,6 +205,7 @@ type listed []string
 
 func (n listed) Dangerous(name []byte) bool { return slices.Contains(n, strings.ToLower(string(name))) }
 func (n listed) Harmless([]byte) bool       { return false }
+func (n listed) Leaves(text []byte) bool    { return strings.Contains(string(text), "leaves") }
 func (n listed) Version() uint64            { return 0 }
 
 func (l *Limits) of(name string) *time.Duration {

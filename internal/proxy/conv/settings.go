@@ -53,7 +53,9 @@ func (s *set) note(n *note) (full bool) {
 	case classify.Settings:
 		op.all, op.name, op.sql = is.Setting == "", is.Setting, n.sql
 		if is.Default {
-			op.sql = s.first.get(op.name)
+			if op.sql = s.first.get(op.name); op.sql == "" && custom(op.name) {
+				op.sql = n.sql
+			}
 		}
 	default:
 		switch is.Mark {
@@ -151,7 +153,8 @@ func (s *set) commit(l *Link) {
 		case op.local:
 			continue
 		case op.all:
-			s.vars, l.vars = s.first, s.first
+			s.vars = s.vars.reset(s.first)
+			l.vars = s.vars
 		case op.name != "":
 			s.both(l, op.name, l.asReported(op.name, op.sql))
 		}

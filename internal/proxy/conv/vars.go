@@ -60,6 +60,21 @@ func (v vars) become(want vars) string {
 	return b.String()
 }
 
+// custom says whether a setting is an application's or an extension's: it is there,
+// empty, from the first time that somebody names it.
+func custom(name string) bool { return strings.Contains(name, ".") }
+
+// reset is what RESET ALL makes of v in a session that began with first.
+func (v vars) reset(first vars) vars {
+	out := first
+	for _, s := range v {
+		if custom(s.name) && first.get(s.name) == "" {
+			out = out.with(s.name, "RESET "+identifier(s.name))
+		}
+	}
+	return out
+}
+
 // identifier quotes the name of a setting.
 func identifier(name string) string {
 	parts := strings.Split(name, ".")
