@@ -68,17 +68,47 @@ func (h *herd) suite(t *testing.T, program, dir, addr string, args ...string) (f
 
 // PostgreSQL's own regression suite passes through the proxy as it does without.
 func TestPostgresRegressionSuite(t *testing.T) {
-	for _, mode := range likeOwn[:1] {
+	for _, mode := range likeOwn {
 		t.Run(mode.String(), func(t *testing.T) {
 			f := own(t, mode)
 			dir := f.ownTests(t, "regress")
 			f.afterwards(t, "drop database if exists regression with (force)")
 			failed, diffs := f.suite(t, "regress/pg_regress", dir, f.Addr(session.ReadWrite).String(), "--schedule="+dir+"/parallel_schedule")
+			if mode == rules.Auto {
+				failed = slices.DeleteFunc(failed, func(test string) bool { return excused(t, test, diffs) })
+			}
 			if len(failed) > 0 {
 				t.Errorf("%d fail: %s\n%.20000s", len(failed), strings.Join(failed, ", "), diffs)
 			}
 		})
 	}
+}
+
+// excused says whether all in which a test's answers differ is in unlike.txt.
+func excused(t *testing.T, test, diffs string) bool {
+	list, err := os.ReadFile("testdata/unlike.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var statements []string
+	for line := range strings.Lines(string(list)) {
+		if f := strings.Split(line, " | "); len(f) == 3 && f[0] == test {
+			statements = append(statements, f[1])
+		}
+	}
+	_, own, _ := strings.Cut(diffs, "/results/"+test+".out\n") // the command that compares
+	own, _, _ = strings.Cut(own, "\ndiff -U3 ")
+	hunks := strings.Split(own, "\n@@ ")[1:]
+	for _, h := range hunks {
+		known := false
+		for line := range strings.Lines(h) {
+			known = known || slices.ContainsFunc(statements, func(s string) bool { return strings.HasPrefix(strings.TrimSpace(line), s) })
+		}
+		if !known {
+			return false
+		}
+	}
+	return len(hunks) > 0 && len(hunks) <= len(statements)
 }
 
 // likeOwn are the modes in which a client finds a session of its own.
