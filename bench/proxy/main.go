@@ -7,6 +7,7 @@
 //	bench/proxy/rivals.sh DIR                     (once, as root)
 //	go run ./bench/proxy -rivals DIR              (as root: PgBouncer runs in its root)
 //	go run ./bench/proxy -rivals DIR -n 1 -rows 'simple|latency'
+//	go run ./bench/proxy -stay                    (without -rivals: Manada and the floor alone)
 package main
 
 import (
@@ -26,6 +27,7 @@ var (
 	which   = flag.String("rows", ".", "regular expression of the rows")
 	crowded = flag.Bool("crowded", true, "also what needs 10,000 clients")
 	out     = flag.String("out", "bench/results", "folder for the result")
+	stay    = flag.Bool("stay", false, "measure nothing: show what runs where, and wait, for profilers")
 )
 
 func main() {
@@ -49,9 +51,6 @@ func bench(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if *rivals == "" {
-		return fmt.Errorf("-rivals DIR: make it with bench/proxy/rivals.sh DIR")
-	}
 	if err := moreFiles(); err != nil {
 		return err
 	}
@@ -65,6 +64,13 @@ func bench(ctx context.Context) error {
 	targets, err := s.targets(ctx)
 	if err != nil {
 		return err
+	}
+	if *stay {
+		for _, t := range targets {
+			fmt.Printf("%-12s %s pid %d\n", t.name, t.addr, t.pid)
+		}
+		<-ctx.Done()
+		return nil
 	}
 	r := newResult()
 	for i := range *runs {
@@ -85,10 +91,6 @@ func (s *stage) targets(ctx context.Context) ([]target, error) {
 	if err := s.makeCert(); err != nil {
 		return nil, err
 	}
-	bouncer, err := s.pgbouncer(*rivals, poolSize)
-	if err != nil {
-		return nil, err
-	}
 	ours, err := s.manada()
 	if err != nil {
 		return nil, err
@@ -97,11 +99,18 @@ func (s *stage) targets(ctx context.Context) ([]target, error) {
 	if err != nil {
 		return nil, err
 	}
-	pgpool, err := s.pgpool(*rivals)
-	if err != nil {
-		return nil, err
+	all := append(ours, floor...)
+	if *rivals != "" {
+		bouncer, err := s.pgbouncer(*rivals, poolSize)
+		if err != nil {
+			return nil, err
+		}
+		pgpool, err := s.pgpool(*rivals)
+		if err != nil {
+			return nil, err
+		}
+		all = append(append([]target{bouncer}, all...), pgpool)
 	}
-	all := append(append([]target{bouncer}, ours...), append(floor, pgpool)...)
 	for _, t := range all {
 		if err := ready(ctx, dsn(t.addr, "sslmode=disable")); err != nil {
 			return nil, fmt.Errorf("%s (see %s): %w", t.name, s.dir, err)

@@ -119,6 +119,7 @@ func serve(ctx context.Context, variant, addr, server, crt, key string) error {
 	if err := p.Listen(ctx); err != nil {
 		return err
 	}
+	go proxy.KeepHeadroom(ctx)
 	return p.Run(ctx)
 }
 

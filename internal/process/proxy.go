@@ -65,6 +65,7 @@ func Proxy(ctx context.Context, c *config.Config, version string, log *slog.Logg
 	g.Go(func() error { return p.serveOrders(ctx) })
 	g.Go(func() error { return p.proxy.Run(ctx) })
 	g.Go(func() error { return serveHTTP(ctx, c, id, l, p.proxy.Handler(), log) })
+	g.Go(func() error { proxy.KeepHeadroom(ctx); return nil })
 	return g.Wait()
 }
 

@@ -281,7 +281,8 @@ func TestBuiltIn(t *testing.T) {
 func TestKeeperFollowsDDL(t *testing.T) {
 	h := startHerd(t)
 	db := h.freshDatabase(t)
-	k := &catalog.Keeper{Ask: h.askAs(t), Every: 50 * time.Millisecond, Log: slog.New(slog.DiscardHandler)}
+	left := make(chan string, 1)
+	k := &catalog.Keeper{Ask: h.askAs(t), Every: 50 * time.Millisecond, Log: slog.New(slog.DiscardHandler), Left: func(database string) { left <- database }}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); k.Run(ctx) }()
@@ -310,6 +311,13 @@ func TestKeeperFollowsDDL(t *testing.T) {
 	h.script(t, db, `create or replace function tr() returns trigger language plpgsql as $$ begin return new; end $$`)
 	eventually(t, "a function that was mended", func() bool { return !live.Dangerous([]byte("u")) })
 	k.Leave(db)
+	if again := k.Use(db); !again.Known() {
+		t.Error("who comes back at once has it read anew")
+	}
+	k.Leave(db)
+	if <-left != db {
+		t.Error("another database was left")
+	}
 	if again := k.Use(db); again.Known() {
 		t.Error("a set that nobody kept is taken for one")
 	}

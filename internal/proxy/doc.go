@@ -21,5 +21,5 @@
 // text does) and wire (the protocol). This package holds what runs them:
 // configuration, listeners, limits, HTTP and metrics.
 //
-// Start reading at Run (proxy.go), then session.Server.Serve.
+// Start reading at Run (proxy.go), then session.Server.Listen.
 package proxy

@@ -263,7 +263,7 @@ func TestBlackHole(t *testing.T) {
 		fresh <- err
 	}()
 	eventually(t, "all in the hole", func() bool {
-		return hole.saw("do 'begin") >= 1 && hole.saw("select 1") >= 1 && hole.saw("user_lookup") >= 3
+		return hole.saw("do 'begin") >= 1 && hole.saw("select 1") >= 1 && hole.saw("lookup\x00") >= 4 // prepared, and executed for each
 	})
 	begin := time.Now()
 	f.top.Set(f.view(8))

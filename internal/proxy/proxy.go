@@ -31,7 +31,6 @@ type Proxy struct {
 
 	running  atomic.Bool
 	draining atomic.Bool
-	served   sync.WaitGroup
 }
 
 // Run runs a proxy until ctx is done, then drains it. It is New and Proxy.Run
@@ -73,6 +72,7 @@ func New(cfg Config) (*Proxy, error) {
 		Positions: p.positions,
 		Log:       cfg.Log,
 	}
+	p.verifiers.Host = p.sessions.Host
 	p.askers(lookup)
 	p.metrics = newMetrics(p)
 	p.sessions.Stats.Waited = p.metrics.waited
@@ -151,10 +151,10 @@ func (p *Proxy) Run(ctx context.Context) error {
 	defer stop()
 	ports := p.ports()
 	failed := make(chan error, len(ports))
-	var own sync.WaitGroup
+	var doors, own sync.WaitGroup
 	for port, l := range ports {
 		if l != nil {
-			own.Go(func() { failed <- p.accept(ctx, l, session.Port(port)) })
+			doors.Go(func() { failed <- p.sessions.Listen(ctx, l.(*net.TCPListener), session.Port(port)) })
 		}
 	}
 	own.Go(func() { p.follow(ctx) })
@@ -170,11 +170,12 @@ func (p *Proxy) Run(ctx context.Context) error {
 	}
 	p.draining.Store(true)
 	stop()
+	doors.Wait()
 	closeAll(ports)
 	p.drain()
 	own.Wait()
-	p.sessions.Close()
 	p.verifiers.Close()
+	p.sessions.Close()
 	p.positions.Close()
 	p.catalogs.Leave("")
 	p.capacities.Leave("")
@@ -187,28 +188,6 @@ func closeAll(listeners [2]net.Listener) {
 		if l != nil {
 			l.Close()
 		}
-	}
-}
-
-// accept serves the clients of one port until ctx is done.
-func (p *Proxy) accept(ctx context.Context, l net.Listener, port session.Port) error {
-	for {
-		conn, err := l.Accept()
-		switch {
-		case ctx.Err() != nil:
-			if err == nil {
-				conn.Close()
-			}
-			return nil
-		case errors.Is(err, net.ErrClosed):
-			return fmt.Errorf("accept on %s port: %w", port, err)
-		case err != nil:
-			// Out of files, or the client is gone already: others may go on.
-			p.cfg.Log.Error("accept failed", "port", port.String(), "error", err)
-			pause(ctx, 50*time.Millisecond)
-			continue
-		}
-		p.served.Go(func() { p.sessions.Serve(ctx, conn, port) }) // which bounds them
 	}
 }
 
@@ -283,7 +262,6 @@ func (p *Proxy) drain() {
 	p.sessions.Drain()
 	done := make(chan struct{})
 	go func() {
-		p.served.Wait()
 		p.sessions.Wait()
 		close(done)
 	}()

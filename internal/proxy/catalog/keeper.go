@@ -34,6 +34,7 @@ type Keeper struct {
 type kept struct {
 	live   Live
 	users  int
+	left   time.Time     // when the last of them has
 	state  string        // of the catalogs when they were read
 	failed string        // the last error that was logged
 	known  chan struct{} // closed when they were read for the first time
@@ -45,8 +46,12 @@ type kept struct {
 	done    uint64 // number of the last one that succeeded
 }
 
-// Use gives the set of a database, which is kept until as many have left. Until it is
-// read it holds every name.
+// linger is how long a set is kept when all have left: clients that come and go have
+// it read once. It is less than the time for which DROP DATABASE waits for others.
+const linger = 3 * time.Second
+
+// Use gives the set of a database, which is kept until as many have left, and a little
+// longer. Until it is read it holds every name.
 func (k *Keeper) Use(database string) *Live {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -61,6 +66,22 @@ func (k *Keeper) Use(database string) *Live {
 	}
 	d.users++
 	return &d.live
+}
+
+// Known says whether a database that is in use was read.
+func (k *Keeper) Known(database string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	d := k.databases[database]
+	if d == nil {
+		return true
+	}
+	select {
+	case <-d.known:
+		return true
+	default:
+		return false
+	}
 }
 
 // Await waits until a database that is in use was read for the first time, or for ctx.
@@ -86,7 +107,7 @@ func (k *Keeper) Leave(database string) {
 		return
 	}
 	if d.users--; d.users == 0 {
-		delete(k.databases, database)
+		d.left = time.Now()
 	}
 }
 
@@ -169,9 +190,11 @@ func (k *Keeper) Run(ctx context.Context) {
 	}
 }
 
+// inUse forgets the sets that nobody wants any more.
 func (k *Keeper) inUse() []string {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	maps.DeleteFunc(k.databases, func(_ string, d *kept) bool { return d.users == 0 && time.Since(d.left) > linger })
 	return slices.Sorted(maps.Keys(k.databases))
 }
 

@@ -1,6 +1,7 @@
 package conv
 
 import (
+	"strings"
 	"time"
 
 	"manada/internal/proxy/classify"
@@ -35,8 +36,8 @@ type Config struct {
 	// warning, which its servers do not have (see wire.ForServer).
 	HidesWarnings bool
 	// Startup are the settings of the client's start-up packet that its servers were
-	// not given at log-in, as wire.ForServer has them, one by one.
-	Startup []wire.Param
+	// not given at log-in; nil: none.
+	Startup *Startup
 	// Plans is shared by all clients of a database; nil: there are no others.
 	Plans *Plans
 	// PID is the process id that the client was told; 0: that of its server.
@@ -52,6 +53,20 @@ type Config struct {
 // Limits are how long a client may take, each 0 for as long as it likes: for a query,
 // for a transaction, idle in one, idle outside of one.
 type Limits struct{ Query, Tx, IdleTx, Idle time.Duration }
+
+// Startup are settings with which clients begin. It does not change: where clients
+// share it, a server that goes from one to the other is seen at once to have them.
+type Startup struct{ vars vars }
+
+// NewStartup takes them as wire.ForServer has them, one by one.
+func NewStartup(settings []wire.Param) *Startup {
+	s := &Startup{}
+	for _, p := range settings {
+		name := strings.ToLower(p.Name)
+		s.vars = s.vars.with(name, giving(name, p.Value))
+	}
+	return s
+}
 
 // Names is what is known of names of functions, operators, relations and types. It
 // may change: then Version is another one.

@@ -1,8 +1,6 @@
 package conv
 
 import (
-	"strings"
-
 	"manada/internal/proxy/wire"
 )
 
@@ -97,11 +95,9 @@ func New(cfg *Config) *Conv {
 		c.plans = &Plans{}
 	}
 	c.set.began, c.set.session, c.set.hides = cfg.HidesWarnings, cfg.HidesWarnings, cfg.HidesWarnings
-	for _, p := range cfg.Startup {
-		name := strings.ToLower(p.Name)
-		c.set.first = c.set.first.with(name, giving(name, p.Value))
+	if cfg.Startup != nil {
+		c.set.first, c.set.vars = cfg.Startup.vars, cfg.Startup.vars
 	}
-	c.set.vars = c.set.first
 	c.read.seen = true // what others wrote before it began
 	return c
 }

@@ -54,7 +54,7 @@ func play(t testing.TB, in []byte, kind uint8) {
 		cfg.Mode = Session
 	}
 	if kind&64 != 0 && cfg.Mode != Session {
-		cfg.Startup = []wire.Param{{Name: "TimeZone", Value: "UTC"}}
+		cfg.Startup = NewStartup([]wire.Param{{Name: "TimeZone", Value: "UTC"}})
 	}
 	w := newWorld(t, cfg)
 	w.begin(&story{cfg: cfg})

@@ -40,7 +40,7 @@ type Link struct {
 // epoch of its primary (0: a standby), the settings that it has reported and the
 // status of its first ReadyForQuery.
 func NewLink(node string, epoch uint64, reported map[string]string, status byte) *Link {
-	return &Link{Node: node, Epoch: epoch, reported: newReport(reported), status: status}
+	return &Link{Node: node, Epoch: epoch, reported: NewReport(reported), status: status}
 }
 
 // Reported are the settings as the server has reported them last.

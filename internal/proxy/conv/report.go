@@ -10,8 +10,10 @@ import (
 	"manada/internal/proxy/wire"
 )
 
-// report is what a server has reported of its settings. It does not change: links
+// Report is what a server has reported of its settings. It does not change: links
 // and clients share it.
+type Report = report
+
 type report struct {
 	values map[string]string
 	sum    uint64 // the same for the same values
@@ -21,7 +23,8 @@ type report struct {
 
 var seed = maphash.MakeSeed()
 
-func newReport(values map[string]string) *report {
+// NewReport is of these values, which must not be changed any more.
+func NewReport(values map[string]string) *Report {
 	r := &report{values: values}
 	var fold strings.Builder
 	for _, name := range slices.Sorted(maps.Keys(values)) {
@@ -47,12 +50,12 @@ func (r *report) with(name, value string) *report {
 		values = map[string]string{}
 	}
 	values[name] = value
-	return newReport(values)
+	return NewReport(values)
 }
 
 // Shown tells what the client was told of settings at its log-in: it hears of the
 // difference when a server's are others.
-func (c *Conv) Shown(reported map[string]string) { c.shown = newReport(reported) }
+func (c *Conv) Shown(reported *Report) { c.shown = reported }
 
 // show tells the client in what its server differs from the one that it had.
 func (c *Conv) show(l *Link, fx *Effects) {

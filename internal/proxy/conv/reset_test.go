@@ -12,7 +12,7 @@ import (
 // Whatever was put into a text, an error in it points to the character that the
 // client has there.
 func TestPlaceOfAnError(t *testing.T) {
-	c := New(&Config{Mode: Auto, Startup: []wire.Param{{Name: "a.a", Value: "é'\\"}, {Name: "a.b", Value: "2"}}})
+	c := New(&Config{Mode: Auto, Startup: NewStartup([]wire.Param{{Name: "a.a", Value: "é'\\"}, {Name: "a.b", Value: "2"}})})
 	for _, sql := range []string{"X reset a.a; Y", "select 'é'; X reset all; Y; set a.b to default; Z", "set client_min_messages = error; X reset a.a -- Z", "X"} {
 		w := c.rewrite(nil, classify.Text([]byte(sql)))
 		if w == nil {

@@ -75,6 +75,7 @@ func config(t testing.TB, args []datadriven.CmdArg) *Config {
 	cfg := &Config{PoolNodes: func() Table {
 		return Table{Columns: []string{"node_id"}, Rows: [][]string{{"0"}, {"1"}}}
 	}}
+	var startup []wire.Param
 	for _, a := range args {
 		value := strings.Join(a.Vals, ",")
 		switch a.Key {
@@ -112,9 +113,10 @@ func config(t testing.TB, args []datadriven.CmdArg) *Config {
 		case "dangerous":
 			cfg.Dangerous = listed(a.Vals)
 		default:
-			cfg.Startup = append(cfg.Startup, wire.Param{Name: a.Key, Value: value})
+			startup = append(startup, wire.Param{Name: a.Key, Value: value})
 		}
 	}
+	cfg.Startup = NewStartup(startup)
 	return cfg
 }
 

@@ -211,10 +211,10 @@ func newHerd(t *testing.T, seed uint64, units []string) *herd {
 		cfg, a := &Config{Mode: Auto}, ""
 		if i%2 == 1 { // it begins with a setting
 			a = fmt.Sprintf("f%d", i+1)
-			cfg.Startup = []wire.Param{{Name: "a.a", Value: a}}
+			cfg.Startup = NewStartup([]wire.Param{{Name: "a.a", Value: a}})
 		}
 		g := &guest{c: New(cfg), alone: newModel(a)}
-		g.c.Shown(map[string]string{"DateStyle": "iso"})
+		g.c.Shown(NewReport(map[string]string{"DateStyle": "iso"}))
 		h.clients = append(h.clients, g)
 	}
 	return h

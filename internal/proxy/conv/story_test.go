@@ -353,7 +353,7 @@ func newWorld(t testing.TB, cfg *Config) *world {
 
 func (w *world) happen(h happening) {
 	if h.shown != nil {
-		w.c.Shown(h.shown)
+		w.c.Shown(NewReport(h.shown))
 		return
 	}
 	if !h.bytes {

@@ -1,8 +1,11 @@
 // Package loop drives conversations (package conv): it owns the sockets of clients
-// that are logged in and of the servers they talk to, moves their bytes and keeps
-// their timers. What takes longer, or needs a goroutine, is its Owner's.
+// and of the servers they talk to, moves their bytes and keeps their timers. What
+// takes longer, or needs a goroutine, is its Owner's.
 //
-// A loop is one goroutine on a thread of its own around level-triggered epoll. All
+// A client begins as a Guest (guest.go): its log-in is code that reads and writes as
+// if it could wait, on a stack that the loop switches to and back from.
+//
+// A loop is one goroutine around level-triggered epoll. All
 // that belongs to a client belongs to one loop and is touched by it alone; others
 // leave word in its mailbox (Client's methods). Sockets and clients are slots of
 // slabs: an event bears the slot and its generation, so that one that comes late

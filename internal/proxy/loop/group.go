@@ -3,6 +3,7 @@ package loop
 import (
 	"fmt"
 	"log/slog"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,6 +18,7 @@ import (
 type Group struct {
 	loops   []*Loop
 	log     *slog.Logger
+	others  bool // there are more processors than loops
 	traffic [ports]Traffic
 	live    sync.WaitGroup // clients whose socket is open
 	stopped sync.WaitGroup // loops
@@ -28,7 +30,7 @@ type Traffic struct{ From, To *atomic.Int64 }
 
 // Start starts n loops.
 func Start(n int, log *slog.Logger, traffic [ports]Traffic) (*Group, error) {
-	g := &Group{log: log, traffic: traffic, stirred: make(chan struct{}, 1)}
+	g := &Group{log: log, traffic: traffic, stirred: make(chan struct{}, 1), others: runtime.GOMAXPROCS(0) > n}
 	for range n {
 		l, err := newLoop(g)
 		if err != nil {
@@ -42,14 +44,14 @@ func Start(n int, log *slog.Logger, traffic [ports]Traffic) (*Group, error) {
 	return g, nil
 }
 
-// Serve hands a client over to the loop with the fewest.
+// Serve hands a client over to the loop with the fewest. A guest stays where it is,
+// and is a client when its code has ended.
 func (g *Group) Serve(a Arrival) *Client {
-	best := g.loops[0]
-	for _, l := range g.loops[1:] {
-		if l.load.Load() < best.load.Load() {
-			best = l
-		}
+	if q := a.Socket.guest; q != nil {
+		q.joins = &arriving{&Client{loop: q.loop}, a}
+		return q.joins.handle
 	}
+	best := g.emptiest()
 	best.load.Add(1)
 	g.live.Add(1)
 	h := &Client{loop: best}
@@ -64,6 +66,17 @@ func (g *Group) Serve(a Arrival) *Client {
 		a.Owner.Ended()
 	}
 	return h
+}
+
+// emptiest is the loop with the fewest clients.
+func (g *Group) emptiest() *Loop {
+	best := g.loops[0]
+	for _, l := range g.loops[1:] {
+		if l.load.Load() < best.load.Load() {
+			best = l
+		}
+	}
+	return best
 }
 
 // Won says that an epoch was won: the servers that led an older one end.
@@ -138,6 +151,9 @@ func (g *Group) Close() {
 	}
 	g.stopped.Wait()
 	for _, l := range g.loops {
+		for _, a := range l.lanes {
+			a.next() // it ends
+		}
 		unix.Close(l.ep)
 		unix.Close(l.bell)
 	}

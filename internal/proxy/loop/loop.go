@@ -1,7 +1,6 @@
 package loop
 
 import (
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,6 +23,8 @@ type Loop struct {
 	mu     sync.Mutex
 	mail   []func(*Loop) // guarded by mu
 	closed bool          // guarded by mu
+	full   atomic.Bool   // there is mail, or the loop is closed
+	asleep atomic.Bool   // it has to be rung for that
 
 	// All below is the loop's goroutine's.
 
@@ -31,6 +32,8 @@ type Loop struct {
 	events   [128]unix.EpollEvent
 	socks    slab[sock]
 	clients  slab[client]
+	doors    map[uint32]*door // of sockets that listen
+	lanes    []*lane          // that wait for a guest
 	wheel    wheel
 	bufs     buffers
 	fx       conv.Effects
@@ -83,20 +86,18 @@ func newLoop(g *Group) (*Loop, error) {
 
 // run runs the loop until it is closed.
 func (l *Loop) run() {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread() // else the thread ends, and with it children that were started by it
 	for {
-		n, err := unix.EpollWait(l.ep, l.events[:], l.patience())
+		n, err := l.await()
 		l.clock()
-		if err != nil && err != unix.EINTR {
+		if err != nil {
 			l.group.log.Error("epoll_wait failed", "error", err)
 			panic(err) // a mistake of ours
 		}
-		mail := false
-		for i := range max(n, 0) {
+		for i := range n {
 			ev := &l.events[i]
 			if ev.Fd == 0 {
-				mail = true
+				var count [8]byte
+				unix.Read(l.bell, count[:])
 				continue
 			}
 			if s := l.socks.at(uint32(ev.Fd)); s.gen == uint32(ev.Pad) {
@@ -110,11 +111,45 @@ func (l *Loop) run() {
 				l.settle()
 			})
 		}
-		if mail && !l.open() {
+		if l.full.Load() && !l.open() {
 			return
 		}
 		l.tell()
 	}
+}
+
+// brief is for how long a wait is not told to Go's scheduler, in milliseconds.
+const brief = 1
+
+// await waits for something to happen.
+//
+// Go's scheduler looks every 20 microseconds for threads that are in a system call,
+// and takes their processor away; which costs both sides more than a wait between two
+// transactions lasts. So the beginning of a wait is not told to it, where the
+// others have a processor left. Whoever wants to stop the thread interrupts it by a
+// signal: then it returns without events.
+func (l *Loop) await() (int, error) {
+	patience := l.patience()
+	l.asleep.Store(true)
+	defer l.asleep.Store(false)
+	if l.full.Load() {
+		patience = 0
+	}
+	if patience == 0 || l.group.others {
+		short := brief
+		if patience >= 0 {
+			short = min(brief, patience)
+		}
+		n, errno := epollWait(l.ep, l.events[:], short)
+		if errno == unix.EINTR || errno == 0 && (n > 0 || short == patience) {
+			return n, nil
+		}
+	}
+	n, err := unix.EpollWait(l.ep, l.events[:], patience)
+	if err == unix.EINTR {
+		return 0, nil
+	}
+	return n, err
 }
 
 // patience is how long to wait for something to happen, in milliseconds.
@@ -138,22 +173,25 @@ func (l *Loop) post(f func(*Loop)) bool {
 	if l.closed {
 		return false
 	}
-	if l.mail = append(l.mail, f); len(l.mail) == 1 {
-		l.ring()
-	}
+	l.mail = append(l.mail, f)
+	l.ring()
 	return true
 }
 
+// ring tells the loop that there is mail, or that it is closed.
 func (l *Loop) ring() {
+	l.full.Store(true)
+	if !l.asleep.Swap(false) {
+		return
+	}
 	one := [8]byte{1}
 	unix.Write(l.bell, one[:]) // cannot fail: the counter is far from full
 }
 
 // open reads the mail. It returns false when the loop has been closed.
 func (l *Loop) open() bool {
-	var count [8]byte
-	unix.Read(l.bell, count[:]) // before the mail is taken, or a ring would be lost
 	l.mu.Lock()
+	l.full.Store(false)
 	mail, closed := l.mail, l.closed
 	l.mail = l.spare[:0]
 	l.mu.Unlock()

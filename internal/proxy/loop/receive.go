@@ -34,6 +34,10 @@ func (l *Loop) ready(i uint32, s *sock, events uint32) {
 		return
 	}
 	switch {
+	case s.guest != nil:
+		l.guestSays(i, s, events)
+	case s.listens:
+		l.accept(i, s)
 	case s.server != nil:
 		l.parked(i, s)
 	case s.client == 0:
@@ -51,8 +55,7 @@ func (l *Loop) ready(i uint32, s *sock, events uint32) {
 func (l *Loop) hungUp(i uint32, s *sock, events uint32) {
 	s.half = true
 	if events&(unix.EPOLLHUP|unix.EPOLLERR) != 0 {
-		l.epoll(unix.EPOLL_CTL_DEL, i, s, 0)
-		s.parked, s.armed, s.added = true, 0, false
+		l.deafen(i, s)
 		l.broke(i, s)
 	}
 	l.touch(i, s)
@@ -74,6 +77,12 @@ func (l *Loop) leaves(s *sock) {
 	case !s.eof && c.queues() && c.due[leftTimer] == 0:
 		l.arm(c, leftTimer, queuePatience)
 	}
+}
+
+// deafen has epoll report nothing of a peer that has hung up: it would over and over.
+func (l *Loop) deafen(i uint32, s *sock) {
+	l.epoll(unix.EPOLL_CTL_DEL, i, s, 0)
+	s.parked, s.armed, s.added = true, 0, false
 }
 
 // receive reads once and gives it to conv.

@@ -101,7 +101,7 @@ func (l *Loop) drain(i uint32, s *sock) {
 	} else if s.sent += n; s.sent == len(s.late) {
 		l.drained(i, s)
 	}
-	if s.client == 0 && s.server == nil && !s.short {
+	if s.client == 0 && s.server == nil && s.guest == nil && !s.short {
 		l.shutdown(i, s)
 	}
 }
@@ -141,6 +141,10 @@ func (l *Loop) interest(s *sock) (events uint32) {
 	c := l.clientOf(s)
 	switch {
 	case s.eof:
+	case s.guest != nil:
+		if !s.stop {
+			events |= unix.EPOLLIN | unix.EPOLLRDHUP // as a client has, so that nothing changes
+		}
 	case c == nil:
 		events |= unix.EPOLLIN
 	case !s.stop && !c.choked(l, conv.Side(s.side)):
@@ -209,7 +213,7 @@ func (l *Loop) farewell(i uint32, s *sock) {
 	l.touch(i, s)
 }
 
-// within gives a socket that is no client's any more so long.
+// within gives a socket that is no client's so long.
 func (l *Loop) within(i uint32, s *sock, d time.Duration) {
 	s.due = l.clock() + int64(d)
 	l.remind(i, s)
@@ -217,19 +221,21 @@ func (l *Loop) within(i uint32, s *sock, d time.Duration) {
 
 // remind has the wheel look at a socket when it is due.
 func (l *Loop) remind(i uint32, s *sock) {
-	if !s.timed {
-		s.timed = true
+	if s.wake == 0 || s.due < s.wake {
+		s.wake = s.due
 		l.wheel.add(entry{slot: i, gen: s.gen, socket: true, due: s.due})
 	}
 }
 
-// lingered: the time of a farewell may be up, or that of a DISCARD ALL.
+// lingered: the time of a farewell may be up, or that of a DISCARD ALL or of a guest.
 func (l *Loop) lingered(i uint32, s *sock) {
 	switch {
 	case s.due > l.now:
 		l.remind(i, s)
 	case s.server != nil:
 		l.lose(i, s)
+	case s.guest != nil:
+		l.stir(s.guest)
 	default:
 		l.closeSock(i, s)
 	}

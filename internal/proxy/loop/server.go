@@ -213,6 +213,9 @@ func (s *Server) stale(epoch uint64) bool { return s.Link.Epoch > 0 && s.Link.Ep
 
 // attach makes a slot for a socket. What was read before is offered soon.
 func (l *Loop) attach(slot uint32, side conv.Side, from *Socket) uint32 {
+	if from.guest != nil {
+		return l.join(slot, from.guest)
+	}
 	i, s := l.socks.get()
 	s.fd, s.client, s.side, s.tls, s.tcp = from.fd, slot, uint8(side), from.tls, from.tcp
 	if len(from.rest) > 0 {

@@ -15,10 +15,11 @@ import (
 // Socket is a connection that was taken from the goroutine that opened it. It is
 // given to a loop, or closed.
 type Socket struct {
-	fd   int32
-	tcp  bool
-	tls  *tlsmem.Conn
-	rest []byte // read before it was taken
+	fd    int32
+	tcp   bool
+	tls   *tlsmem.Conn
+	rest  []byte // read before it was taken
+	guest *Guest // who is in a loop already; the rest is nothing
 }
 
 // Take takes a connection, with what was read from it and not dealt with. conn
@@ -26,6 +27,16 @@ type Socket struct {
 // tlsmem.
 func Take(conn net.Conn, rest []byte) (*Socket, error) {
 	raw := tlsmem.Raw(conn)
+	if q, ok := raw.(*Guest); ok {
+		if q.conn == nil {
+			return &Socket{guest: q}, nil
+		}
+		raw = q.conn
+		if rest = append(rest, q.in...); len(q.in) > 0 && conn != net.Conn(q) {
+			raw.Close()
+			return nil, errors.New("TLS has not read all that was received") // it has, unless the client cheats
+		}
+	}
 	defer raw.Close()
 	s := &Socket{fd: -1, rest: rest}
 	if t, ok := conn.(*tls.Conn); ok {
@@ -43,20 +54,20 @@ func Take(conn net.Conn, rest []byte) (*Socket, error) {
 	if err != nil {
 		return nil, fmt.Errorf("take a connection over: %w", err)
 	}
-	err = rc.Control(func(fd uintptr) {
-		var n int
-		if n, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0); err == nil {
-			s.fd = int32(n)
-		}
-	})
-	if s.fd < 0 {
+	if s.fd, err = duplicate(rc); err != nil {
 		return nil, fmt.Errorf("take a connection over: %w", err)
 	}
 	return s, nil
 }
 
 // Close closes a socket that no loop was given.
-func (s *Socket) Close() { unix.Close(int(s.fd)) }
+func (s *Socket) Close() {
+	if s.guest != nil {
+		s.guest.Close()
+		return
+	}
+	unix.Close(int(s.fd))
+}
 
 // sock is a socket in a loop, a slot.
 type sock struct {
@@ -79,13 +90,15 @@ type sock struct {
 	again  bool // see offer
 	dirty  bool // in Loop.dirty
 
+	listens  bool    // for clients
+	clearing bool    // the server has been told DISCARD ALL
+	guest    *Guest  // who logs in
 	server   *Server // that waits for a client
-	clearing bool    // it has been told DISCARD ALL
-	timed    bool    // the wheel is going to look at it
 
 	rest []byte // what conv did not take
 	late []byte // what the socket did not take, from sent on
 	sent int
 	tls  *tlsmem.Conn
 	due  int64 // when it is closed whatever it has to say, see linger and clear
+	wake int64 // when the wheel looks at it; 0: not
 }

@@ -239,8 +239,8 @@ func (l *Loop) wakeClient(c *client) {
 // expired lets the timers happen for which the wheel woke a client or a socket.
 func (l *Loop) expired(e entry) {
 	if e.socket {
-		if s := l.socks.at(e.slot); s.gen == e.gen {
-			s.timed = false
+		if s := l.socks.at(e.slot); s.gen == e.gen && s.wake == e.due {
+			s.wake = 0
 			if s.client == 0 && s.due != 0 {
 				l.lingered(e.slot, s)
 			}

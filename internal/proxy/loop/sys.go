@@ -1,6 +1,8 @@
 package loop
 
 import (
+	"net"
+	"strconv"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -15,6 +17,60 @@ func recv(fd int32, b []byte) (int, unix.Errno) {
 			return int(n), errno
 		}
 	}
+}
+
+// accept accepts a connection of TCP. Package unix asks for its protocol, too.
+func accept(listener int32) (fd int32, from *net.TCPAddr, errno unix.Errno) {
+	var sa unix.RawSockaddrInet6 // as large as either
+	size := uint32(unix.SizeofSockaddrInet6)
+	n, _, errno := unix.RawSyscall6(unix.SYS_ACCEPT4, uintptr(listener), uintptr(unsafe.Pointer(&sa)), uintptr(unsafe.Pointer(&size)),
+		unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
+	if errno != 0 {
+		return -1, nil, errno
+	}
+	return int32(n), tcpAddr(&sa), 0
+}
+
+// local is the address of our end of a connection of TCP.
+func local(fd int32) *net.TCPAddr {
+	var sa unix.RawSockaddrInet6
+	size := uint32(unix.SizeofSockaddrInet6)
+	if _, _, errno := unix.RawSyscall(unix.SYS_GETSOCKNAME, uintptr(fd), uintptr(unsafe.Pointer(&sa)), uintptr(unsafe.Pointer(&size))); errno != 0 {
+		return &net.TCPAddr{}
+	}
+	return tcpAddr(&sa)
+}
+
+func tcpAddr(sa *unix.RawSockaddrInet6) *net.TCPAddr {
+	port := (*[2]byte)(unsafe.Pointer(&sa.Port)) // as the network has it
+	a := &net.TCPAddr{Port: int(port[0])<<8 | int(port[1])}
+	if sa.Family == unix.AF_INET {
+		a.IP = append(a.IP, (*unix.RawSockaddrInet4)(unsafe.Pointer(sa)).Addr[:]...)
+		return a
+	}
+	a.IP, a.Zone = append(a.IP, sa.Addr[:]...), zone(sa.Scope_id)
+	return a
+}
+
+// zone is the name of an interface; 0 is none.
+func zone(id uint32) string {
+	if id == 0 {
+		return ""
+	}
+	if i, err := net.InterfaceByIndex(int(id)); err == nil {
+		return i.Name
+	}
+	return strconv.Itoa(int(id))
+}
+
+// epollWait waits for at most so many milliseconds. It returns EINTR when a signal has
+// interrupted it.
+func epollWait(ep int, events []unix.EpollEvent, ms int) (int, unix.Errno) {
+	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(ep), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), uintptr(ms), 0, 0)
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), 0
 }
 
 func send(fd int32, b []byte) (int, unix.Errno) {

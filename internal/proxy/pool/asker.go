@@ -70,8 +70,17 @@ func (a *Asker) Leave(database string) {
 
 // askMessages ask with text parameters, for an answer in text.
 func askMessages(sql string, params []string) []byte {
-	b := wire.AppendMessage(nil, 'P', append(append([]byte("\x00"), sql...), 0, 0, 0))
-	bind := []byte{0, 0, 0, 0, 0, byte(len(params))} // no portal, no statement name, text formats
+	return appendAsk(appendParse(nil, "", sql), "", params)
+}
+
+// appendParse prepares a statement under a name.
+func appendParse(b []byte, name, sql string) []byte {
+	return wire.AppendMessage(b, 'P', append(append(append([]byte(name), 0), sql...), 0, 0, 0))
+}
+
+// appendAsk has a prepared statement executed, and ends in a Sync.
+func appendAsk(b []byte, name string, params []string) []byte {
+	bind := append(append([]byte{0}, name...), 0, 0, 0, 0, byte(len(params))) // no portal, text formats
 	for _, value := range params {
 		bind = binary.BigEndian.AppendUint32(bind, uint32(len(value)))
 		bind = append(bind, value...)

@@ -3,11 +3,14 @@ package pool
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"net"
 	"strconv"
 	"sync"
 	"time"
 
+	"manada/internal/proxy/loop"
 	"manada/internal/proxy/pool/rules"
 	"manada/internal/proxy/wire"
 )
@@ -27,11 +30,14 @@ type Verifiers struct {
 	Database  string
 	TTL       time.Duration // for how long an answer is used again
 	Timeout   time.Duration // of one query
+	// Host runs what talks to a node, see loop.Group; nil: where it is called.
+	Host func(net.Conn, func(*loop.Guest)) error
 
 	mu     sync.Mutex
 	cache  map[question]cached
 	nodes  map[string]*lookups
 	closed bool
+	work   sync.WaitGroup
 }
 
 // question is what is asked: may this role log in to this database, and with what?
@@ -57,81 +63,203 @@ type cached struct {
 	at     time.Time
 }
 
-// lookups is one node's queue. turn holds a token while nobody queries.
+// lookups is one node's queue. All but backend and asked is guarded by Verifiers.mu.
 type lookups struct {
 	addr    string
-	turn    chan struct{}
-	backend *Backend // used by the holder of the token
-	pending map[question]*lookup
+	waiting []*lookup // nobody has been asked yet, the first first
+	asking  *lookup
+	running bool   // there is somebody who asks
+	wake    func() // has him look at the queue; nil: he does
+
+	backend *Backend
+	asked   bool // it has lookupSQL prepared: planning it takes longer than executing it
 }
 
+// lookup is a question and those who wait for its answer.
 type lookup struct {
-	done   chan struct{}
-	secret Secret
-	err    error
+	question
+	tell []func(Secret, error)
 }
+
+// ErrAbandoned means that the node is not the one to ask any more.
+var ErrAbandoned = errors.New("another node is to be asked")
 
 // Lookup asks the node at addr for what is stored for a role that wants to log in to
 // a database. The query is not tied to ctx, which only bounds the wait: others may
 // wait for the same answer.
 func (v *Verifiers) Lookup(ctx context.Context, addr, role, database string) (Secret, error) {
-	q := question{role, database}
-	v.mu.Lock()
-	if c, ok := v.cache[q]; ok && time.Since(c.at) < v.TTL {
-		v.mu.Unlock()
-		return c.secret, nil
+	type answer struct {
+		secret Secret
+		err    error
 	}
-	if v.closed {
-		v.mu.Unlock()
-		return Secret{}, context.Canceled
-	}
-	if v.nodes == nil {
-		v.nodes, v.cache = map[string]*lookups{}, map[question]cached{}
-	}
-	n := v.nodes[addr]
-	if n == nil {
-		n = &lookups{addr: addr, turn: make(chan struct{}, 1), pending: map[question]*lookup{}}
-		n.turn <- struct{}{}
-		v.nodes[addr] = n
-	}
-	l := n.pending[q]
-	if l == nil {
-		l = &lookup{done: make(chan struct{})}
-		n.pending[q] = l
-		go v.run(context.WithoutCancel(ctx), n, l, q)
-	}
-	v.mu.Unlock()
+	answers := make(chan answer, 1)
+	v.Ask(addr, role, database, func(s Secret, err error) { answers <- answer{s, err} })
 	select {
-	case <-l.done:
-		return l.secret, l.err
+	case a := <-answers:
+		return a.secret, a.err
 	case <-ctx.Done():
 		return Secret{}, fmt.Errorf("look up role on %s: %w", addr, context.Cause(ctx))
 	}
 }
 
-// run waits for its turn and asks. The wait is bounded because every turn is.
-func (v *Verifiers) run(ctx context.Context, n *lookups, l *lookup, q question) {
-	defer close(l.done)
-	<-n.turn
-	defer func() { n.turn <- struct{}{} }()
+// Ask is Lookup that does not wait: tell is called once with the answer, from any
+// goroutine or before Ask returns, and must not block.
+func (v *Verifiers) Ask(addr, role, database string, tell func(Secret, error)) {
+	q := question{role, database}
 	v.mu.Lock()
-	delete(n.pending, q) // from now on a newcomer needs a younger answer
-	closed := v.closed
-	v.mu.Unlock()
-	if closed {
-		l.err = context.Canceled
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, v.Timeout)
-	defer cancel()
-	if l.secret, l.err = v.ask(ctx, n, q); l.err != nil {
-		l.err = fmt.Errorf("look up role: %w", l.err)
-		return
-	}
-	if v.TTL > 0 {
-		v.mu.Lock()
-		v.remember(q, l.secret)
+	if c, ok := v.cache[q]; ok && time.Since(c.at) < v.TTL {
 		v.mu.Unlock()
+		tell(c.secret, nil)
+		return
+	}
+	if v.closed {
+		v.mu.Unlock()
+		tell(Secret{}, context.Canceled)
+		return
+	}
+	wake := v.enqueue(addr, q, tell)
+	v.mu.Unlock()
+	if wake != nil {
+		wake()
+	}
+}
+
+// enqueue returns what is to be called without the lock.
+func (v *Verifiers) enqueue(addr string, q question, tell func(Secret, error)) (wake func()) {
+	if v.nodes == nil {
+		v.nodes, v.cache = map[string]*lookups{}, map[question]cached{}
+	}
+	n := v.nodes[addr]
+	if n == nil {
+		n = &lookups{addr: addr}
+		v.nodes[addr] = n
+	}
+	for _, l := range n.waiting {
+		if l.question == q {
+			l.tell = append(l.tell, tell)
+			return nil
+		}
+	}
+	n.waiting = append(n.waiting, &lookup{q, []func(Secret, error){tell}})
+	if !n.running {
+		n.running = true
+		v.work.Go(func() { v.run(n) })
+	}
+	wake, n.wake = n.wake, nil
+	return wake
+}
+
+// run asks a node until nobody wants to know anything and there is no connection.
+func (v *Verifiers) run(n *lookups) {
+	for {
+		l := v.next(n, nil)
+		if l == nil {
+			return
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), v.Timeout) // detached: others may wait for the same answer
+		b, err := v.Dialer.openOwn(ctx, n.addr, own(v.User, v.Passwords, v.Database))
+		cancel()
+		if err != nil {
+			v.answer(n, l, Secret{}, err)
+			continue
+		}
+		n.backend, n.asked = b, false
+		host := v.Host
+		if host == nil {
+			host = func(conn net.Conn, code func(*loop.Guest)) error { code(loop.NewGuest(conn)); return nil }
+		}
+		err = host(b.Conn, func(g *loop.Guest) {
+			b.Conn = g
+			v.serve(n, g, l)
+		})
+		if err != nil {
+			v.answer(n, l, Secret{}, err)
+		}
+	}
+}
+
+// serve asks over a connection until that ends.
+func (v *Verifiers) serve(n *lookups, g *loop.Guest, l *lookup) {
+	defer g.Close()
+	for fresh := true; l != nil; fresh = false {
+		s, err := n.query(l.question, v.Timeout)
+		if err != nil && !fresh { // it may have ended long ago: a new one is asked
+			v.mu.Lock()
+			if n.asking = nil; len(l.tell) > 0 {
+				n.waiting = append([]*lookup{l}, n.waiting...)
+			}
+			v.mu.Unlock()
+			return
+		}
+		if err == nil && v.TTL > 0 {
+			v.mu.Lock()
+			v.remember(l.question, s)
+			v.mu.Unlock()
+		}
+		v.answer(n, l, s, err)
+		if err != nil {
+			return
+		}
+		l = v.next(n, g)
+	}
+}
+
+// next is what is to be asked next. With a connection it waits for that, and returns
+// nil when all is over; without, when there is nothing.
+func (v *Verifiers) next(n *lookups, g *loop.Guest) *lookup {
+	for {
+		v.mu.Lock()
+		switch {
+		case len(n.waiting) > 0:
+			l := n.waiting[0]
+			n.waiting, n.asking = n.waiting[1:], l // from now on a newcomer needs a younger answer
+			v.mu.Unlock()
+			return l
+		case v.closed && g != nil:
+			v.mu.Unlock()
+			return nil
+		case g == nil:
+			n.running = false
+			v.mu.Unlock()
+			return nil
+		}
+		g.Until(func(done func()) {
+			n.wake = done
+			v.mu.Unlock()
+		})
+	}
+}
+
+// answer tells those who wait, unless they were told that they wait in vain.
+func (v *Verifiers) answer(n *lookups, l *lookup, s Secret, err error) {
+	if err != nil {
+		err = fmt.Errorf("look up role: %w", err)
+	}
+	v.mu.Lock()
+	tell := l.tell
+	l.tell, n.asking = nil, nil
+	v.mu.Unlock()
+	for _, t := range tell {
+		t(s, err)
+	}
+}
+
+// Abandon tells those who wait for an answer of a node that there is none.
+func (v *Verifiers) Abandon(addr string) {
+	v.mu.Lock()
+	var tell []func(Secret, error)
+	if n := v.nodes[addr]; n != nil {
+		for _, l := range append(n.waiting, n.asking) {
+			if l != nil {
+				tell = append(tell, l.tell...)
+				l.tell = nil
+			}
+		}
+		n.waiting = nil
+	}
+	v.mu.Unlock()
+	for _, t := range tell {
+		t(Secret{}, ErrAbandoned)
 	}
 }
 
@@ -156,40 +284,18 @@ func (v *Verifiers) Forget(role, database string) {
 func (v *Verifiers) Close() {
 	v.mu.Lock()
 	v.closed = true
-	nodes := v.nodes
-	v.mu.Unlock()
-	for _, n := range nodes {
-		<-n.turn
-		n.drop()
-		n.turn <- struct{}{}
-	}
-}
-
-func (n *lookups) drop() {
-	if n.backend != nil {
-		n.backend.Conn.Close()
-		n.backend = nil
-	}
-}
-
-// ask uses the kept connection; if that has died meanwhile, a new one.
-func (v *Verifiers) ask(ctx context.Context, n *lookups, q question) (Secret, error) {
-	if n.backend != nil {
-		if s, err := n.query(ctx, q); err == nil {
-			return s, nil
+	var wake []func()
+	for _, n := range v.nodes {
+		if n.wake != nil {
+			wake = append(wake, n.wake)
+			n.wake = nil
 		}
-		n.drop()
 	}
-	b, err := v.Dialer.openOwn(ctx, n.addr, own(v.User, v.Passwords, v.Database))
-	if err != nil {
-		return Secret{}, err
+	v.mu.Unlock()
+	for _, w := range wake {
+		w()
 	}
-	n.backend = b
-	s, err := n.query(ctx, q)
-	if err != nil {
-		n.drop()
-	}
-	return s, err
+	v.work.Wait()
 }
 
 // lookupSQL also asks whether the role's sessions would hide warnings from the
@@ -212,16 +318,22 @@ const lookupSQL = `select u.rolname, u.rolpassword,
 	from (select) one left join manada.user_lookup($1) u on true
 	left join pg_catalog.pg_roles r on r.rolname = u.rolname left join pg_catalog.pg_database d on d.datname = $2`
 
+// lookupName is that of the statement which is prepared.
+const lookupName = "lookup"
+
 // lookupColumns is how many columns lookupSQL has.
 const lookupColumns = 14
 
-func (n *lookups) query(ctx context.Context, q question) (Secret, error) {
-	deadline, _ := ctx.Deadline()
-	if err := n.backend.Conn.SetDeadline(deadline); err != nil {
-		return Secret{}, err
+func (n *lookups) query(q question, timeout time.Duration) (s Secret, err error) {
+	if err := n.backend.Conn.SetDeadline(time.Now().Add(timeout)); err != nil {
+		return s, err
 	}
-	var s Secret
-	err := n.backend.ask(askMessages(lookupSQL, []string{q.role, q.database}), func(cols []string) error {
+	var messages []byte
+	if !n.asked {
+		messages = appendParse(messages, lookupName, lookupSQL)
+	}
+	n.asked = true // if it is not, the connection is given up
+	err = n.backend.ask(appendAsk(messages, lookupName, []string{q.role, q.database}), func(cols []string) error {
 		n, _ := strconv.Atoi(cols[3]) // before version 16 there is no such setting
 		s = Secret{Exists: cols[0] != "", Password: cols[1], Muted: cols[2] == "t", Iterations: n, Rights: rightsOf(cols[4:12]),
 			Admin: cols[12] == "t", Monitor: cols[13] == "t"}

@@ -134,7 +134,9 @@ func TestLookupSharesButStaysFresh(t *testing.T) {
 	}
 	for pending := 0; pending == 0; time.Sleep(time.Millisecond) { // all five are bound to wait for the second query
 		v.mu.Lock()
-		pending = len(v.nodes[f.addr].pending)
+		for _, l := range v.nodes[f.addr].waiting {
+			pending = len(l.tell) / 5
+		}
 		v.mu.Unlock()
 	}
 	f.let <- struct{}{}
@@ -187,6 +189,36 @@ func TestLookupGivesUpWithItsCaller(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	f.let <- struct{}{}
+}
+
+// Those who wait for a node that is not the one to ask any more are told so at once,
+// and its answer, when it comes, is nobody's.
+func TestLookupAbandoned(t *testing.T) {
+	f := newFake(t)
+	f.full = true
+	v := verifiers(t, 0)
+	answers := make(chan error, 3)
+	tell := func(_ Secret, err error) { answers <- err }
+	v.Ask(f.addr, "u", "d", tell)
+	<-f.arrived
+	v.Ask(f.addr, "u", "d", tell)
+	v.Ask(f.addr, "u", "other", tell)
+	v.Abandon(f.addr)
+	for range 3 {
+		if err := <-answers; !errors.Is(err, ErrAbandoned) {
+			t.Errorf("%v", err)
+		}
+	}
+	f.let <- struct{}{} // it answers after all
+	f.set("two")
+	v.Ask(f.addr, "u", "d", func(s Secret, err error) {
+		if s.Password != "two" || err != nil {
+			t.Errorf("%q, %v", s.Password, err)
+		}
+		answers <- nil
+	})
+	f.let <- struct{}{}
+	<-answers
 }
 
 func TestDialRefusesPlainAbroad(t *testing.T) {

@@ -57,10 +57,13 @@ func (c *client) authenticate(ctx context.Context) (scram.Keys, []byte, error) {
 	var final []byte
 	var keys scram.Keys
 	err = scram.ErrProof
-	c.guesses.try(ctx, c.visitor.host, c.user, func() bool {
+	check := func() bool {
 		final, keys, err = x.Final(body)
 		return err == nil
-	})
+	}
+	if c.guesses.attempt(c.visitor.host, c.user, check) > 0 { // it has guessed before, and waits
+		c.guest.Beside(func() { c.guesses.try(ctx, c.visitor.host, c.user, check) })
+	}
 	if err != nil {
 		return scram.Keys{}, nil, c.refuse(err)
 	}
@@ -140,9 +143,26 @@ func (c *client) verifier(ctx context.Context) (v scram.Verifier, known bool, er
 	return v, true, nil
 }
 
-// lookUp asks the primary, else a standby, for what is stored for the role, and
-// waits while no node answers.
-func (c *client) lookUp(ctx context.Context, role, database string) (pool.Secret, error) {
+// lookUp asks for what is stored for the role: the primary, which nearly always answers
+// at once.
+func (c *client) lookUp(ctx context.Context, role, database string) (secret pool.Secret, err error) {
+	err = errNoNode
+	if v := c.Topology.Current(); v.HasPrimary() && !v.CutOff {
+		c.guest.Until(func(done func()) {
+			c.Verifiers.Ask(v.Primary.Addr, role, database, func(s pool.Secret, failed error) {
+				secret, err = s, failed
+				done()
+			})
+		})
+	}
+	if err != nil {
+		c.guest.Beside(func() { secret, err = c.lookLonger(ctx, role, database) })
+	}
+	return secret, err
+}
+
+// lookLonger asks the primary, else a standby, and waits while no node answers.
+func (c *client) lookLonger(ctx context.Context, role, database string) (pool.Secret, error) {
 	var secret pool.Secret
 	err := c.retry(ctx, func(ctx context.Context) error {
 		v := c.Topology.Current()

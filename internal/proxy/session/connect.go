@@ -6,14 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
-	"syscall"
 	"time"
 
 	"manada/internal/proxy/pool"
 	"manada/internal/proxy/route"
 	"manada/internal/proxy/scram"
-	"manada/internal/proxy/tlsmem"
 	"manada/internal/proxy/wire"
 )
 
@@ -257,7 +254,7 @@ func (c *client) retry(ctx context.Context, try func(context.Context) error) err
 		case <-ctx.Done():
 		}
 		t.Stop()
-		if gone(c.conn) {
+		if c.guest.Gone() {
 			return io.EOF
 		}
 	}
@@ -312,23 +309,4 @@ func transient(err error) bool {
 func tooMany(err error) bool {
 	var e *wire.Error
 	return errors.As(err, &e) && e.Code == "53300"
-}
-
-// gone says whether the client has closed its connection, without reading.
-func gone(conn net.Conn) bool {
-	c, ok := tlsmem.Raw(conn).(syscall.Conn)
-	if !ok {
-		return false
-	}
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return false
-	}
-	closed := false
-	err = raw.Control(func(fd uintptr) {
-		var b [1]byte
-		n, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		closed = n == 0 && err == nil || err == syscall.ECONNRESET
-	})
-	return err != nil || closed
 }

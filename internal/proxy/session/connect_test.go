@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"manada/internal/proxy/loop"
 	"manada/internal/proxy/route"
 	"manada/internal/proxy/wire"
 
@@ -43,7 +44,7 @@ func pair(t testing.TB) (a, b *net.TCPConn) {
 func TestRetry(t *testing.T) {
 	top := &route.Holder{}
 	_, conn := pair(t)
-	c := &client{Server: &Server{Options: Options{ConnectWait: 200 * time.Millisecond}, Topology: top}, conn: conn}
+	c := &client{Server: &Server{Options: Options{ConnectWait: 200 * time.Millisecond}, Topology: top}, guest: loop.NewGuest(conn), conn: conn}
 	tries := 0
 	err := c.retry(t.Context(), func(context.Context) error { tries++; return errNoNode })
 	if e, ok := err.(*wire.Error); !ok || e.Code != "57P03" || tries < 2 || c.waited < 200*time.Millisecond {

@@ -13,6 +13,7 @@ import (
 
 	"manada/internal/cluster"
 	"manada/internal/proxy/hba"
+	"manada/internal/proxy/loop"
 	"manada/internal/proxy/pool"
 	"manada/internal/proxy/tlsmem"
 	"manada/internal/proxy/wire"
@@ -21,7 +22,9 @@ import (
 // client is a connection that is not a session yet.
 type client struct {
 	*Server
-	conn    net.Conn
+	guest   *loop.Guest
+	conn    net.Conn    // the guest, or TLS over it
+	stop    func() bool // of what interrupts it, when it has left its loop
 	port    Port
 	visitor *visitor
 
@@ -43,11 +46,11 @@ func (c *client) logIn(ctx context.Context) (*session, *pool.Backend, error) {
 	if err := c.patience(ctx); err != nil {
 		return nil, nil, err
 	}
-	if err := c.negotiate(); err != nil {
+	if err := c.negotiate(ctx); err != nil {
 		return nil, nil, err
 	}
 	if c.startup.Kind == wire.KindCancel {
-		c.cancel(ctx)
+		c.guest.Beside(func() { c.cancel(ctx) })
 		return nil, nil, nil
 	}
 	if err := c.admit(); err != nil {
@@ -58,6 +61,9 @@ func (c *client) logIn(ctx context.Context) (*session, *pool.Backend, error) {
 		return nil, nil, err
 	}
 	if c.wantsConsole() {
+		if err := c.leave(ctx); err != nil {
+			return nil, nil, err
+		}
 		return nil, nil, c.serveConsole(ctx, final)
 	}
 	if err := c.count(); err != nil {
@@ -70,13 +76,16 @@ func (c *client) logIn(ctx context.Context) (*session, *pool.Backend, error) {
 		s, err := c.logInPooled(ctx, settings, mode, keys, final)
 		return s, nil, err
 	}
-	l := pool.Login{Params: c.serverParams(), Keys: &keys}
-	s, b, err := c.connect(ctx, l)
+	var s *session
+	var b *pool.Backend
+	c.guest.Beside(func() {
+		l := pool.Login{Params: c.serverParams(), Keys: &keys}
+		if s, b, err = c.connect(ctx, l); err == nil && c.options().Split && c.port == ReadWrite && s.Positions != nil && splittable(c.startup, b) {
+			c.split(ctx, s, b, l)
+		}
+	})
 	if err != nil {
 		return nil, nil, err
-	}
-	if c.options().Split && c.port == ReadWrite && s.Positions != nil && splittable(c.startup, b) {
-		c.split(ctx, s, b, l)
 	}
 	if err := c.welcome(ctx, s, b, final); err != nil {
 		c.registry.remove(s)
@@ -84,6 +93,17 @@ func (c *client) logIn(ctx context.Context) (*session, *pool.Backend, error) {
 		return nil, nil, err
 	}
 	return s, b, nil
+}
+
+// leave takes the log-in out of the loop, where it may block.
+func (c *client) leave(ctx context.Context) error {
+	if err := c.guest.Leave(); err != nil {
+		return err
+	}
+	if c.stop == nil {
+		c.stop = context.AfterFunc(ctx, c.guest.Interrupt)
+	}
+	return nil
 }
 
 // split lets standbys answer the session's reads.
@@ -132,10 +152,10 @@ func (s *session) greeting(final, settings []byte, status byte) []byte {
 }
 
 // negotiate reads start-up packets until one says what the client wants.
-func (c *client) negotiate() error {
+func (c *client) negotiate(ctx context.Context) error {
 	secure, gss := false, false
 	for {
-		s, direct, err := c.firstPacket(secure || gss)
+		s, direct, err := c.firstPacket(ctx, secure || gss)
 		if err != nil {
 			return err
 		}
@@ -144,7 +164,7 @@ func (c *client) negotiate() error {
 			secure = true
 			continue
 		case s.Kind == wire.KindSSL && !secure:
-			if secure, err = c.startTLS(); err != nil {
+			if secure, err = c.startTLS(ctx); err != nil {
 				return err
 			}
 			if !secure {
@@ -169,27 +189,23 @@ func (c *client) negotiate() error {
 
 // firstPacket reads a start-up packet, or starts TLS when the client begins
 // with it at once (PostgreSQL 17's sslnegotiation=direct).
-func (c *client) firstPacket(talked bool) (s wire.Startup, direct bool, err error) {
+func (c *client) firstPacket(ctx context.Context, talked bool) (s wire.Startup, direct bool, err error) {
 	var head [4]byte
 	if _, err := io.ReadFull(c.conn, head[:1]); err != nil {
 		return s, false, err
 	}
 	if head[0] == 0x16 && !talked && c.options().ClientTLS != nil {
-		conn := tlsmem.Server(c.conn, c.options().ClientTLS, head[:1])
-		if err := conn.Handshake(); err != nil {
-			return s, false, fmt.Errorf("TLS with client: %w", err)
+		conn, err := c.shakeHands(ctx, head[:1])
+		if err == nil && conn.ConnectionState().NegotiatedProtocol != alpn {
+			err = fmt.Errorf("TLS with client: direct TLS without ALPN %q", alpn)
 		}
-		if conn.ConnectionState().NegotiatedProtocol != alpn {
-			return s, false, fmt.Errorf("TLS with client: direct TLS without ALPN %q", alpn)
-		}
-		c.conn = conn
-		return s, true, nil
+		return s, err == nil, err
 	}
 	s, err = wire.ReadStartup(io.MultiReader(bytes.NewReader(head[:1]), c.conn))
 	return s, false, err
 }
 
-func (c *client) startTLS() (bool, error) {
+func (c *client) startTLS(ctx context.Context) (bool, error) {
 	answer := byte('S')
 	if c.options().ClientTLS == nil {
 		answer = 'N'
@@ -200,12 +216,22 @@ func (c *client) startTLS() (bool, error) {
 	if c.options().ClientTLS == nil {
 		return false, nil
 	}
-	conn := tlsmem.Server(c.conn, c.options().ClientTLS, nil)
+	_, err := c.shakeHands(ctx, nil)
+	return err == nil, err
+}
+
+// shakeHands begins TLS with a client. That takes a while, so the log-in goes on
+// outside of the loop. prefix was read already.
+func (c *client) shakeHands(ctx context.Context, prefix []byte) (*tls.Conn, error) {
+	if err := c.leave(ctx); err != nil {
+		return nil, err
+	}
+	conn := tlsmem.Server(c.conn, c.options().ClientTLS, prefix)
 	if err := conn.Handshake(); err != nil {
-		return false, fmt.Errorf("TLS with client: %w", err)
+		return nil, fmt.Errorf("TLS with client: %w", err)
 	}
 	c.conn = conn
-	return true, nil
+	return conn, nil
 }
 
 func withALPN(cfg *tls.Config) *tls.Config {

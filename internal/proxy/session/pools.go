@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -34,7 +33,7 @@ type pools struct {
 	epoch    uint64
 	limits   map[string]int // by node, as far as they are known
 	asking   map[string]bool
-	welcomes map[welcomeKey]*welcome
+	welcomes map[welcomeKey]*welcomes
 	standbys map[string]*rules.Node
 	alike    map[alikeKey]string    // of the accounts' sessions on the primary, see pool.Backend.Alike
 	plans    map[string]*conv.Plans // by database
@@ -44,12 +43,24 @@ type pools struct {
 type welcome struct {
 	greeting []byte
 	settings map[string]string
+	shown    *conv.Report // the same
+	startup  *conv.Startup
 }
 
 type welcomeKey struct{ account, params, stamp string }
 
-// maxWelcomes bounds them: settings are the clients' to invent.
-const maxWelcomes = 1000
+// welcomes are those of clients that differ in their application_name alone.
+type welcomes struct {
+	greeting []byte
+	settings map[string]string
+	named    map[string]*welcome
+}
+
+// maxWelcomes and maxNames bound them: settings and names are the clients' to invent.
+const (
+	maxWelcomes = 1000
+	maxNames    = 100
+)
 
 // firstLimit is a node's until it has said how many connections it allows, and herdNeeds
 // is how many of these the herd's own roles are left.
@@ -63,7 +74,7 @@ const (
 const catalogPatience = 3 * time.Second
 
 func newPools(s *Server) *pools {
-	p := &pools{Server: s, limits: map[string]int{}, asking: map[string]bool{}, welcomes: map[welcomeKey]*welcome{}, alike: map[alikeKey]string{}, plans: map[string]*conv.Plans{}}
+	p := &pools{Server: s, limits: map[string]int{}, asking: map[string]bool{}, welcomes: map[welcomeKey]*welcomes{}, alike: map[alikeKey]string{}, plans: map[string]*conv.Plans{}}
 	p.desk = desk.New(s.options().Pool, s.Options.Loops, p)
 	if s.Ask != nil {
 		p.names = &catalog.Keeper{Ask: s.Ask, Left: s.Forsake, Every: time.Second, Log: s.Log}
@@ -229,19 +240,23 @@ func (c *client) logInPooled(ctx context.Context, settings []wire.Param, mode ru
 	s := newSession(c, &pool.Backend{}, destination{})
 	s.shared = &shared{account: a}
 	s.shared.claims[conv.Main].Data, s.shared.claims[conv.Reader].Data = &taker{s, conv.Main}, &taker{s, conv.Reader}
-	s.conf.Mode, s.conf.Shared, s.conf.Startup = conv.Mode(mode), true, settings
+	s.conf.Mode, s.conf.Shared = conv.Mode(mode), true
 	if mode == rules.Auto && c.pools.names != nil {
 		s.conf.Dangerous, s.shared.named = c.pools.names.Use(a.Database.Name), true
-		known, cancel := context.WithTimeout(ctx, catalogPatience)
-		c.pools.names.Await(known, a.Database.Name) // until it is, every name counts as dangerous
-		cancel()
+		if !c.pools.names.Known(a.Database.Name) { // until it is, every name counts as dangerous
+			c.guest.Beside(func() {
+				known, cancel := context.WithTimeout(ctx, catalogPatience)
+				defer cancel()
+				c.pools.names.Await(known, a.Database.Name)
+			})
+		}
 	}
 	s.main.pid = randomPID()
 	if s.conf.Plans = c.pools.plansOf(a.Database.Name); s.conf.Mode != conv.Session { // there it is told another one
 		s.conf.PID = s.main.pid
 	}
 	c.registry.add(s, c.version)
-	err := c.welcomePooled(ctx, s, keys, final)
+	err := c.welcomePooled(ctx, s, settings, keys, final)
 	if err != nil {
 		c.registry.remove(s)
 		s.unshare()
@@ -252,20 +267,21 @@ func (c *client) logInPooled(ctx context.Context, settings []wire.Param, mode ru
 
 // welcomePooled tells a client that it is logged in. In mode session it is told so, and
 // what its process id is, when it has its server.
-func (c *client) welcomePooled(ctx context.Context, s *session, keys scram.Keys, final []byte) error {
+func (c *client) welcomePooled(ctx context.Context, s *session, settings []wire.Param, keys scram.Keys, final []byte) error {
 	if s.conf.Mode == conv.Session {
 		version := c.version
+		s.conf.Startup = conv.NewStartup(settings)
 		s.conf.Welcome = func(l *conv.Link) []byte {
 			s.registry.rename(s, l.PID, version)
 			return s.greeting(final, appendSettings(nil, l.Reported()), 'I')
 		}
 		return c.conn.SetDeadline(time.Time{})
 	}
-	w, err := c.welcomeOf(ctx, keys)
+	w, err := c.welcomeOf(ctx, settings, keys)
 	if err != nil {
 		return err
 	}
-	s.shown = w.settings
+	s.shown, s.conf.Startup = w.shown, w.startup
 	b := &pool.Backend{Settings: w.settings}
 	if c.Options.Split && s.Positions != nil && splittable(c.startup, b) {
 		s.conf.Split, s.reads = true, &reads{}
@@ -290,36 +306,46 @@ func (p *pools) plansOf(database string) *conv.Plans {
 	return p.plans[database]
 }
 
+// flat is one text of parameters, which hold no zero bytes.
+func flat(params []wire.Param) string {
+	var b []byte
+	for _, p := range params {
+		b = append(append(append(append(b, p.Name...), 0), p.Value...), 0)
+	}
+	return string(b)
+}
+
 // welcomeOf is what the client is told of its settings: PostgreSQL is asked, by a
 // log-in with them, once for all clients of the account that bring the same.
-func (c *client) welcomeOf(ctx context.Context, keys scram.Keys) (*welcome, error) {
+func (c *client) welcomeOf(ctx context.Context, settings []wire.Param, keys scram.Keys) (*welcome, error) {
 	params, name := withoutName(c.serverParams())
-	k := welcomeKey{c.user + "\x00" + c.startup.Database(), fmt.Sprint(params), c.secret.Rights.Stamp}
+	k := welcomeKey{c.user + "\x00" + c.startup.Database(), flat(params), c.secret.Rights.Stamp}
 	p := c.pools
 	p.mu.Lock()
-	w := p.welcomes[k]
-	p.mu.Unlock()
-	if w != nil {
-		return w.named(name), nil
+	if known := p.welcomes[k]; known != nil {
+		defer p.mu.Unlock()
+		return known.of(name, settings), nil
 	}
+	p.mu.Unlock()
 	var b *pool.Backend
-	err := c.retry(ctx, func(ctx context.Context) (err error) {
-		b, _, err = c.openPrimary(ctx, c.Topology.Current(), pool.Login{Params: params, Keys: &keys})
-		return err
+	var err error
+	c.guest.Beside(func() {
+		err = c.retry(ctx, func(ctx context.Context) (err error) {
+			b, _, err = c.openPrimary(ctx, c.Topology.Current(), pool.Login{Params: params, Keys: &keys})
+			return err
+		})
 	})
 	if err != nil {
 		return nil, c.connectError(err)
 	}
 	b.Conn.Close()
-	w = &welcome{b.Greeting, b.Settings}
-	named := w.named(name)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if len(p.welcomes) >= maxWelcomes {
 		clear(p.welcomes)
 	}
-	p.welcomes[k] = w
-	return named, nil
+	p.welcomes[k] = &welcomes{b.Greeting, b.Settings, map[string]*welcome{}}
+	return p.welcomes[k].of(name, settings), nil
 }
 
 // withoutName takes application_name out of a client's settings, which may be another
@@ -337,14 +363,24 @@ func withoutName(params []wire.Param) (others []wire.Param, name string) {
 
 const appName = "application_name"
 
-// named is what one is told that has this name; "" is that of the log-in.
-func (w *welcome) named(name string) *welcome {
-	if name == "" {
-		return w
+// of is what one is told that has this name and these settings; "" is the name of the
+// log-in. It is called with pools.mu held.
+func (w *welcomes) of(name string, settings []wire.Param) *welcome {
+	if one := w.named[name]; one != nil {
+		return one
 	}
-	settings := maps.Clone(w.settings)
-	settings[appName] = name
-	return &welcome{wire.AppendParameterStatus(w.greeting[:len(w.greeting):len(w.greeting)], appName, name), settings}
+	if len(w.named) >= maxNames {
+		clear(w.named)
+	}
+	one := &welcome{greeting: w.greeting, settings: w.settings, startup: conv.NewStartup(settings)}
+	if name != "" {
+		one.settings = maps.Clone(w.settings)
+		one.settings[appName] = name
+		one.greeting = wire.AppendParameterStatus(w.greeting[:len(w.greeting):len(w.greeting)], appName, name)
+	}
+	one.shown = conv.NewReport(one.settings)
+	w.named[name] = one
+	return one
 }
 
 // shared is what a session has of the pools.

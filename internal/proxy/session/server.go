@@ -50,6 +50,8 @@ type Dialer interface {
 // Verifiers looks up what is stored for a role; *pool.Verifiers is the real one.
 type Verifiers interface {
 	Lookup(ctx context.Context, addr, role, database string) (pool.Secret, error)
+	Ask(addr, role, database string, tell func(pool.Secret, error))
+	Abandon(addr string)
 	Forget(role, database string)
 }
 
@@ -110,7 +112,8 @@ type Server struct {
 	homes    homes
 	nodes    counts // connections to each
 	draining atomic.Bool
-	holding  atomic.Bool // a switchover does: nothing new begins at the primary
+	holding  atomic.Bool  // a switchover does: nothing new begins at the primary
+	asked    atomic.Value // string: the address where log-ins ask
 
 	loops *loop.Group
 	pools *pools
@@ -140,6 +143,9 @@ func (s *Server) Start() error {
 	return err
 }
 
+// Host runs code with a connection of the proxy's own in a loop, see loop.Group.
+func (s *Server) Host(conn net.Conn, code func(*loop.Guest)) error { return s.loops.Host(conn, code) }
+
 // Close stops the loops. All clients have to be gone, see Wait.
 func (s *Server) Close() {
 	s.end()
@@ -148,24 +154,38 @@ func (s *Server) Close() {
 	s.work.Wait()
 }
 
-// Wait waits until the connection of every client that was logged in is closed. No
-// client may be at its log-in any more.
+// Wait waits until the connection of every client is closed. Nobody may listen any
+// more.
 func (s *Server) Wait() { s.loops.Wait() }
 
-// Serve takes one client from its first byte to a session in a loop, or to its end.
-// ctx ends log-ins and waits, not established sessions: see Drain.
-func (s *Server) Serve(ctx context.Context, conn net.Conn, port Port) {
+// Listen serves the clients of a port, each from its first byte to a session in a loop
+// or to its end, until ctx is done. ctx ends log-ins and waits, not established
+// sessions: see Drain.
+func (s *Server) Listen(ctx context.Context, l *net.TCPListener, port Port) error {
+	stop, err := s.loops.Listen(l, func(g *loop.Guest) { s.serve(ctx, g, port) })
+	if err != nil {
+		return err
+	}
+	<-ctx.Done()
+	stop()
+	s.loops.Hurry()
+	return nil
+}
+
+// serve is the code of a guest.
+func (s *Server) serve(ctx context.Context, g *loop.Guest, port Port) {
 	s.Stats.Connections[port].Add(1)
-	v := s.door.enter(conn)
+	v := s.door.enter(g)
 	if v == nil {
-		conn.Close()
+		g.Close()
 		return
 	}
-	c := &client{Server: s, conn: conn, port: port, visitor: v}
+	c := &client{Server: s, guest: g, conn: g, port: port, visitor: v}
 	defer v.leave()
-	stop := context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Unix(1, 0)) })
-	defer stop()
 	one, b, err := c.logIn(ctx)
+	if c.stop != nil {
+		defer c.stop()
+	}
 	if err == nil && one != nil {
 		s.Stats.Logins[port].Add(1)
 		if err = one.handOver(c, b); err == nil {
@@ -190,6 +210,7 @@ func (s *Server) Sweep(v route.View) {
 		return
 	}
 	s.loops.Won(v.Epoch)
+	s.abandon(v)
 	s.pools.follow(v)
 	usable := s.Reader.Usable(v)
 	for _, one := range s.registry.list() {
@@ -213,6 +234,18 @@ func (s *Server) Work() loop.Work { return s.loops.Work() }
 
 // Stirred is for one listener.
 func (s *Server) Stirred() <-chan struct{} { return s.loops.Stirred() }
+
+// abandon has those ask somebody else whose log-in waits for an answer of a primary
+// that is none any more, or cannot be reached from here.
+func (s *Server) abandon(v route.View) {
+	addr := ""
+	if v.HasPrimary() && !v.CutOff {
+		addr = v.Primary.Addr
+	}
+	if before, _ := s.asked.Swap(addr).(string); before != "" && before != addr {
+		s.Verifiers.Abandon(before)
+	}
+}
 
 // EndLost gives up the connections to nodes that have stopped acknowledging what
 // was sent to them, and returns their number.

@@ -28,9 +28,9 @@ type session struct {
 	pin    atomic.Pointer[string] // why it keeps its connection; nil or empty: it does not
 
 	main   backend
-	reads  *reads            // nil: only main answers
-	shared *shared           // nil: main is its own
-	shown  map[string]string // what it was told of its settings, when it is shared
+	reads  *reads       // nil: only main answers
+	shared *shared      // nil: main is its own
+	shown  *conv.Report // what it was told of its settings, when it is shared
 
 	mu        sync.Mutex
 	canceling int             // requests on their way; guarded by mu
