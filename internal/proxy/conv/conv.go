@@ -92,7 +92,7 @@ type owed struct {
 func New(cfg *Config) *Conv {
 	c := &Conv{cfg: cfg, limits: cfg.Limits, plans: cfg.Plans}
 	if c.plans == nil && cfg.Mode != Session {
-		c.plans = &Plans{}
+		c.plans = NewPlans(new(alone))
 	}
 	c.set.began, c.set.session, c.set.hides = cfg.HidesWarnings, cfg.HidesWarnings, cfg.HidesWarnings
 	if cfg.Startup != nil {

@@ -1,14 +1,31 @@
 package conv
 
-import (
-	"bytes"
-	"sync/atomic"
-)
+import "bytes"
 
 // Plans counts the changes of a database behind which a statement may have other
 // columns than when it was prepared. PostgreSQL refuses to execute such a plan; one
-// that was prepared since is another one. Safe for concurrent use.
-type Plans struct{ changes atomic.Uint64 }
+// that was prepared since is another one. It is as safe for concurrent use as what it
+// counts with.
+type Plans struct{ changes Counter }
+
+// Counter counts; *atomic.Uint64 does for several loops.
+type Counter interface {
+	Add(n uint64) uint64
+	Load() uint64
+}
+
+// NewPlans counts with c.
+func NewPlans(c Counter) *Plans { return &Plans{c} }
+
+// alone counts for one client.
+type alone uint64
+
+func (a *alone) Add(n uint64) uint64 {
+	*a += alone(n)
+	return a.Load()
+}
+
+func (a *alone) Load() uint64 { return uint64(*a) }
 
 // now is how many there were.
 func (p *Plans) now() uint64 {

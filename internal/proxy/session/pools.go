@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"manada/internal/proxy/catalog"
@@ -301,7 +302,7 @@ func (p *pools) plansOf(database string) *conv.Plans {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.plans[database] == nil {
-		p.plans[database] = &conv.Plans{}
+		p.plans[database] = conv.NewPlans(new(atomic.Uint64))
 	}
 	return p.plans[database]
 }
