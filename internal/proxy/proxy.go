@@ -17,14 +17,15 @@ import (
 
 // Proxy is one proxy: New, then Listen (optional), then Run once.
 type Proxy struct {
-	cfg                  Config
-	sessions             *session.Server
-	verifiers            *pool.Verifiers
-	positions            *pool.Positions
-	catalogs, capacities *pool.Asker
-	dialers              []*pool.Dialer
-	metrics              *metrics
-	started              time.Time
+	cfg        Config
+	sessions   *session.Server
+	verifiers  *pool.Verifiers
+	positions  *pool.Positions
+	catalogs   *pool.Asker
+	capacities capacities
+	dialers    []*pool.Dialer
+	metrics    *metrics
+	started    time.Time
 
 	mu        sync.Mutex
 	listeners [2]net.Listener // by session.Port; guarded by mu
@@ -85,7 +86,7 @@ func (p *Proxy) askers(d *pool.Dialer) {
 	one := func() *pool.Asker {
 		return &pool.Asker{Dialer: d, User: p.cfg.LookupUser, Passwords: p.cfg.LookupPasswords, Timeout: 10 * time.Second}
 	}
-	p.catalogs, p.capacities = one(), one()
+	p.catalogs, p.capacities.one = one(), one
 	p.sessions.Ask = func(ctx context.Context, database, sql string, params []string, n int, row func([]string) error) error {
 		v := p.cfg.Topology.Current()
 		if !v.HasPrimary() {
@@ -94,11 +95,38 @@ func (p *Proxy) askers(d *pool.Dialer) {
 		return p.catalogs.Ask(ctx, v.Primary.Addr, database, sql, params, n, row)
 	}
 	p.sessions.Forsake = p.catalogs.Leave
-	var turn sync.Mutex
 	p.sessions.Capacity = func(ctx context.Context, addr string) (pool.Capacity, error) {
-		turn.Lock()
-		defer turn.Unlock()
-		return p.capacities.Capacity(ctx, addr)
+		return p.capacities.of(addr).Capacity(ctx, addr)
+	}
+}
+
+// capacities are what nodes are asked with for what they allow: one for each, so that a
+// node that does not answer delays nobody else's answer.
+type capacities struct {
+	one func() *pool.Asker
+
+	mu     sync.Mutex
+	askers map[string]*pool.Asker // by address
+}
+
+func (c *capacities) of(addr string) *pool.Asker {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.askers == nil {
+		c.askers = map[string]*pool.Asker{}
+	}
+	if c.askers[addr] == nil {
+		c.askers[addr] = c.one()
+	}
+	return c.askers[addr]
+}
+
+// leave closes all connections. Nobody asks any more.
+func (c *capacities) leave() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, a := range c.askers {
+		a.Leave("")
 	}
 }
 
@@ -178,7 +206,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 	p.sessions.Close()
 	p.positions.Close()
 	p.catalogs.Leave("")
-	p.capacities.Leave("")
+	p.capacities.leave()
 	p.cfg.Log.Info("proxy stopped")
 	return err
 }

@@ -32,7 +32,7 @@ type pools struct {
 	mu       sync.Mutex
 	leader   route.Node
 	epoch    uint64
-	limits   map[string]int // by node, as far as they are known
+	limits   map[string]int // by address, as far as they are known
 	asking   map[string]bool
 	welcomes map[welcomeKey]*welcomes
 	standbys map[string]*rules.Node
@@ -172,6 +172,7 @@ func (p *pools) follow(v route.View) {
 		return
 	}
 	p.leader, p.epoch = v.Primary, v.Epoch
+	p.askAhead(v)
 	if p.Options.Split {
 		p.readers(v)
 	}
@@ -187,7 +188,21 @@ func (p *pools) limit(v route.View, n route.Node) int {
 	return cmp.Or(p.limits[n.Addr], firstLimit)
 }
 
-// ask finds out what a node allows, now and then.
+// askAhead asks every node that may become the primary: its pools are not to begin with
+// firstLimit right after a switchover, when everybody comes. p.mu is held.
+func (p *pools) askAhead(v route.View) {
+	if p.options().NodeLimit > 0 {
+		return
+	}
+	for _, m := range v.Members {
+		if m.Up {
+			p.ask(v, m.Addr)
+		}
+	}
+}
+
+// ask finds out what a node allows, now and then. One of an address is asked at a time.
+// p.mu is held.
 func (p *pools) ask(v route.View, addr string) {
 	if p.asking[addr] || p.Server.Capacity == nil {
 		return

@@ -93,8 +93,8 @@ type Server struct {
 	Dialer    Dialer
 	Verifiers Verifiers
 	Positions Positions // nil: nothing is split
-	// Ask asks the primary in a database, Capacity a node for what it allows; nil:
-	// nobody knows.
+	// Ask asks the primary in a database, Capacity a node for what it allows, several at
+	// once, but each address by one; nil: nobody knows.
 	Ask      catalog.Ask
 	Forsake  func(database string) // nothing is asked there for now
 	Capacity func(ctx context.Context, addr string) (pool.Capacity, error)
