@@ -183,8 +183,8 @@ func TestOrderIsNeverLost(t *testing.T) {
 		}
 		return store.Fault{Hold: c.Write && writes == 1}
 	})
-	act := decide.Action{Verb: decide.HandOver, Request: "q1", To: "slave"}
-	if err := a.handOver(t.Context(), act); !errors.Is(err, store.ErrUnknown) {
+	act := decide.Action{Verb: decide.Prepare, Request: "q1", To: "slave"}
+	if err := a.prepare(t.Context(), act); !errors.Is(err, store.ErrUnknown) {
 		t.Fatal(err)
 	}
 	if there().Options[optionTried] != "" {
@@ -194,7 +194,7 @@ func TestOrderIsNeverLost(t *testing.T) {
 	if there().Options[optionTried] != "true" {
 		t.Fatal("not marked")
 	}
-	if err := a.handOver(t.Context(), act); !errors.Is(err, store.ErrConflict) || !strings.Contains(err.Error(), "tried already") {
+	if err := a.prepare(t.Context(), act); !errors.Is(err, store.ErrConflict) || !strings.Contains(err.Error(), "tried already") {
 		t.Fatalf("a second attempt: %v", err)
 	}
 }
