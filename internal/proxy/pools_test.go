@@ -162,7 +162,6 @@ func TestCancelOfASharedClient(t *testing.T) {
 	role := f.role(t, "login password 'x'")
 	c := connect(t, f.dsn(session.ReadWrite, role, "x", "sslmode=disable"))
 	go func() {
-		time.Sleep(300 * time.Millisecond)
 		c.PgConn().CancelRequest(context.WithoutCancel(t.Context()))
 	}()
 	if _, err := c.Exec(t.Context(), "select pg_sleep(20)"); code(err) != "57014" {
@@ -299,7 +298,6 @@ func TestSessionModeKeepsItsConnection(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	go func() {
-		time.Sleep(300 * time.Millisecond)
 		a.PgConn().CancelRequest(context.WithoutCancel(t.Context()))
 	}()
 	if _, err := a.Exec(t.Context(), "select pg_sleep(20)"); code(err) != "57014" {
@@ -431,12 +429,7 @@ func TestSharedReadersAreAlike(t *testing.T) {
 func TestNamesCostNoLogIn(t *testing.T) {
 	f := pooled(t, rules.Auto, 1, nil)
 	role := f.role(t, "login password 'x'")
-	f.admin(t, "alter system set log_connections = on; ")
-	f.admin(t, "select pg_reload_conf()")
-	f.afterwards(t, "alter system reset log_connections; select pg_reload_conf()")
-	eventually(t, "log-ins are logged", func() bool {
-		return query[string](t, connect(t, superuser(f.primary.addr())), "show log_connections") == "on"
-	})
+	logIns := f.logIns(t, role)
 	for i := range 20 {
 		name := fmt.Sprintf("c%d", i)
 		c := connect(t, f.dsn(session.ReadWrite, role, "x", "sslmode=disable&application_name="+name))
@@ -448,11 +441,52 @@ func TestNamesCostNoLogIn(t *testing.T) {
 		}
 		c.Close(t.Context())
 	}
-	log, err := os.ReadFile(f.primary.data + ".log")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if n := strings.Count(string(log), "authorized: user="+role+" "); n < 1 || n > 4 {
+	if n := logIns(); n < 1 || n > 4 {
 		t.Errorf("%d log-ins at PostgreSQL for 20 clients", n)
 	}
+}
+
+// Clients that come at once with the same settings have PostgreSQL asked once.
+func TestClientsAtOnceAreWelcomedByOneLogIn(t *testing.T) {
+	f := pooled(t, rules.Auto, 1, nil)
+	role := f.role(t, "login password 'x'")
+	logIns := f.logIns(t, role)
+	var clients sync.WaitGroup
+	for range 30 {
+		clients.Go(func() {
+			c, err := pgx.Connect(t.Context(), f.dsn(session.ReadWrite, role, "x", "sslmode=disable&timezone=Asia/Tokyo"))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if got := c.PgConn().ParameterStatus("TimeZone"); got != "Asia/Tokyo" {
+				t.Errorf("told %q", got)
+			}
+			c.Close(t.Context())
+		})
+	}
+	clients.Wait()
+	if n := logIns(); n != 1 {
+		t.Errorf("%d log-ins at PostgreSQL for 30 clients", n)
+	}
+}
+
+// logIns has the primary log them, and counts those of a role from now on.
+func (f *fixture) logIns(t *testing.T, role string) func() int {
+	t.Helper()
+	f.admin(t, "alter system set log_connections = on; ")
+	f.admin(t, "select pg_reload_conf()")
+	f.afterwards(t, "alter system reset log_connections; select pg_reload_conf()")
+	eventually(t, "log-ins are logged", func() bool {
+		return query[string](t, connect(t, superuser(f.primary.addr())), "show log_connections") == "on"
+	})
+	count := func() int {
+		log, err := os.ReadFile(f.primary.data + ".log")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Count(string(log), "authorized: user="+role+" ")
+	}
+	before := count()
+	return func() int { return count() - before }
 }

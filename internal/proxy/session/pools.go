@@ -6,7 +6,6 @@ import (
 	"errors"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,33 +34,11 @@ type pools struct {
 	limits   map[string]int // by address, as far as they are known
 	asking   map[string]bool
 	welcomes map[welcomeKey]*welcomes
+	flights  map[welcomeKey]*flight
 	standbys map[string]*rules.Node
 	alike    map[alikeKey]string    // of the accounts' sessions on the primary, see pool.Backend.Alike
 	plans    map[string]*conv.Plans // by database
 }
-
-// welcome is what clients are told at their log-in who begin with the same settings.
-type welcome struct {
-	greeting []byte
-	settings map[string]string
-	shown    *conv.Report // the same
-	startup  *conv.Startup
-}
-
-type welcomeKey struct{ account, params, stamp string }
-
-// welcomes are those of clients that differ in their application_name alone.
-type welcomes struct {
-	greeting []byte
-	settings map[string]string
-	named    map[string]*welcome
-}
-
-// maxWelcomes and maxNames bound them: settings and names are the clients' to invent.
-const (
-	maxWelcomes = 1000
-	maxNames    = 100
-)
 
 // firstLimit is a node's until it has said how many connections it allows, and herdNeeds
 // is how many of these the herd's own roles are left.
@@ -75,7 +52,7 @@ const (
 const catalogPatience = 3 * time.Second
 
 func newPools(s *Server) *pools {
-	p := &pools{Server: s, limits: map[string]int{}, asking: map[string]bool{}, welcomes: map[welcomeKey]*welcomes{}, alike: map[alikeKey]string{}, plans: map[string]*conv.Plans{}}
+	p := &pools{Server: s, limits: map[string]int{}, asking: map[string]bool{}, welcomes: map[welcomeKey]*welcomes{}, flights: map[welcomeKey]*flight{}, alike: map[alikeKey]string{}, plans: map[string]*conv.Plans{}}
 	p.desk = desk.New(s.options().Pool, s.Options.Loops, p)
 	if s.Ask != nil {
 		p.names = &catalog.Keeper{Ask: s.Ask, Left: s.Forsake, Every: time.Second, Log: s.Log}
@@ -320,83 +297,6 @@ func (p *pools) plansOf(database string) *conv.Plans {
 		p.plans[database] = conv.NewPlans(new(atomic.Uint64))
 	}
 	return p.plans[database]
-}
-
-// flat is one text of parameters, which hold no zero bytes.
-func flat(params []wire.Param) string {
-	var b []byte
-	for _, p := range params {
-		b = append(append(append(append(b, p.Name...), 0), p.Value...), 0)
-	}
-	return string(b)
-}
-
-// welcomeOf is what the client is told of its settings: PostgreSQL is asked, by a
-// log-in with them, once for all clients of the account that bring the same.
-func (c *client) welcomeOf(ctx context.Context, settings []wire.Param, keys scram.Keys) (*welcome, error) {
-	params, name := withoutName(c.serverParams())
-	k := welcomeKey{c.user + "\x00" + c.startup.Database(), flat(params), c.secret.Rights.Stamp}
-	p := c.pools
-	p.mu.Lock()
-	if known := p.welcomes[k]; known != nil {
-		defer p.mu.Unlock()
-		return known.of(name, settings), nil
-	}
-	p.mu.Unlock()
-	var b *pool.Backend
-	var err error
-	c.guest.Beside(func() {
-		err = c.retry(ctx, func(ctx context.Context) (err error) {
-			b, _, err = c.openPrimary(ctx, c.Topology.Current(), pool.Login{Params: params, Keys: &keys})
-			return err
-		})
-	})
-	if err != nil {
-		return nil, c.connectError(err)
-	}
-	b.Conn.Close()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if len(p.welcomes) >= maxWelcomes {
-		clear(p.welcomes)
-	}
-	p.welcomes[k] = &welcomes{b.Greeting, b.Settings, map[string]*welcome{}}
-	return p.welcomes[k].of(name, settings), nil
-}
-
-// withoutName takes application_name out of a client's settings, which may be another
-// one for each, where PostgreSQL would take it as it is.
-func withoutName(params []wire.Param) (others []wire.Param, name string) {
-	for _, p := range params {
-		if p.Name == appName && len(p.Value) < 64 && !strings.ContainsFunc(p.Value, func(r rune) bool { return r < ' ' || r > '~' }) {
-			name = p.Value
-			continue
-		}
-		others = append(others, p)
-	}
-	return others, name
-}
-
-const appName = "application_name"
-
-// of is what one is told that has this name and these settings; "" is the name of the
-// log-in. It is called with pools.mu held.
-func (w *welcomes) of(name string, settings []wire.Param) *welcome {
-	if one := w.named[name]; one != nil {
-		return one
-	}
-	if len(w.named) >= maxNames {
-		clear(w.named)
-	}
-	one := &welcome{greeting: w.greeting, settings: w.settings, startup: conv.NewStartup(settings)}
-	if name != "" {
-		one.settings = maps.Clone(w.settings)
-		one.settings[appName] = name
-		one.greeting = wire.AppendParameterStatus(w.greeting[:len(w.greeting):len(w.greeting)], appName, name)
-	}
-	one.shown = conv.NewReport(one.settings)
-	w.named[name] = one
-	return one
 }
 
 // shared is what a session has of the pools.
