@@ -54,8 +54,9 @@ func TestOrdinaryWorkIsNotPinned(t *testing.T) {
 		"set datestyle = 'german'", "set search_path = app, public", "create table u(i int)", "alter table u add s text default plain(1)::text", "drop table u",
 		"create function made() returns int language sql as 'select 1'", "truncate t", "explain select plain(1)",
 		"declare c cursor for select 1", "vacuum t", "analyze t", "lock table t", "select set_config('app.x', 'y', true)", "reset all",
+		"selec 1", "do $$ begin end", "listen", "create temp table x (a int); selec 2",
 	} {
-		if _, err := a.PgConn().Exec(ctx, sql).ReadAll(); err != nil && code(err) != "25P01" {
+		if _, err := a.PgConn().Exec(ctx, sql).ReadAll(); err != nil && code(err) != "25P01" && code(err) != "42601" {
 			t.Fatalf("%s: %v", sql, err)
 		}
 		own(sql)
@@ -66,6 +67,10 @@ func TestOrdinaryWorkIsNotPinned(t *testing.T) {
 		}
 		own("a prepared statement")
 	}
+	if _, err := a.Exec(ctx, "selec 1"); code(err) != "42601" {
+		t.Fatal(err)
+	}
+	own("a prepared statement that is none")
 	if _, err := a.PgConn().CopyFrom(ctx, strings.NewReader("7\n8\n"), "copy t(s) from stdin"); err != nil {
 		t.Fatal(err)
 	}

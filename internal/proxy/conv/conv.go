@@ -32,6 +32,7 @@ type Conv struct {
 	set     set
 	plans   *Plans
 	pin     string // why nobody but Main may answer it; "" anybody
+	guess   *note  // pin is for this alone, of which nobody knows yet whether it was done
 	told    string // and the driver has been told
 
 	owed  owed
@@ -107,8 +108,23 @@ func (c *Conv) eager() bool { return c.cfg.Split || c.cfg.Mode == Auto }
 
 // pinned keeps the client's work on Main.
 func (c *Conv) pinned(why string) {
-	if c.pin == "" {
-		c.pin = why
+	if c.pin == "" || c.guess != nil {
+		c.pin, c.guess = why, nil
+	}
+}
+
+// guessed is pinned by what n is about, unless that turns out not to be done at all.
+func (c *Conv) guessed(why string, n *note) {
+	fresh := c.pin == ""
+	if c.pinned(why); fresh {
+		c.guess = n
+	}
+}
+
+// undid: nothing of what n is about was done.
+func (c *Conv) undid(n *note) {
+	if n != nil && n == c.guess {
+		c.pin, c.guess = "", nil
 	}
 }
 
@@ -225,7 +241,7 @@ func (c *Conv) settle(fx *Effects) {
 		c.stopped = false
 		fx.add(Effect{Kind: Start, Side: Client})
 	}
-	if c.pin != c.told && c.cfg.Mode == Auto {
+	if c.pin != c.told && c.guess == nil && !c.over && c.cfg.Mode == Auto {
 		c.told = c.pin
 		fx.add(Effect{Kind: Pinned, Text: c.pin})
 	}

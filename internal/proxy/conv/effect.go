@@ -100,7 +100,7 @@ func textOf(msg []byte) []byte {
 var zero = []byte{0}
 
 // effect notes what a statement that is going to be executed may leave behind.
-func (c *Conv) effect(r *run, is about, sql string, inBatch bool) *note {
+func (c *Conv) effect(r *run, is about, sql string, inBatch bool) (n *note) {
 	c.owed.wrote = c.owed.wrote || writes(is)
 	if is.Numbers || is.Inserts {
 		c.sequences(r, is, inBatch)
@@ -108,7 +108,8 @@ func (c *Conv) effect(r *run, is about, sql string, inBatch bool) *note {
 	c.set.local = c.set.local || is.Sets
 	c.defines(is)
 	if is.Kind == classify.Pin {
-		c.pinned(is.Why)
+		n = &note{}
+		c.guessed(is.Why, n)
 		if l := c.links[Main]; l != nil {
 			l.loaded = l.loaded || is.Loads
 		}
@@ -122,9 +123,12 @@ func (c *Conv) effect(r *run, is about, sql string, inBatch bool) *note {
 	switch {
 	case is.Kind == classify.Settings, is.Kind == classify.Discard,
 		is.Level != classify.LevelKept, is.Inserts && is.Queries > 0 && c.cfg.Mode == Auto, is.Mark != classify.MarkNone && is.Mark != classify.MarkSome:
-		return &note{about: is, sql: sql}
+		if n == nil {
+			n = &note{}
+		}
+		n.about, n.sql = is, sql
 	}
-	return nil
+	return n
 }
 
 // settingSQL is the text of a SET as it is said to a server.
@@ -148,7 +152,7 @@ func (c *Conv) done(n *note, l *Link) {
 		c.forgetAll(n.forgets, l)
 		l.numbered = false
 		if !l.loaded {
-			c.pin = ""
+			c.pin, c.guess = "", nil
 		}
 		c.set.discarded(n, l)
 		return

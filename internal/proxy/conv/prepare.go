@@ -430,6 +430,7 @@ func (c *Conv) lost(l *Link, e entry) {
 	if n == nil {
 		return
 	}
+	c.undid(n)
 	if c.plain == nil {
 		c.plain, l.plain = n.before, n.had
 	}

@@ -267,7 +267,7 @@ func (c *Conv) readyFrom(r *run, side Side, l *Link) {
 		}
 	case side == Main && l.free():
 		r.fx.recycle(c.owed.unit)
-		c.owed, c.unsure = owed{}, false
+		c.owed, c.unsure, c.guess = owed{}, false, nil
 		if l.status == 'I' {
 			c.portals = nil
 		}
@@ -311,6 +311,9 @@ func (c *Conv) failed(r *run, side Side, l *Link, msg []byte, total int) act {
 	}
 	c.plans.failed(body)
 	names := c.clientNames(l, body)
+	if e := l.q.front(); e != nil && e.kind == execute && e.note == c.guess {
+		c.guess = nil // it was begun
+	}
 	who, ok := l.error(func(e entry) { c.lost(l, e) })
 	if l.failing && c.wait == forReset { // nothing is answered before the client sends Sync
 		c.wait = nothing
@@ -345,6 +348,9 @@ func (c *Conv) failedMain(r *run, who entry, body, names []byte) act {
 	case n != nil && n.aliases != nil:
 		names = n.clients(body)
 	}
+	if who.kind == query && !who.mid && unparsed(body) {
+		c.undid(who.note)
+	}
 	if c.lacks(body) {
 		names = withHint(body, "A value that the client has had in another transaction is not known on this connection. Ask in the same transaction, or use RETURNING; from its next INSERT on it keeps its connection.")
 	}
@@ -363,6 +369,14 @@ func (c *Conv) failedMain(r *run, who entry, body, names []byte) act {
 	r.fx.say(Client, wire.TypeError, names)
 	return strip
 }
+
+// unparsed says whether the error is that of PostgreSQL's parser for the client's own
+// text, before anything in it is done. One for a text within has a context, or that text.
+func unparsed(body []byte) bool {
+	return bytes.Contains(body, syntaxRoutine) && !bytes.Contains(body, zeroWhere) && !bytes.Contains(body, zeroInner)
+}
+
+var syntaxRoutine, zeroWhere, zeroInner = []byte("\x00Rscanner_yyerror\x00"), []byte("\x00W"), []byte("\x00q")
 
 // clientNames writes an error with the client's names of statements; nil: it has none.
 func (c *Conv) clientNames(l *Link, body []byte) []byte {
