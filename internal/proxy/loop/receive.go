@@ -66,7 +66,7 @@ func (l *Loop) hungUp(i uint32, s *sock, events uint32) {
 
 // queuePatience is for how long a client waits for a server that has said that it sends
 // no more: most have left, and some are there to hear the answer.
-const queuePatience = time.Second
+const queuePatience = 5 * time.Second
 
 // leaves deals with a client that has hung up: one that nothing reaches, or that waits
 // for a server, has no time for ever.
