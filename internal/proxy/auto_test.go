@@ -54,6 +54,8 @@ func TestOrdinaryWorkIsNotPinned(t *testing.T) {
 		"set datestyle = 'german'", "set search_path = app, public", "create table u(i int)", "alter table u add s text default plain(1)::text", "drop table u",
 		"create function made() returns int language sql as 'select 1'", "truncate t", "explain select plain(1)",
 		"declare c cursor for select 1", "vacuum t", "analyze t", "lock table t", "select set_config('app.x', 'y', true)", "reset all",
+		"set standard_conforming_strings = on", "set session characteristics as transaction read only", "set default_transaction_isolation = serializable",
+		"set session characteristics as transaction read write", "reset default_transaction_isolation",
 		"selec 1", "do $$ begin end", "listen", "create temp table x (a int); selec 2",
 	} {
 		if _, err := a.PgConn().Exec(ctx, sql).ReadAll(); err != nil && code(err) != "25P01" && code(err) != "42601" {

@@ -34,7 +34,9 @@ func (p *parser) set() Statement {
 	case "authorization":
 		p.sentBack("session_authorization", i+1, local)
 		return Statement{Kind: p.pin("SET SESSION AUTHORIZATION")}
-	case "characteristics", "xml":
+	case "characteristics":
+		return p.characteristics(i + 1)
+	case "xml":
 		return Statement{Kind: p.pin("a setting that is not carried")}
 	case "time":
 		return p.setTo("timezone", i+2, local)
@@ -50,6 +52,9 @@ func (p *parser) set() Statement {
 	if name == "client_encoding" {
 		return p.encoding(i+1, local)
 	}
+	if name == conforming {
+		return p.conforms(i + 1)
+	}
 	s := p.setTo(name, i+1, local)
 	if name == "search_path" && p.any("pg_temp") || p.quotedTemp(name, i) {
 		s.Kind = p.pin("temporary objects") // what is created has no word for it
@@ -58,6 +63,43 @@ func (p *parser) set() Statement {
 		p.levelTo(i+1, local)
 	}
 	return s
+}
+
+const conforming = "standard_conforming_strings"
+
+// conforms is SET standard_conforming_strings. Where texts are understood it is on.
+func (p *parser) conforms(i int) Statement {
+	on := p.value(i)
+	if p.kind(i) == number {
+		on = string(p.bytes(i))
+	}
+	switch on {
+	case "on", "true", "yes", "1":
+		if i+1 == p.to {
+			return Statement{Kind: Primary}
+		}
+	}
+	return Statement{Kind: p.pin("a setting that is not carried")}
+}
+
+// characteristics is SET SESSION CHARACTERISTICS, from its AS on. That of one mode is
+// another word for one setting.
+func (p *parser) characteristics(i int) Statement {
+	var mode []string
+	for i += 2; i < p.to; i++ {
+		mode = append(mode, p.value(i))
+	}
+	if name := modes[strings.Join(mode, " ")]; name != "" {
+		return p.settings(name, false)
+	}
+	return Statement{Kind: p.pin("a setting that is not carried")}
+}
+
+var modes = map[string]string{
+	"read only": "default_transaction_read_only", "read write": "default_transaction_read_only",
+	"deferrable": "default_transaction_deferrable", "not deferrable": "default_transaction_deferrable",
+	"isolation level serializable": "default_transaction_isolation", "isolation level repeatable read": "default_transaction_isolation",
+	"isolation level read committed": "default_transaction_isolation", "isolation level read uncommitted": "default_transaction_isolation",
 }
 
 // setTo is SET of a setting to the value at i.
@@ -180,11 +222,11 @@ func (p *parser) settable(name string) Kind {
 
 func canSet(name string) bool {
 	switch name {
-	case "role", "session_authorization", "session_replication_role", "standard_conforming_strings",
+	case "role", "session_authorization", "session_replication_role", conforming,
 		"is_superuser", "seed":
 		return false
 	}
-	return !strings.HasPrefix(name, "transaction_") && !strings.HasPrefix(name, "default_transaction_")
+	return !strings.HasPrefix(name, "transaction_")
 }
 
 func (p *parser) reset() Statement {

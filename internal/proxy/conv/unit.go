@@ -28,7 +28,7 @@ func (c *Conv) look(r *run, typ byte, rest []byte) looked {
 	if c.owed.peeked { // it has waited for Main
 		return lookMain
 	}
-	read := c.cfg.Split && c.pin == "" && c.idle()
+	read := c.cfg.Split && c.pin == "" && c.idle() && c.set.vars.get(isolation) == ""
 	local := c.cfg.PoolNodes != nil && c.status() != 'E' && c.free()
 	if !read && !local {
 		return lookMain
@@ -44,6 +44,9 @@ func (c *Conv) look(r *run, typ byte, rest []byte) looked {
 	}
 	return lookMain
 }
+
+// isolation is the setting under which a standby may refuse to read.
+const isolation = "default_transaction_isolation"
 
 // mayBeLocal is quick: whether a batch that begins so could be SHOW POOL_NODES.
 func (c *Conv) mayBeLocal(typ byte, rest []byte) bool {
