@@ -170,6 +170,43 @@ func TestCancelOfASharedClient(t *testing.T) {
 	query[int](t, c, "select 1")
 }
 
+// Cancel ends the wait for a server, as it would end what the client waits for; the
+// session goes on.
+func TestCancelOfAClientThatWaits(t *testing.T) {
+	f := pooled(t, rules.Auto, 1, nil)
+	role := f.role(t, "login password 'x'")
+	one := connect(t, f.dsn(session.ReadWrite, role, "x", "sslmode=disable"))
+	if _, err := one.Exec(t.Context(), "begin"); err != nil {
+		t.Fatal(err)
+	}
+	two := connect(t, f.dsn(session.ReadWrite, role, "x", "sslmode=disable"))
+	console := connect(t, fmt.Sprintf("postgres://postgres:postgres@%s/manada?sslmode=disable", f.Addr(session.ReadWrite)))
+	waiting := func(n int32) func() bool {
+		return func() bool { p := table(t, console, "show pools"); return len(p) == 1 && p[0]["cl_waiting"] == n }
+	}
+	for _, mode := range []pgx.QueryExecMode{pgx.QueryExecModeSimpleProtocol, pgx.QueryExecModeExec, pgx.QueryExecModeDescribeExec} {
+		answered := make(chan error, 1)
+		go func() {
+			_, err := two.Exec(t.Context(), "select $1::int", mode, 1)
+			answered <- err
+		}()
+		eventually(t, "it waits", waiting(1))
+		if err := two.PgConn().CancelRequest(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-answered; code(err) != "57014" {
+			t.Errorf("%s: %v", mode, err)
+		}
+		eventually(t, "nobody waits", waiting(0))
+	}
+	if _, err := one.Exec(t.Context(), "commit"); err != nil {
+		t.Error(err)
+	}
+	if got := query[int](t, two, "select 2"); got != 2 {
+		t.Errorf("%d", got)
+	}
+}
+
 // The console shows the pools, and its orders reach them.
 func TestConsoleOfPools(t *testing.T) {
 	f := pooled(t, rules.Transaction, 1, nil)

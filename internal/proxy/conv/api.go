@@ -116,6 +116,8 @@ const (
 	Start
 	// Want a server for the side. Granted or Denied answers, or the client leaves.
 	Want
+	// Withdraw what was wanted. Nothing answers it any more.
+	Withdraw
 	// Give the side's server back. The link is the driver's again. A side that was
 	// told Gone is not given back.
 	Give

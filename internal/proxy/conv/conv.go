@@ -197,12 +197,22 @@ func (c *Conv) from(side Side, b []byte, fx *Effects) (consumed int) {
 	return c.fromServer(side, b, fx)
 }
 
-// cancel asks for an end of what is done for the client.
+// cancel asks for an end of what is done for the client. What waits for a server was
+// not begun: it is answered without one.
 func (c *Conv) cancel(fx *Effects) {
 	if side := c.Runs(); side != Client {
 		c.links[side].cancels++
 		fx.add(Effect{Kind: SendCancel, Side: side})
+		return
 	}
+	if c.wait != forMain && c.wait != forHold || c.links[Main] != nil || c.enters || c.read.pending {
+		return
+	}
+	if c.wait == forMain {
+		fx.add(Effect{Kind: Withdraw, Side: Main})
+	}
+	c.wait, c.owed.peeked = nothing, false
+	c.ghost = ghost{canceled: true}
 }
 
 // settle does what has become possible.

@@ -14,6 +14,8 @@ type ghost struct {
 	skips  bool // everything up to Sync is skipped
 	ends   bool // what is bound ends the transaction
 	over   bool // it has ended, and a Sync is to come
+
+	canceled bool // there is no transaction: what has waited for a server is cancelled
 }
 
 // haunt begins one.
@@ -25,7 +27,7 @@ func (c *Conv) haunted(typ byte) bool {
 	if g.over && !g.skips && typ != wire.TypeSync { // something new
 		*g = ghost{}
 	}
-	return g.status != 0 || g.skips || g.over
+	return g.status != 0 || g.skips || g.over || g.canceled
 }
 
 // meets takes the message at the front of r for a transaction that is lost.
@@ -40,12 +42,13 @@ func (c *Conv) meets(r *run, typ byte, total int, rest []byte) bool {
 	return true
 }
 
-// wail answers one message for a transaction that is lost.
+// wail answers one message for a transaction that is lost, or was cancelled before it
+// has begun.
 func (c *Conv) wail(r *run, typ byte, msg []byte, total int) {
 	g := &c.ghost
 	switch from[typ].kind {
 	case syncing:
-		g.skips, g.ends, g.over = false, false, false
+		g.skips, g.ends, g.over, g.canceled = false, false, false, false
 		c.open = false
 		r.fx.say(Client, wire.TypeReady, []byte{c.status()})
 		return
@@ -54,6 +57,11 @@ func (c *Conv) wail(r *run, typ byte, msg []byte, total int) {
 			return
 		}
 		c.plain = nil
+		if g.canceled {
+			c.moan(r)
+			r.fx.say(Client, wire.TypeReady, []byte{c.status()})
+			return
+		}
 		c.wailQuery(r, textOf(msg), len(msg) < total)
 		return
 	case call:
@@ -62,11 +70,11 @@ func (c *Conv) wail(r *run, typ byte, msg []byte, total int) {
 			r.fx.say(Client, wire.TypeReady, []byte{c.status()})
 		}
 		return
-	case none, copyEnd:
+	case none, copyData, copyEnd:
 		return
 	}
 	c.open = true
-	if !g.skips && !c.wailBatch(r, typ, msg) {
+	if !g.skips && (g.canceled || !c.wailBatch(r, typ, msg)) {
 		c.moan(r)
 		if g.skips = true; g.over { // a commit has failed: the transaction is over
 			g.status = 0
@@ -77,9 +85,13 @@ func (c *Conv) wail(r *run, typ byte, msg []byte, total int) {
 // moan is the error of a statement.
 func (c *Conv) moan(r *run) {
 	e := &wire.Error{Severity: "ERROR", Code: "25P02", Message: "current transaction is aborted, commands ignored until end of transaction block"}
-	if c.ghost.status == 'T' {
+	switch g := &c.ghost; {
+	case g.canceled:
+		e.Code, e.Message = "57014", "canceling statement due to user request"
+		g.canceled = false
+	case g.status == 'T':
 		e = serialization("the transaction was rolled back: its server was lost, or has changed its role")
-		c.ghost.status = 'E'
+		g.status = 'E'
 	}
 	at := len(r.fx.own)
 	r.fx.own = e.Append(r.fx.own)

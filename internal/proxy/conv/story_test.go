@@ -477,6 +477,8 @@ func (w *world) do(e Effect) (again []Side) {
 		what = fmt.Sprintf("ask whether %X is replayed", uint64(e.At))
 	case AskNames:
 		what = "ask for the names"
+	case Withdraw:
+		what = "withdraw " + sideNames[e.Side]
 	case SendCancel:
 		what = "cancel " + sideNames[e.Side]
 	case Arm:

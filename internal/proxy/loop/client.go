@@ -20,6 +20,9 @@ type Owner interface {
 	// Want finds a server for the side. One that is there is returned; else wait says
 	// whether one may come, by Client.Grant, or there is none. Client.Deny ends a wait.
 	Want(c *Client, side conv.Side) (s *Server, wait bool)
+	// Withdraw: what was wanted for the side is not any more. What comes all the same goes
+	// to its Keeper.
+	Withdraw(side conv.Side)
 	// Back: a server is none of the client's any more. Its connection is closed, but
 	// where it goes back to its Keeper, at once or behind a DISCARD ALL.
 	Back(side conv.Side, s *Server, how conv.How)

@@ -32,6 +32,7 @@ func newOwner() *owner {
 }
 
 func (o *owner) Want(c *Client, _ conv.Side) (*Server, bool) { o.wants <- c; return nil, true }
+func (o *owner) Withdraw(conv.Side)                          {}
 func (o *owner) Back(_ conv.Side, _ *Server, how conv.How)   { o.back <- how }
 func (o *owner) Ask(*Client, *conv.Effect, *Server)          {}
 func (o *owner) Cancel(*Client, conv.Side, *Server)          {}

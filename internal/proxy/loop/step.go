@@ -41,6 +41,11 @@ func (l *Loop) apply(c *client, fx *conv.Effect) {
 		l.reading(c, fx.Side, fx.Kind == conv.Start)
 	case conv.Want:
 		l.want(c, fx.Side)
+	case conv.Withdraw:
+		c.wants &^= 1 << fx.Side
+		l.arm(c, leftTimer, 0)
+		l.came(c, fx.Side)
+		c.owner.Withdraw(fx.Side)
 	case conv.Give:
 		l.drop(c, fx.Side, fx.How)
 	case conv.AskReplayed:

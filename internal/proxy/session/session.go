@@ -135,6 +135,13 @@ func (s *session) Want(c *loop.Client, side conv.Side) (*loop.Server, bool) {
 	return nil, ok
 }
 
+// Withdraw takes what is wanted of the pools out of the queue.
+func (s *session) Withdraw(side conv.Side) {
+	if s.shared != nil {
+		s.pools.desk.Withdraw(&s.shared.claims[side])
+	}
+}
+
 // Back: the server's connection is closed.
 func (s *session) Back(side conv.Side, server *loop.Server, _ conv.How) {
 	switch {
