@@ -89,7 +89,7 @@ func (i *Instance) observeLive(ctx context.Context, o *Observation, st guardian.
 	o.Started = i.senderLog.look(i.cfg.LogFile) // before who is there: who is not there is gone
 	res, err := i.query(ctx, observeSQL)
 	if err != nil {
-		o.State, o.Why = i.stateOfError(ctx, err, st, status), err.Error()
+		o.State, o.Why = i.stateOfError(ctx, err, st), err.Error()
 		return
 	}
 	i.readMain(o, res)
@@ -102,7 +102,7 @@ func (i *Instance) observeLive(ctx context.Context, o *Observation, st guardian.
 	} else if r, err := i.query(ctx, controlRowSQL); err == nil {
 		o.ControlRow = readControlRow(r[1])
 	} else if code(err) == "" {
-		o.State, o.Why = i.stateOfError(ctx, err, st, status), err.Error()
+		o.State, o.Why = i.stateOfError(ctx, err, st), err.Error()
 		return
 	}
 	o.Crowded = res[6][0][1] != nil && intOf(res[6][0][1]) < room
@@ -123,8 +123,11 @@ func timedOut(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded)
 }
 
-// stateOfError tells a PostgreSQL that says "not now" from one that says nothing.
-func (i *Instance) stateOfError(ctx context.Context, err error, st guardian.Status, status string) cluster.PostgresState {
+// stateOfError tells a PostgreSQL that says "not now" from one that says nothing. A
+// stop that began after st was read ends the session without a word that gets here,
+// but it is in postmaster.pid before (pmdie in postmaster.c).
+func (i *Instance) stateOfError(ctx context.Context, err error, st guardian.Status) cluster.PostgresState {
+	_, status := i.pidFile()
 	switch {
 	case st.Asked != "" || status == "stopping" || strings.Contains(err.Error(), "is shutting down"):
 		return cluster.PostgresStopping
