@@ -55,6 +55,7 @@ func TestClientsUnderWay(t *testing.T) {
 	// In COMMIT: nobody acknowledges.
 	_, err := a.SetSync(ctx, cluster.HoldCommits())
 	must(t, err)
+	until(t, "commits wait", func() bool { ok, err := a.ProbeInForce(ctx); return err == nil && ok })
 	waits := make(chan error, 1)
 	go func() { _, err := run(ctx, app, "insert into public.t values (2)"); waits <- err }()
 	until(t, "the commit waits", func() bool { c, err := a.LookAtClients(ctx); return err == nil && c.InCommit == 1 && c.Open == 1 })
