@@ -156,6 +156,32 @@ func TestSharedServersFollowTheRole(t *testing.T) {
 	}
 }
 
+// What sets a setting back goes to the client's start-up value, in every mode and by
+// both protocols.
+func TestSettingsGoBackToTheClientsOwn(t *testing.T) {
+	for _, mode := range append([]rules.Mode{rules.Session}, sharing...) {
+		t.Run(mode.String(), func(t *testing.T) {
+			f := pooled(t, mode, 1, nil)
+			c := connect(t, f.dsn(session.ReadWrite, "postgres", "postgres", "sslmode=disable&work_mem=9MB&timezone=Asia/Tokyo"))
+			for _, m := range []pgx.QueryExecMode{pgx.QueryExecModeSimpleProtocol, pgx.QueryExecModeExec} {
+				for sql, name := range map[string]string{"set work_mem to default": "work_mem", "SET SESSION WORK_MEM = DEFAULT": "work_mem",
+					"/* x */ set \"work_mem\" to default": "work_mem", "reset work_mem": "work_mem", " -- x\n reset all": "work_mem",
+					"set time zone default": "timezone", "set timezone to default": "timezone", "set time zone local": "timezone"} {
+					for _, other := range []string{"set work_mem = '1MB'", "set timezone = 'UTC'", sql} {
+						if _, err := c.Exec(t.Context(), other, m); err != nil {
+							t.Fatalf("%s: %v", other, err)
+						}
+					}
+					want := map[string]string{"work_mem": "9MB", "timezone": "Asia/Tokyo"}[name]
+					if got := query[string](t, c, "show "+name); got != want {
+						t.Errorf("%s by %s: %s", sql, m, got)
+					}
+				}
+			}
+		})
+	}
+}
+
 // Cancel reaches the statement of the client that asks, on whichever connection.
 func TestCancelOfASharedClient(t *testing.T) {
 	f := pooled(t, rules.Transaction, 2, nil)

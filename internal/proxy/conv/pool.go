@@ -212,15 +212,26 @@ func (c *Conv) discardSequences(r *run, l *Link, inBatch bool) {
 	c.inject(r, l, sql, &note{numbers: true})
 }
 
-// mayReset says whether a text of a client that has its server for itself may set
-// something back to what the client has begun with, and its server has not.
+// mayReset says whether a text that nobody looks at otherwise may set something back to
+// what the client has begun with, and its server has not: RESET, SET TO DEFAULT, SET
+// TIME ZONE LOCAL.
 func (c *Conv) mayReset(text []byte) bool {
-	if c.cfg.Mode != Session || len(c.set.first) == 0 {
+	if len(c.set.first) == 0 {
 		return false
 	}
+	ends := func(at int, word string) bool {
+		return at >= len(word) && bytes.EqualFold(text[at-len(word):at], []byte(word))
+	}
 	for i, b := range text {
-		if b|0x20 == 't' && (i >= 4 && bytes.EqualFold(text[i-4:i], []byte("rese")) || i >= 6 && bytes.EqualFold(text[i-6:i], []byte("defaul"))) {
-			return true
+		switch b | 0x20 {
+		case 't':
+			if ends(i+1, "reset") || ends(i+1, "default") {
+				return true
+			}
+		case 'l':
+			if ends(i+1, "local") {
+				return true
+			}
 		}
 	}
 	return false
