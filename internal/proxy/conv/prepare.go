@@ -431,7 +431,7 @@ func (c *Conv) lost(l *Link, e entry) {
 		return
 	}
 	c.undid(n)
-	if c.plain == nil {
+	if c.plain == nil && (n.before != nil || n.had != nil) {
 		c.plain, l.plain = n.before, n.had
 	}
 	if n.body != "" {
