@@ -56,6 +56,7 @@ func TestOrdinaryWorkIsNotPinned(t *testing.T) {
 		"declare c cursor for select 1", "vacuum t", "analyze t", "lock table t", "select set_config('app.x', 'y', true)", "reset all",
 		"set standard_conforming_strings = on", "set session characteristics as transaction read only", "set default_transaction_isolation = serializable",
 		"set session characteristics as transaction read write", "reset default_transaction_isolation",
+		"set client_min_messages to warning; set timezone to 'UTC'; select set_config('search_path', '', false)", "reset all; set work_mem = '5MB'",
 		"selec 1", "do $$ begin end", "listen", "create temp table x (a int); selec 2",
 	} {
 		if _, err := a.PgConn().Exec(ctx, sql).ReadAll(); err != nil && code(err) != "25P01" && code(err) != "42601" {

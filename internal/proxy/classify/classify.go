@@ -31,6 +31,13 @@ const (
 // Span is a part of a text.
 type Span struct{ From, To int }
 
+// Setting is what one of several statements sets, as Statement has it for one alone.
+type Setting struct {
+	Name    string
+	Default bool
+	Span    // of the statement, in the text
+}
+
 // Reset is a statement that sets a setting back, for the transaction only or not.
 type Reset struct {
 	Name  string // in lower case; "" is every setting
@@ -67,6 +74,9 @@ type Statement struct {
 	// goes back to what the session began with.
 	Setting string
 	Default bool
+	// Several are the settings of a text of several statements that sets some, begins
+	// and ends no transaction, and can be said again.
+	Several []Setting
 	// Sets says that a setting is changed somewhere, for the transaction at least.
 	Sets bool
 	// Resets are the places where settings go back to what the session began with.
@@ -156,6 +166,10 @@ func classify(sql []byte, names Names) Statement {
 			count++
 			p.from, p.to, p.nth = from, to, count-1
 			one := p.statement()
+			if one.Kind == Settings {
+				p.carries = append(p.carries, Setting{one.Setting, one.Default, Span{p.toks[from].at, p.toks[to-1].to}})
+			}
+			p.ends = p.ends || one.Ends
 			out.Queries += one.Queries
 			out.Setting, out.Default = one.Setting, one.Default
 			if count == 1 {
@@ -170,6 +184,12 @@ func classify(sql []byte, names Names) Statement {
 			}
 		}
 		from = to + 1
+	}
+	if count > 1 && out.Kind == Primary && len(p.carries) > 0 {
+		if p.ends || p.levels > 1 {
+			out.Kind = Pin
+		}
+		out.Several = p.carries
 	}
 	out.Mute, out.Level, out.Local = p.mute, p.level, p.levelLocal
 	out.Sets, out.Resets, out.Prepared = p.sets, p.back, p.uses
@@ -218,7 +238,7 @@ func (p *parser) names() bool {
 
 // several is the kind of a statement among others of its text.
 func several(k Kind) Kind {
-	if k == Read || k == Primary {
+	if k <= Settings {
 		return Primary
 	}
 	return Pin
@@ -234,6 +254,9 @@ type parser struct {
 	mute     []Span  // found so far
 	back     []Reset // as well
 	uses     []Use   // as well
+	carries  []Setting
+	ends     bool // a transaction, or a part of it, begins or ends
+	levels   int  // how often client_min_messages is set
 
 	level      Level // set last
 	levelLocal bool

@@ -180,6 +180,7 @@ func (p *parser) value(i int) string {
 func (p *parser) levelTo(i int, local bool) {
 	v := p.value(i)
 	p.levelLocal = local
+	p.levels++
 	switch {
 	case p.kind(i) == word && v == "default":
 		p.level = LevelReset
@@ -189,6 +190,12 @@ func (p *parser) levelTo(i int, local bool) {
 	default:
 		p.level = LevelShows
 	}
+}
+
+// levelReset notes that it goes back for the session.
+func (p *parser) levelReset() {
+	p.level, p.levelLocal = LevelReset, false
+	p.levels++
 }
 
 func mutes(level string) bool { return level == "error" || level == "fatal" || level == "panic" }
@@ -238,7 +245,7 @@ func (p *parser) reset() Statement {
 func (p *parser) resets() Statement {
 	switch i := p.from + 1; p.word(i) {
 	case "all":
-		p.level, p.levelLocal = LevelReset, false
+		p.levelReset()
 		p.reverts("", false)
 		return Statement{Kind: Settings}
 	case "role":
@@ -258,7 +265,7 @@ func (p *parser) resets() Statement {
 			return Statement{Kind: p.pin("a setting that is not understood")}
 		}
 		if name == minMessages {
-			p.level, p.levelLocal = LevelReset, false
+			p.levelReset()
 		}
 		p.reverts(name, false)
 		return p.settings(name, false)

@@ -8,9 +8,10 @@ import (
 
 // note is what the answer to a message means to the conversation.
 type note struct {
-	about about  // it changes something in the session once it has succeeded
-	sql   string // of a setting
-	deeds []deed // what it does to prepared statements then
+	about   about    // it changes something in the session once it has succeeded
+	sql     string   // of a setting
+	several []string // of those of a text of several statements
+	deeds   []deed   // what it does to prepared statements then
 
 	made    string // a statement of the client's is made: forgotten when that fails
 	is      *stmt
@@ -56,6 +57,9 @@ func (c *Conv) query(r *run, msg []byte) (n *note, instead []byte) {
 	}
 	o.peeked = false
 	n = c.effect(r, is, settingSQL(textOf(msg), is), false)
+	if n != nil && is.Several != nil && is.Kind != classify.Pin {
+		n.several = severalSQL(textOf(msg), is)
+	}
 	w := c.rewrite(r, is)
 	if w == nil {
 		c.stamp(n)
@@ -121,7 +125,7 @@ func (c *Conv) effect(r *run, is about, sql string, inBatch bool) (n *note) {
 		c.barrier = true
 	}
 	switch {
-	case is.Kind == classify.Settings, is.Kind == classify.Discard,
+	case is.Kind == classify.Settings, is.Kind == classify.Discard, is.Several != nil,
 		is.Level != classify.LevelKept, is.Inserts && is.Queries > 0 && c.cfg.Mode == Auto, is.Mark != classify.MarkNone && is.Mark != classify.MarkSome:
 		if n == nil {
 			n = &note{}
@@ -137,6 +141,20 @@ func settingSQL(sql []byte, is about) string {
 		return ""
 	}
 	return string(unmuteText(sql, is.Mute))
+}
+
+// severalSQL are the statements of a text that set something.
+func severalSQL(sql []byte, is about) (out []string) {
+	for _, s := range is.Several {
+		var hides []classify.Span
+		for _, m := range is.Mute {
+			if m.From >= s.From && m.To <= s.To {
+				hides = append(hides, classify.Span{From: m.From - s.From, To: m.To - s.From})
+			}
+		}
+		out = append(out, string(unmuteText(sql[s.From:s.To], hides)))
+	}
+	return out
 }
 
 // done applies what a statement meant that has succeeded.

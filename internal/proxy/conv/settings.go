@@ -49,13 +49,12 @@ const maxChanges = 1000
 func (s *set) note(n *note) (full bool) {
 	is := n.about
 	op := change{level: is.Level, local: is.Local}
-	switch is.Kind {
-	case classify.Settings:
-		op.all, op.name, op.sql = is.Setting == "", is.Setting, n.sql
-		if is.Default {
-			if op.sql = s.first.get(op.name); op.sql == "" && custom(op.name) {
-				op.sql = n.sql
-			}
+	switch {
+	case is.Kind == classify.Settings:
+		op = s.gives(op, classify.Setting{Name: is.Setting, Default: is.Default}, n.sql)
+	case n.several != nil:
+		for i, one := range is.Several {
+			s.ops = append(s.ops, s.gives(change{}, one, n.several[i]))
 		}
 	default:
 		switch is.Mark {
@@ -71,6 +70,17 @@ func (s *set) note(n *note) (full bool) {
 	s.ops = append(s.ops, op)
 	s.now()
 	return len(s.ops) > maxChanges
+}
+
+// gives is op with a setting that a statement gives.
+func (s *set) gives(op change, one classify.Setting, sql string) change {
+	op.all, op.name, op.sql = one.Name == "", one.Name, sql
+	if one.Default {
+		if op.sql = s.first.get(op.name); op.sql == "" && custom(op.name) {
+			op.sql = sql
+		}
+	}
+	return op
 }
 
 // discarded: DISCARD ALL is for good at once, whatever becomes of its batch. What the
