@@ -113,7 +113,7 @@ type Proxy struct {
 	ConnectTimeout time.Duration `key:"connect_timeout" min:"10ms" max:"5m"`
 	LoginTimeout   time.Duration `key:"login_timeout" min:"100ms" max:"1h"` // for each thing that a client has to send before it is in
 	// What a client may take, 0 for as long as it likes: for a query, a transaction, to
-	// be idle in one, or outside of one. Beyond it the client is ended.
+	// be idle in one, or outside of one. Beyond it the client is ended, a query cancelled.
 	QueryTimeout           time.Duration `key:"query_timeout" min:"0s" max:"168h"`
 	TransactionTimeout     time.Duration `key:"transaction_timeout" min:"0s" max:"168h"`
 	IdleTransactionTimeout time.Duration `key:"idle_transaction_timeout" min:"0s" max:"168h"`

@@ -61,7 +61,7 @@ type Config struct {
 	// LoginTimeout is how long a client may take for each thing that it has to send.
 	LoginTimeout time.Duration
 	// Limits end clients that take longer, each 0 for no limit: for a query, for a
-	// transaction, idle in one, idle outside of one. Replication is exempt.
+	// transaction, idle in one, idle outside of one. A query is cancelled first. Replication is exempt.
 	QueryTimeout, TxTimeout, IdleTxTimeout, IdleTimeout time.Duration
 	// ConnectWait is how long a new connection waits for a node to talk to. With
 	// 0 it fails at once when there is none.

@@ -6,14 +6,16 @@ import (
 	"time"
 
 	"manada/internal/proxy"
+	"manada/internal/proxy/pool/rules"
 	"manada/internal/proxy/session"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
 )
 
-// Each limit ends the client that is beyond it, with its own code. Its
-// server ends as soon as it notices: a query that is under way is not cancelled.
+// Each limit ends the client that is beyond it, with its own code, and its server; a
+// query only where PostgreSQL does not cancel it, as a COPY whose data do not come.
 func TestTimeouts(t *testing.T) {
 	const limit = 300 * time.Millisecond
 	for _, c := range []struct {
@@ -22,8 +24,12 @@ func TestTimeouts(t *testing.T) {
 		do         func(t *testing.T, c *pgx.Conn) // until the client is ended
 	}{
 		{"query", "57014", func(c *proxy.Config) { c.QueryTimeout = limit }, func(t *testing.T, c *pgx.Conn) {
-			c.Exec(t.Context(), "begin") // a transaction as such may last
-			time.Sleep(limit + 100*time.Millisecond)
+			c.Exec(t.Context(), "create temp table t (i int)")
+			f := c.PgConn().Frontend()
+			f.SendQuery(&pgproto3.Query{String: "copy t from stdin"})
+			if err := f.Flush(); err != nil {
+				t.Error(err)
+			}
 		}},
 		{"transaction", "25P04", func(c *proxy.Config) { c.TxTimeout = limit }, func(t *testing.T, c *pgx.Conn) { c.Exec(t.Context(), "begin") }},
 		{"idle in a transaction", "25P03", func(c *proxy.Config) { c.IdleTxTimeout = limit }, func(t *testing.T, c *pgx.Conn) {
@@ -42,14 +48,10 @@ func TestTimeouts(t *testing.T) {
 			c.do(t, one)
 			begin := time.Now()
 			var err error
-			if c.name == "query" {
-				_, err = one.Exec(t.Context(), "select pg_sleep(3)")
-			} else {
-				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-				defer cancel()
-				for err == nil {
-					_, err = one.PgConn().ReceiveMessage(ctx)
-				}
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			for err == nil {
+				_, err = one.PgConn().ReceiveMessage(ctx)
 			}
 			if code(err) != c.code || time.Since(begin) > 10*time.Second {
 				t.Errorf("after %s: %v, want %s", time.Since(begin), err, c.code)
@@ -59,6 +61,35 @@ func TestTimeouts(t *testing.T) {
 				return query[int](t, admin, "select count(*) from pg_stat_activity where pid = $1", pid) == 0
 			})
 		})
+	}
+}
+
+// A query that takes too long is cancelled, also one that only waits for a connection,
+// and the session goes on.
+func TestQueryTimeoutCancels(t *testing.T) {
+	const limit = 300 * time.Millisecond
+	f := pooled(t, rules.Auto, 1, func(c *proxy.Config) { c.QueryTimeout = limit })
+	role := f.role(t, "login password 'x'")
+	one := connect(t, f.dsn(session.ReadWrite, role, "x", "sslmode=disable"))
+	two := connect(t, f.dsn(session.ReadWrite, role, "x", "sslmode=disable"))
+	if _, err := one.Exec(t.Context(), "begin"); err != nil {
+		t.Fatal(err)
+	}
+	pid := query[int](t, one, "select pg_backend_pid()")
+	time.Sleep(limit + 100*time.Millisecond) // a transaction as such may last
+	if _, err := two.Exec(t.Context(), "select 1"); code(err) != "57014" {
+		t.Errorf("it has waited: %v", err)
+	}
+	for _, sql := range []string{"select pg_sleep(30)", "rollback", "select pg_sleep(30)"} {
+		_, err := one.Exec(t.Context(), sql)
+		if sql == "rollback" && err != nil || sql != "rollback" && code(err) != "57014" {
+			t.Errorf("%s: %v", sql, err)
+		}
+	}
+	for _, c := range []*pgx.Conn{one, two} {
+		if got := query[int](t, c, "select pg_backend_pid()"); got != pid {
+			t.Errorf("another connection, %d instead of %d", got, pid)
+		}
 	}
 }
 

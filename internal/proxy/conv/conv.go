@@ -51,6 +51,7 @@ type Conv struct {
 
 	enters bool // it is not told Welcome yet
 	armed  [Timers]bool
+	late   bool        // what it runs was cancelled, see QueryTimer
 	leaves bool        // it said good-bye, or sends no more
 	half   bool        // the latter: it gets the answers that are on their way
 	bad    *wire.Error // what it sent is nothing that PostgreSQL takes
@@ -176,7 +177,7 @@ func (c *Conv) Step(ev Event, fx *Effects) (consumed int) {
 	case Drain:
 		c.drain(ev.Phase)
 	case Expired:
-		c.expired(ev.Timer)
+		c.expired(ev.Timer, fx)
 	case Kill:
 		c.killed = c.doubted(ev.Err, fx)
 	case Enter:

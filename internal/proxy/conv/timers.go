@@ -26,6 +26,7 @@ func (c *Conv) arm(fx *Effects) {
 			continue
 		}
 		c.armed[t] = limit.on
+		c.late = c.late && Timer(t) != QueryTimer
 		if !limit.on {
 			limit.d = 0
 		}
@@ -44,9 +45,20 @@ func (c *Conv) limited(l *Limits, fx *Effects) {
 	}
 }
 
-// expired ends the client, with the codes that PostgreSQL has for the same.
-func (c *Conv) expired(t Timer) {
+// cancelPatience is how long a query may take to end that was cancelled because it has
+// taken too long.
+const cancelPatience = time.Second
+
+// expired ends the client, with the codes that PostgreSQL has for the same. A query is
+// cancelled, and the client ends where that does not help.
+func (c *Conv) expired(t Timer, fx *Effects) {
 	if !c.armed[t] || c.killed != nil {
+		return
+	}
+	if t == QueryTimer && !c.late {
+		c.late = true
+		c.cancel(fx)
+		fx.add(Effect{Kind: Arm, Timer: t, D: cancelPatience})
 		return
 	}
 	c.armed[t] = false
