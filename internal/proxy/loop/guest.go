@@ -207,10 +207,10 @@ func (q *Guest) Interrupt() {
 
 // SetDeadline implements net.Conn.
 func (q *Guest) SetDeadline(t time.Time) error {
-	q.due = t
-	if q.conn != nil {
+	if q.conn != nil { // any goroutine's
 		return q.conn.SetDeadline(t)
 	}
+	q.due = t
 	s := q.sock()
 	if t.IsZero() {
 		s.due = 0

@@ -133,7 +133,7 @@ func (l *Loop) receive(i uint32, s *sock) {
 		return
 	}
 	switch {
-	case !whole && s.stop && conv.Side(s.side) == conv.Client && l.clientOf(s).queues(): // its turn has not come
+	case !whole && s.stop && conv.Side(s.side) == conv.Client: // the turn of what came before has not come
 		s.half, s.over = true, true
 		l.leaves(s)
 	case !whole:

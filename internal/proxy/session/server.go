@@ -125,8 +125,9 @@ type Server struct {
 // Start starts the loops that serve clients once they are logged in.
 func (s *Server) Start() error {
 	s.door.bound(s.Options.MaxUnproved)
-	if s.Options.ClientTLS != nil {
-		s.Options.ClientTLS = withALPN(tlsmem.Prepare(s.Options.ClientTLS))
+	if o := s.Options; o.ClientTLS != nil {
+		o.ClientTLS = withALPN(tlsmem.Prepare(o.ClientTLS))
+		s.live.Store(&o) // Current may be asked already
 	}
 	var traffic [2]loop.Traffic
 	for port := range traffic {
