@@ -94,6 +94,9 @@ func excused(t *testing.T, mode rules.Mode, test, diffs string) bool {
 			statements = append(statements, f[2])
 		}
 	}
+	if slices.Contains(statements, "*") {
+		return true
+	}
 	_, own, _ := strings.Cut(diffs, "/results/"+test+".out\n") // the command that compares
 	own, _, _ = strings.Cut(own, "\ndiff -U3 ")
 	hunks := strings.Split(own, "\n@@ ")[1:]
