@@ -75,7 +75,7 @@ func (p *Proxy) answer(ctx context.Context) {
 		}
 		if now.ID != "" && now != told {
 			wait = answerPause
-			if !now.Hold && now.ID == told.ID {
+			if !d.Hold && now.ID == told.ID {
 				wait = countPause
 			}
 			if err := p.tell(ctx, d, now); err != nil {
@@ -87,7 +87,7 @@ func (p *Proxy) answer(ctx context.Context) {
 			} else {
 				told = now
 			}
-			pause(ctx, wait)
+			await(ctx, wait, changed, nil) // the hold is not kept waiting for a count's pause
 			continue
 		}
 		await(ctx, wait, changed, p.sessions.Stirred())

@@ -301,3 +301,27 @@ func TestOneFatalOnly(t *testing.T) {
 		t.Errorf("last words: %q", fatal)
 	}
 }
+
+// The agent waits for the hold's answer: it comes at once, also right behind that of a
+// count, which is not told again for a while.
+func TestHoldIsAnsweredAtOnce(t *testing.T) {
+	f, answers := drained(t, rules.Auto, nil)
+	c := connect(t, f.dsn(session.ReadWrite, f.role(t, "login password 'x'"), "x", "sslmode=disable"))
+	best := time.Hour
+	for i := range int64(5) { // one of them is not slowed down by others
+		id := string(rune('a' + i))
+		f.drain(id, 10*i+1, false, time.Minute)
+		eventually(t, "the agent is told of the drain", func() bool { return answers.last() == cluster.DrainAnswer{ID: id, Rev: 10*i + 1} })
+		must(t, c, "begin")
+		eventually(t, "and of a count", func() bool { return answers.last().Open == 1 })
+		began := time.Now()
+		f.drain(id, 10*i+2, true, time.Minute)
+		eventually(t, "and of the hold", func() bool { return answers.last().Hold })
+		best = min(best, time.Since(began))
+		must(t, c, "rollback")
+		f.top.Set(f.view(7))
+	}
+	if best > 100*time.Millisecond {
+		t.Errorf("the hold was answered after %s at best", best)
+	}
+}
