@@ -304,13 +304,4 @@ func (p *Proxy) drain() {
 	<-done // bounded: log-ins by their interruption, sessions by the time for last words
 }
 
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
+func pause(ctx context.Context, d time.Duration) bool { return await(ctx, d, nil, nil) }
