@@ -316,7 +316,7 @@ func (c *Conv) failed(r *run, side Side, l *Link, msg []byte, total int) act {
 	}
 	who, ok := l.error(func(e entry) { c.lost(l, e) })
 	if l.failing && c.wait == forReset { // nothing is answered before the client sends Sync
-		c.wait = nothing
+		c.wait, c.barrier = nothing, true
 	}
 	switch {
 	case !ok:
