@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -18,6 +17,8 @@ import (
 // What is decided about it is in decide/drain.go. Guarded by Agent.mu.
 type draining struct {
 	id, to, request string
+	preparing       bool      // the checkpoint is under way
+	failed          string    // why it failed
 	began, heldAt   time.Time // when the phases stood in the record; zero before
 	looked          time.Time // when the newest look was begun
 	clients         postgres.Clients
@@ -33,20 +34,30 @@ const (
 	lookEveryHold = 5 * time.Millisecond
 )
 
-// prepare begins a switchover.
+// prepare begins a switchover, with a checkpoint beside the loop: the stop is short
+// then, and what a leader owes the clients meanwhile goes on.
 func (a *Agent) prepare(ctx context.Context, act decide.Action) error {
 	// It is attempted once: one that is marked already, or gone, is not begun.
 	if err := a.store.MarkRequest(ctx, act.Request, optionTried); err != nil {
 		return fmt.Errorf("mark the request as tried: %w", err)
 	}
-	if err := a.db.Checkpoint(ctx); err != nil {
-		why := "the checkpoint before the switchover failed, " + a.cfg.Node + " goes on leading: " + brief(err)
-		return errors.Join(err, a.answer(ctx, decide.Action{Request: act.Request, Note: why}))
-	}
+	d := &draining{id: nonce(), to: act.To, request: act.Request, preparing: true, answers: map[string]cluster.DrainAnswer{}}
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.drain = &draining{id: nonce(), to: act.To, request: act.Request, answers: map[string]cluster.DrainAnswer{}}
+	a.drain = d
+	a.mu.Unlock()
+	go a.checkpointOf(ctx, d)
 	return nil
+}
+
+func (a *Agent) checkpointOf(ctx context.Context, d *draining) {
+	err := a.db.Checkpoint(ctx)
+	a.mu.Lock()
+	d.preparing = false
+	if err != nil {
+		d.failed = "the checkpoint before it failed: " + brief(err)
+	}
+	a.mu.Unlock()
+	a.poke()
 }
 
 // noteDrain notes which phases stand in the record, whoever told so: a write of
@@ -87,7 +98,7 @@ func (a *Agent) drainView(t *cluster.Term, now time.Time) decide.LocalDrain {
 	if d == nil {
 		return decide.LocalDrain{}
 	}
-	v := decide.LocalDrain{ID: d.id, To: d.to, Request: d.request, Hold: !d.heldAt.IsZero(), Looked: never,
+	v := decide.LocalDrain{ID: d.id, To: d.to, Request: d.request, Preparing: d.preparing, Failed: d.failed, Hold: !d.heldAt.IsZero(), Looked: never,
 		Oldest: d.clients.Oldest, Open: d.clients.Open, InCommit: d.clients.InCommit}
 	if !d.looked.IsZero() {
 		v.Looked = now.Sub(d.looked)

@@ -282,7 +282,7 @@ func inWords(act decide.Action) string {
 	case act.Verb == decide.Clone:
 		return "cloning from " + act.To
 	case act.Verb == decide.Prepare:
-		return "a checkpoint before the switchover to " + act.To
+		return "the beginning of the switchover to " + act.To
 	case act.Verb == decide.HandOver:
 		return "handing over to " + act.To
 	case act.Verb == decide.Promote:

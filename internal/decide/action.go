@@ -26,7 +26,7 @@ const (
 	StartStandby  Verb = "start-standby"  // long
 	StartFounding Verb = "start-founding" // long: epoch 1 only
 	Stop          Verb = "stop"           // long: Mode fast or immediate
-	Prepare       Verb = "prepare"        // long: checkpoint, and begin to hand over to To
+	Prepare       Verb = "prepare"        // mark the request, begin a checkpoint and with it to hand over to To
 	Undrain       Verb = "undrain"        // forget what Prepare began
 	HandOver      Verb = "hand-over"      // long: end senders, stop fast
 	Promote       Verb = "promote"        // long: to Timeline

@@ -29,7 +29,9 @@ func (d Drain) grace() time.Duration { return min(d.Hold/4, 250*time.Millisecond
 type LocalDrain struct {
 	ID          string // "" for none
 	To, Request string
-	Hold        bool // the second phase was swapped in
+	Preparing   bool   // the checkpoint before it is under way
+	Failed      string // why that checkpoint failed
+	Hold        bool   // the second phase was swapped in
 	// Age and HoldAge are since the first and the second phase stood in the record.
 	Age, HoldAge time.Duration
 	// Unheld are the proxies that hear this host and have not answered that they
@@ -56,11 +58,14 @@ func handingOver(v *View) (Decision, bool) {
 	if l.ID == "" {
 		return Decision{}, false
 	}
-	if why := handoverFails(v); why != "" {
+	if why := handoverFails(v); why != "" && !l.Preparing {
 		return withdrawDrain(v, why), true
 	}
-	if d, ok := drainStep(v); ok {
+	if d, ok := drainStep(v); ok && !l.Preparing {
 		return d, true
+	}
+	if l.Preparing && v.without(WithoutDuties) {
+		return wait("a checkpoint before the switchover to %s", l.To), true
 	}
 	if d, ok := syncSet(v); ok && len(d.Actions) > 0 {
 		return d, true // who is waited for has nothing to do with it
@@ -72,6 +77,8 @@ func handingOver(v *View) (Decision, bool) {
 func handoverFails(v *View) string {
 	l, r := &v.Local.Drain, v.Store.Request
 	switch _, why := successor(v, l.To); {
+	case l.Failed != "":
+		return l.Failed
 	case why != "":
 		return why
 	case r == nil || r.ID != l.Request || r.Kind != "switchover":
@@ -128,6 +135,8 @@ func drainWaits(v *View) string {
 	l, s := &v.Local.Drain, v.Spec.Drain
 	who := "a look at the sessions"
 	switch {
+	case l.Preparing:
+		who = "the checkpoint before it"
 	case !v.Store.Reachable:
 		who = "the store, which does not answer"
 	case l.Hold && len(l.Unheld) > 0:

@@ -1,7 +1,9 @@
 package decide
 
 import (
+	"fmt"
 	"slices"
+	"testing"
 	"time"
 
 	"pgregory.net/rapid"
@@ -26,6 +28,9 @@ func draining(t *rapid.T, v *View) {
 	*d = LocalDrain{ID: "d1", To: rapid.SampledFrom([]string{"b", "c"}).Draw(t, "heir"), Request: "r", Hold: rapid.Bool().Draw(t, "holds"),
 		Age: age("since"), HoldAge: age("hold since"), HeldFor: age("held"), Looked: age("looked"), Oldest: age("oldest"),
 		Open: rapid.SampledFrom([]int{0, 0, 3}).Draw(t, "under way"), InCommit: rapid.SampledFrom([]int{0, 0, 1}).Draw(t, "in commit")}
+	if rapid.IntRange(0, 4).Draw(t, "preparing") == 0 {
+		*d = LocalDrain{ID: "d1", To: d.To, Request: "r", Preparing: true, Looked: time.Hour}
+	}
 	if rapid.IntRange(0, 2).Draw(t, "unheld") == 0 {
 		d.Unheld, d.HeldFor = []string{"p"}, 0
 	}
@@ -43,6 +48,34 @@ func draining(t *rapid.T, v *View) {
 		v.Local.Senders[i].Flush = min(v.Local.Senders[i].Flush, v.Local.WAL.LSN)
 	}
 	v.Local.Impostor, v.Local.Lie = "", ""
+}
+
+// While the checkpoint before a switchover is under way a leader does what it would
+// do without.
+func TestACheckpointHoldsNothingUp(t *testing.T) {
+	gen, noticed, steps := anyView(), false, 0
+	for i := range 60000 {
+		v := gen.Example(i)
+		if !v.Local.Drain.Preparing || v.Store.Term.Drain != nil {
+			continue
+		}
+		text := func() string { return fmt.Sprint(Decide(v).Actions) }
+		got := text()
+		v.Without = WithoutDuties
+		mutant := text()
+		v.Without, v.Local.Drain, v.Store.Request = 0, LocalDrain{}, nil
+		want := text()
+		if got != want {
+			t.Fatalf("view %d: %s, without the switchover %s", i, got, want)
+		}
+		noticed = noticed || mutant != want
+		if want != "[]" {
+			steps++
+		}
+	}
+	if !noticed || steps < 20 {
+		t.Fatalf("%d views with a step, the mutant noticed: %v", steps, noticed)
+	}
 }
 
 // unsafeDrain: only the leader of an open epoch announces a switchover, goes on

@@ -49,6 +49,10 @@ func (s *scenario) drainWord(k, val string) error {
 		l.To = val
 	case "hold":
 		l.Hold = val == "true"
+	case "preparing":
+		l.Preparing = val == "true"
+	case "failed":
+		l.Failed = val
 	case "unheld":
 		l.Unheld = list2(val)
 	case "open":

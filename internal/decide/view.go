@@ -245,6 +245,7 @@ const (
 	WithoutRestart                             // a false flush position stays until PostgreSQL was restarted
 	WithoutHeld                                // a switchover goes on when every proxy has answered
 	WithoutQuiet                               // and when nothing is under way
+	WithoutDuties                              // while the checkpoint before a switchover is under way
 	WithoutHoldEnd                             // or when the hold has lasted long enough
 	WithoutClearing                            // the next epoch ends a drain
 )

@@ -11,6 +11,8 @@ import (
 // draining is a switchover that an agent has begun, until the stop.
 type draining struct {
 	id, to, request       string
+	ready                 int64 // when the checkpoint has ended
+	failed                bool  // it fails
 	began, heldAt, looked int64 // 0: not yet
 	open, inCommit        int
 	oldest                int64 // ms
@@ -203,7 +205,10 @@ func (w *world) drainView(n *node) decide.LocalDrain {
 			d.heldAt = w.now
 		}
 	}
-	v := decide.LocalDrain{ID: d.id, To: d.to, Request: d.request, Hold: d.heldAt != 0, Looked: never, Open: d.open, InCommit: d.inCommit, Oldest: ms(d.oldest)}
+	v := decide.LocalDrain{ID: d.id, To: d.to, Request: d.request, Preparing: w.now < d.ready, Hold: d.heldAt != 0, Looked: never, Open: d.open, InCommit: d.inCommit, Oldest: ms(d.oldest)}
+	if d.failed && !v.Preparing {
+		v.Failed = "the disk is full"
+	}
 	if d.looked != 0 {
 		v.Looked = ms(w.now - d.looked)
 	}
@@ -232,22 +237,22 @@ func (w *world) drainSwapped(n *node, act decide.Action) {
 	}
 }
 
-// opPrepare is the checkpoint before a switchover.
+// opPrepare begins a switchover, and the checkpoint before it, which lasts a while and
+// may fail.
 func (w *world) opPrepare(n *node, o *operation) (bool, bool) {
-	if o.phase == 0 {
-		if w.st.request == nil || w.st.request.ID != o.act.Request || !w.reaches(n) {
-			return true, false
-		}
-		r := *w.st.request
-		r.Tried = true
-		w.st.request = &r
-		o.phase, o.due = 1, w.now+int64(w.rng.IntN(4))*tick
+	if w.st.request == nil || w.st.request.ID != o.act.Request || !w.reaches(n) {
+		return true, false
 	}
-	if w.now < o.due {
-		return false, false
-	}
+	r := *w.st.request
+	r.Tried = true
+	w.st.request = &r
 	w.nextID++
-	n.a.drain = &draining{id: "d" + strconv.Itoa(int(w.nextID)), to: o.act.To, request: o.act.Request}
+	d := &draining{id: "d" + strconv.Itoa(int(w.nextID)), to: o.act.To, request: o.act.Request, ready: w.now + int64(w.rng.IntN(4))*tick}
+	if w.chance(50 + w.prof.slowPrepare) {
+		d.ready += int64(w.rng.IntN(100)) * tick
+	}
+	d.failed = w.chance(10)
+	n.a.drain = d
 	return true, true
 }
 
@@ -283,18 +288,40 @@ func (w *world) checkStop(n *node) {
 	}
 }
 
-// checkHold: a leader that can go on does not hold for ever.
+// checkHold: a leader that can go on does not hold for ever, and goes on without a
+// standby that is gone, whatever else it waits for before a switchover.
 func (w *world) checkHold() {
 	t := w.st.term
 	n := w.leader()
-	d := t.Draining()
-	if d == nil || !d.Hold || n.a == nil || n.a.drain == nil || n.a.drain.id != d.ID || !n.runs(w.now) || n.a.pausedUntil > w.now || !w.reaches(n) ||
-		n.a.busy != "" || n.a.next != nil || n.a.unsettled || n.a.failed || n.pg == nil || n.pg.phase != primary || n.pg.hungUntil > w.now {
-		w.held = 0
+	if n.a == nil || n.a.drain == nil || !w.atLiberty(n) {
+		w.held, w.starved = 0, 0
 		return
 	}
-	w.held++
-	if most := under(w.spec.Drain.Hold)*5/4/tick + 25; int64(w.held) > most {
+	d := t.Draining()
+	if d == nil || !d.Hold || n.a.drain.id != d.ID {
+		w.held = 0
+	} else if w.held++; int64(w.held) > under(w.spec.Drain.Hold)*5/4/tick+25 {
 		w.fail("drain", "%s has held what is new for %d ms", n.name, w.now-n.a.drain.heldAt)
 	}
+	if w.now >= n.a.drain.ready || w.spec.Durability != cluster.Quorum || len(n.pg.waiting) == 0 || !w.deserted(n, t) {
+		w.starved = 0
+	} else if w.starved++; int64(w.starved) > 2*under(w.spec.DegradeAfter)/tick+25 {
+		w.fail("drain", "%s lets commits wait for a checkpoint", n.name)
+	}
+}
+
+// atLiberty: nothing keeps this leader's agent from its next step.
+func (w *world) atLiberty(n *node) bool {
+	return n.runs(w.now) && n.a.pausedUntil <= w.now && w.reaches(n) && n.a.busy == "" && n.a.next == nil && !n.a.unsettled && !n.a.failed &&
+		n.pg != nil && n.pg.phase == primary && n.pg.hungUntil <= w.now
+}
+
+// deserted: nobody whom a commit waits for is there.
+func (w *world) deserted(n *node, t *cluster.Term) bool {
+	for _, m := range t.Sync {
+		if x := w.nodes[w.index(m.Name)]; x.hostUp && x.pg != nil && w.linked(x.i, n.i) {
+			return false
+		}
+	}
+	return len(t.Sync) > 0
 }

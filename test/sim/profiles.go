@@ -99,6 +99,13 @@ func handing() Profile {
 	return Even(1).bias("handing", 150, switchover).bias("handing", 20, isolate, cutBoth, agentCrash, agentFreeze, standbyLeaves)
 }
 
+// preparing: checkpoints before a switchover last long while standbys go.
+func preparing() Profile {
+	p := handing()
+	p.slowPrepare = 900
+	return p
+}
+
 // lagging: settings are followed late while standbys come and go (C2, C5, H4).
 func lagging() Profile {
 	p := Even(2).bias("lagging", 60, lateReload, slowCheckpoint, standbyLeaves)
@@ -142,6 +149,7 @@ func Mutants() []Mutant {
 		{"WithoutRecord: ends the walsender only", "a stranger's name", without(intruded(1), decide.WithoutRecord)},
 		{"WithoutHeld: goes on before the proxies answered", "drain", without(handing(), decide.WithoutHeld)},
 		{"WithoutQuiet: the stop interrupts a COMMIT", "drain", without(handing(), decide.WithoutQuiet)},
+		{"WithoutDuties: commits wait for a checkpoint", "drain", without(preparing(), decide.WithoutDuties)},
 		{"WithoutHoldEnd: a hold without end", "drain", without(handing(), decide.WithoutHoldEnd)},
 		{"WithoutClearing: the drain survives a takeover", "drain", without(handing(), decide.WithoutClearing)},
 		{"WithoutRole: the name alone counts", "a stranger's name", without(intruded(1), decide.WithoutRole)},

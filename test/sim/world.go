@@ -39,11 +39,12 @@ type Profile struct {
 	lossOnly  bool // the checker is silent about names (invariant 4): only losses count
 	// The leader's agent does not take REPLICATION from roles outside the list:
 	// pg_hba.conf alone lets walsenders of a database in.
-	databaseIn bool
-	trusting   bool // while a stranger bears a name, what was proved still counts
-	hasty      bool // Since is read before every walsender follows the setting (C2)
-	anyEpoch   bool // a proxy obeys the drain of another epoch
-	credulous  bool // the first record behind what was replayed need not name the one before it
+	databaseIn  bool
+	trusting    bool // while a stranger bears a name, what was proved still counts
+	hasty       bool // Since is read before every walsender follows the setting (C2)
+	slowPrepare int  // per 1000 more checkpoints before a switchover that last long
+	anyEpoch    bool // a proxy obeys the drain of another epoch
+	credulous   bool // the first record behind what was replayed need not name the one before it
 }
 
 // Stats counts what happened, so that a test can tell that it did.
@@ -115,6 +116,7 @@ type world struct {
 	outsider *outsider
 	proxies  []*proxy
 	held     int // ticks for which a leader that could go on has held clients
+	starved  int // and for which it let commits wait for a checkpoint
 
 	nextID   uint32
 	nextPID  int
