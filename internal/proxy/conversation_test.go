@@ -76,7 +76,7 @@ func (s *stage) try(t *testing.T, to conversation.Target, schema string, cut con
 	if err := conversation.Prepare(t.Context(), s.admin, schema, s.role); err != nil {
 		t.Fatal(err)
 	}
-	p := &conversation.Player{Target: to, Admin: s.admin, Schema: schema, Cut: cut, Random: r}
+	p := &conversation.Player{Target: to, Direct: to == s.direct, Admin: s.admin, Schema: schema, Cut: cut, Random: r}
 	return p.Play(t.Context(), c)
 }
 
@@ -311,7 +311,7 @@ func (s *stage) garbled(t *testing.T, to conversation.Target, seed uint64) strin
 		if err := conversation.Prepare(t.Context(), s.admin, "conv_g", s.role); err != nil {
 			t.Fatal(err)
 		}
-		p := &conversation.Player{Target: target, Schema: "conv_g"}
+		p := &conversation.Player{Target: target, Direct: true, Schema: "conv_g"} // the same bytes for both
 		if b == nil {
 			whole, err := p.Bytes(c)
 			if err != nil {

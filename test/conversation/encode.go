@@ -13,6 +13,15 @@ import (
 var types = map[string]uint32{"bool": 16, "bytea": 17, "int8": 20, "int2": 21, "int4": 23, "text": 25, "oid": 26, "json": 114, "float8": 701,
 	"varchar": 1043, "date": 1082, "timestamptz": 1184, "numeric": 1700, "void": 2278, "unknown": 705, "int4[]": 1007}
 
+// encode makes the bytes of a client's message. What only a proxy survives is another
+// message to PostgreSQL itself.
+func (p *Player) encode(line string) ([]byte, error) {
+	if rest, ok := strings.CutPrefix(line, "E ~"); ok && !p.Direct {
+		line = "E -" + rest
+	}
+	return encode(line, p.Schema)
+}
+
 // encode makes the bytes of a client's message. schema is put in for $schema.
 func encode(line, schema string) ([]byte, error) {
 	letter, rest, _ := strings.Cut(line, " ")

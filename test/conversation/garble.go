@@ -16,7 +16,7 @@ func (p *Player) Bytes(c *Conversation) ([]byte, error) {
 		if s.Kind != Message {
 			continue
 		}
-		b, err := encode(s.Text, p.Schema)
+		b, err := p.encode(s.Text)
 		if err != nil {
 			return nil, err
 		}

@@ -27,6 +27,8 @@ const (
 // Player plays conversations to one address.
 type Player struct {
 	Target Target
+	// Direct says that PostgreSQL itself is played to, see the word ~.
+	Direct bool
 	// Admin is a superuser's connection to PostgreSQL itself, for admin and until.
 	Admin *pgconn.PgConn
 	// Schema is the first of the search path, made anew by Prepare.
@@ -153,7 +155,7 @@ func (p *play) step(ctx context.Context, s Step) error {
 	}
 	switch s.Kind {
 	case Message:
-		b, err := encode(s.Text, p.Schema)
+		b, err := p.encode(s.Text)
 		c.gather = append(c.gather, b...)
 		return err
 	case Send:
@@ -326,7 +328,7 @@ func alike(l string, pids map[string]string) string {
 	if !strings.ContainsAny(l[:1], "ENA") && !lone.MatchString(l) {
 		return l
 	}
-	l = transaction.ReplaceAllString(l, "transaction N")
+	l = strings.ReplaceAll(transaction.ReplaceAllString(l, "transaction N"), `portal \"~\"`, `portal \"\"`)
 	return digits.ReplaceAllStringFunc(l, func(d string) string {
 		if name, ok := pids[d]; ok {
 			return name

@@ -153,12 +153,13 @@ func (g *generator) batch() {
 			g.say(pick(g.r, "H", "S", "S"))
 		case 5:
 			g.say("Q " + g.sql())
+			if g.r.IntN(3) == 0 {
+				g.say("E ~")
+			}
 		case 6:
 			g.say("F 870 'ABC' > " + pick(g.r, "t", "b"))
 		case 7:
-			// What a failed Query has left as the unnamed portal of its transaction must
-			// not be executed: PostgreSQL 15 reads freed memory and may crash
-			// (exec_execute_message, portal->stmts). So it is bound anew.
+			// Nothing may be bound to the unnamed portal: see the word ~. So it is bound anew.
 			if portal == "-" {
 				g.say("B - " + statement)
 			}

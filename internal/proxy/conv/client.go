@@ -115,6 +115,10 @@ func (c *Conv) message(r *run, typ byte, total int, rest []byte) bool {
 			return true
 		}
 	}
+	if c.mayBeBare(typ, rest) {
+		c.wait = forBind
+		return false
+	}
 	if c.unsure && !c.open && c.doubts(typ, rest) {
 		c.wait = forReset
 		return false
@@ -159,6 +163,7 @@ func (c *Conv) toMain(r *run, typ byte, total int, rest []byte) {
 	e, head, instead, local := c.means(r, typ, msg, total)
 	c.keep(msg, total, e.kind, r.fx)
 	main.sent(e)
+	c.rebound = c.rebound && e.kind != syncing && e.kind != query
 	c.open = opens[e.kind] || c.open && (typ == 'H') || main.failing || main.tail // behind a Sync that COPY has eaten
 	c.unsure = c.unsure || e.note != nil && e.note.made+e.note.closed != ""
 	if c.barrier && !c.open && !main.free() {
@@ -198,6 +203,9 @@ func (c *Conv) means(r *run, typ byte, msg []byte, total int) (e entry, head int
 	}
 	switch e.kind {
 	case query, parse:
+		if e.kind == query {
+			e.fills, e.bare, c.bare = true, c.bare, true
+		}
 		if len(msg) < total {
 			c.tooLong(typ, msg)
 		} else if e.kind == query {
@@ -206,6 +214,9 @@ func (c *Conv) means(r *run, typ byte, msg []byte, total int) (e entry, head int
 			e, instead, local = c.parse(r, msg)
 		}
 	case bind:
+		if e.fills = unnamed(msg); e.fills {
+			e.bare, c.bare, c.rebound = c.bare, false, true
+		}
 		var n int
 		if e.note, n, instead = c.bind(r, msg); instead != nil {
 			head = n
@@ -216,10 +227,13 @@ func (c *Conv) means(r *run, typ byte, msg []byte, total int) (e entry, head int
 		}
 		e.note, instead = c.describe(r, msg)
 	case closing:
-		e, local = c.closed(msg)
+		if e, local = c.closed(msg); local && !c.links[Main].q.batch() { // it may break a COPY
+			e.local, local = 0, false
+			instead = r.fx.statement('C', noOne)
+		}
 	case execute:
 		c.read.wrote = true
-		e.note = c.executes(msg)
+		e.note, instead = c.executes(r, msg)
 	case call:
 		c.unknown("a FunctionCall")
 	}

@@ -28,6 +28,8 @@ type Conv struct {
 	serial  int              // of the last one
 	plain   *stmt            // its unnamed statement
 	bound   *note            // of what is bound to the unnamed portal
+	bare    bool             // nothing is bound to it, but what a Query may have left
+	rebound bool             // it was bound in the batch under way
 	portals map[string]*note // and to named ones, in the transaction under way
 	set     set
 	plans   *Plans
@@ -73,6 +75,7 @@ const (
 	forMain           // Want
 	forTuning         // Main takes the client's settings over
 	forHold           // the switchover
+	forBind           // the unnamed portal's is answered
 	forReset          // what makes or drops statements, or start-up values, is answered first
 	forWalsender      // what a replication session has asked is answered first
 )
@@ -243,6 +246,9 @@ func (c *Conv) settle(fx *Effects) {
 		if c.paused = Client; c.links[side] != nil {
 			fx.add(Effect{Kind: Start, Side: side})
 		}
+	}
+	if c.wait == forBind && (main == nil || !main.q.rebinds()) {
+		c.wait = nothing
 	}
 	c.drained(fx)
 	if c.enters && c.wait == nothing && !c.over {

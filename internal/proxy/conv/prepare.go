@@ -272,8 +272,10 @@ func appendBind(b, msg, portal, name []byte, own string) []byte {
 }
 
 // executes is what an Execute means.
-func (c *Conv) executes(msg []byte) (n *note) {
-	if len(msg) > headerLen && msg[headerLen] == 0 {
+func (c *Conv) executes(r *run, msg []byte) (n *note, instead []byte) {
+	if unnamed(msg) && c.bare {
+		return c.executesNone(r, msg)
+	} else if unnamed(msg) {
 		n, c.bound = c.bound, nil
 	} else {
 		name, _, _ := bytes.Cut(msg[headerLen:], zero)
@@ -284,7 +286,7 @@ func (c *Conv) executes(msg []byte) (n *note) {
 		c.stamp(n)
 		c.drops(n, c.links[Main])
 	}
-	return n
+	return n, nil
 }
 
 // describe renames a Describe's statement.

@@ -29,6 +29,8 @@ type entry struct {
 	// late is a Sync behind data of a COPY. The server drops each that it reads within
 	// a COPY, but it does not when that failed at data before it: maybe.
 	late, maybe bool
+	fills       bool  // it is a Query, or a Bind of the unnamed portal
+	bare        bool  // the unnamed portal was before it
 	plain       *stmt // the unnamed statement that it makes
 	note        *note // what its answer means to the conversation; usually nothing
 }

@@ -314,7 +314,13 @@ func (c *Conv) failed(r *run, side Side, l *Link, msg []byte, total int) act {
 	if e := l.q.front(); e != nil && e.kind == execute && e.note == c.guess {
 		c.guess = nil // it was begun
 	}
-	who, ok := l.error(func(e entry) { c.lost(l, e) })
+	var first entry
+	who, ok := l.error(func(e entry) {
+		if c.lost(l, e); e.fills {
+			first = e
+		}
+	})
+	c.unfilled(l, first)
 	if l.failing && c.wait == forReset { // nothing is answered before the client sends Sync
 		c.wait, c.barrier = nothing, true
 	}
