@@ -283,6 +283,9 @@ func (p *parser) lex() bool {
 		case bad:
 			return false
 		default:
+			if t.kind == word {
+				t.word = uint16(listed(p.src[t.at:t.to]))
+			}
 			p.toks = append(p.toks, t)
 		}
 	}
@@ -299,7 +302,11 @@ func (p *parser) bytes(i int) []byte { return p.src[p.toks[i].at:p.toks[i].to] }
 
 // is says whether a token of the whole text is this punctuation or operator.
 func (p *parser) is(i int, s string) bool {
-	return i >= 0 && i < len(p.toks) && p.toks[i].kind >= punct && string(p.bytes(i)) == s
+	if uint(i) >= uint(len(p.toks)) {
+		return false
+	}
+	t := &p.toks[i]
+	return t.kind >= punct && t.to-t.at == len(s) && string(p.src[t.at:t.to]) == s
 }
 
 // word is the token as a lower-case word of the lists, "?" when it is another
@@ -308,21 +315,7 @@ func (p *parser) word(i int) string {
 	if p.kind(i) != word {
 		return ""
 	}
-	var buf [64]byte
-	b := p.bytes(i)
-	if len(b) > len(buf) {
-		return "?"
-	}
-	for i, c := range b {
-		if c >= 'A' && c <= 'Z' {
-			c += 'a' - 'A'
-		}
-		buf[i] = c
-	}
-	if s, ok := known[string(buf[:len(b)])]; ok {
-		return s
-	}
-	return "?"
+	return words[p.toks[i].word]
 }
 
 // any says whether one of the words is in the statement, outside of quotes.
@@ -442,6 +435,7 @@ func (p *parser) query(first int) Statement {
 		s.Kind, s.Setting = p.settable(name), name
 		return s
 	}
+	into := false
 	for i := first; i < p.to; i++ {
 		if p.kind(i) == quoted {
 			s.Kind = max(s.Kind, p.called(i))
@@ -454,9 +448,10 @@ func (p *parser) query(first int) Statement {
 		if w == "" {
 			continue
 		}
+		into = into || w == "into"
 		s.Kind = max(s.Kind, p.called(i), p.writes(i, w))
 	}
-	if p.any("temp", "temporary", "pg_temp") && p.any("into") {
+	if into && p.any("temp", "temporary", "pg_temp") {
 		s.Kind = p.pin("temporary objects")
 	}
 	return s

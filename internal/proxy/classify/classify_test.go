@@ -319,3 +319,28 @@ func TestFollowed(t *testing.T) {
 		}
 	}
 }
+
+// Every word of the lists is found, in any case, and no other.
+func TestWordsAreFound(t *testing.T) {
+	for i, w := range words {
+		if i == 0 {
+			continue
+		}
+		if got := listed([]byte(w)); got != i {
+			t.Errorf("%q is taken for %q", w, words[got])
+		}
+		if got := listed([]byte(strings.ToUpper(w))); got != i {
+			t.Errorf("%q in upper case is taken for %q", w, words[got])
+		}
+		for _, other := range []string{w + "x", w[1:], w[:len(w)-1] + "\x80", w + "$"} {
+			if got := listed([]byte(other + "_")); got != 0 {
+				t.Errorf("%q is taken for %q", other, words[got])
+			}
+		}
+	}
+	for _, other := range []string{"s\xc5\xbfelect", "\x13elect", "select\x00", "SELECTS", "*", strings.Repeat("select", 100)} {
+		if got := listed([]byte(other)); got != 0 {
+			t.Errorf("%q is taken for %q", other, words[got])
+		}
+	}
+}

@@ -19,6 +19,7 @@ const (
 // token is a piece of the text, src[at:to].
 type token struct {
 	kind   kind
+	word   uint16 // which of words it is
 	at, to int
 }
 
@@ -28,20 +29,34 @@ type lexer struct {
 	pos int
 }
 
-func isSpace(c byte) bool {
-	return c == ' ' || c == '\t' || c == '\n' || c == '\r' || c == '\f' || c == '\v'
-}
-func isDigit(c byte) bool { return c >= '0' && c <= '9' }
-func isStart(c byte) bool { return c|0x20 >= 'a' && c|0x20 <= 'z' || c == '_' || c >= 0x80 }
-func isPart(c byte) bool  { return isStart(c) || isDigit(c) || c == '$' }
+// What a byte can be: a letter begins an identifier, with digits and $ it goes on.
+const (
+	space = 1 << iota
+	digit
+	letter
+	dollar
+	operator
+)
 
-func isOp(c byte) bool {
-	switch c {
-	case '~', '!', '@', '#', '^', '&', '|', '`', '?', '+', '-', '*', '/', '%', '<', '>', '=', ':':
-		return true
+var bytesAre = func() (is [256]uint8) {
+	for c := range 256 {
+		if c|0x20 >= 'a' && c|0x20 <= 'z' || c == '_' || c >= 0x80 {
+			is[c] = letter
+		}
 	}
-	return false
-}
+	for class, of := range map[uint8]string{space: " \t\n\r\f\v", digit: "0123456789", dollar: "$", operator: "~!@#^&|`?+-*/%<>=:"} {
+		for _, c := range []byte(of) {
+			is[c] = class
+		}
+	}
+	return is
+}()
+
+func isSpace(c byte) bool { return bytesAre[c] == space }
+func isDigit(c byte) bool { return bytesAre[c] == digit }
+func isStart(c byte) bool { return bytesAre[c] == letter }
+func isPart(c byte) bool  { return bytesAre[c]&(letter|digit|dollar) != 0 }
+func isOp(c byte) bool    { return bytesAre[c] == operator }
 
 func (l *lexer) at(i int) byte {
 	if i < len(l.src) {
@@ -53,17 +68,17 @@ func (l *lexer) at(i int) byte {
 // next returns the next token behind white space and comments.
 func (l *lexer) next() token {
 	if !l.blank() {
-		return token{bad, l.pos, len(l.src)}
+		return token{kind: bad, at: l.pos, to: len(l.src)}
 	}
 	at := l.pos
 	if at >= len(l.src) {
-		return token{end, at, at}
+		return token{kind: end, at: at, to: at}
 	}
 	k := l.scan(l.src[at])
 	if k == bad {
 		l.pos = len(l.src)
 	}
-	return token{k, at, l.pos}
+	return token{kind: k, at: at, to: l.pos}
 }
 
 // scan consumes a token that begins with c.
@@ -149,9 +164,11 @@ func (l *lexer) word(first byte) kind {
 		l.pos += 3
 		return l.until('"', false, quoted)
 	}
-	for l.pos < len(l.src) && isPart(l.src[l.pos]) {
-		l.pos++
+	i := l.pos
+	for i < len(l.src) && isPart(l.src[i]) {
+		i++
 	}
+	l.pos = i
 	return word
 }
 

@@ -115,16 +115,74 @@ var catalogs = set(`pg_catalog pg_toast pg_aggregate pg_am pg_amop pg_amproc pg_
 	pg_ts_template pg_type pg_user pg_user_mapping pg_user_mappings pg_views
 	pg_default pg_global pg_monitor pg_read_all_data pg_write_all_data`)
 
-// known holds each listed word once, so that looking one up costs no memory.
-var known = func() map[string]string {
-	m := map[string]string{}
+// words are those of the lists, each once, but for the first, which stands for all others.
+var words = func() []string {
+	all := []string{"?"}
+	seen := map[string]bool{}
 	for _, list := range []map[string]bool{plain, grammar, functions, volatile, catalogs, definable, set(`alter all authorization call do
 		characteristics client_min_messages constraint constraints copy create deallocate declare delete discard execute event explain
 		false fetch for hold insert into is_called key listen load local log_cnt merge bernoulli conflict filter materialized over sets system tablesample move names no pg_temp pool_nodes prepare procedural
 		recursive replace reset role schema session set_config share show table temp temporary time timezone to transaction true trusted update verbose xml`)} {
 		for w := range list {
-			m[w] = w
+			if !seen[w] {
+				seen[w] = true
+				all = append(all, w)
+			}
 		}
 	}
-	return m
+	return all
+}()
+
+const places = 1 << 12
+
+// index finds words: the place is that of hash, or one behind it. 0 is nobody's.
+var index = func() (at [places]uint16) {
+	for i, w := range words[1:] {
+		h := hash([]byte(w))
+		for at[h%places] != 0 {
+			h++
+		}
+		at[h%places] = uint16(i + 1)
+	}
+	return at
+}()
+
+// hash is the same in upper and in lower case.
+func hash(w []byte) uint32 {
+	n := len(w)
+	h := uint32(w[0]|0x20) | uint32(w[n/2]|0x20)<<8 | uint32(w[n-1]|0x20)<<16 | uint32(n)<<24
+	return h * 0x9e3779b1 >> 20
+}
+
+// listed is the place of a word in words, in any case; 0: it is none of the lists.
+func listed(w []byte) int {
+	for h := hash(w); ; h++ {
+		i := int(index[h%places])
+		if i == 0 || alike(w, words[i]) {
+			return i
+		}
+	}
+}
+
+// alike says whether w is low, in any case.
+func alike(w []byte, low string) bool {
+	if len(w) != len(low) {
+		return false
+	}
+	for i, c := range w {
+		if lower[c] != low[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// lower are the bytes in lower case, as PostgreSQL has it for keywords.
+var lower = func() (to [256]byte) {
+	for c := range to {
+		if to[c] = byte(c); c >= 'A' && c <= 'Z' {
+			to[c] += 'a' - 'A'
+		}
+	}
+	return to
 }()

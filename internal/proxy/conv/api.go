@@ -197,6 +197,11 @@ type Counts struct {
 	Unknown      int // 08007: the client does not know what became of its command
 }
 
+// Any says whether something was counted.
+func (n *Counts) Any() bool {
+	return n.Queries|n.Reads|n.Repeated|n.Unreplicated|n.Unknown != 0
+}
+
 // Marks are what began and ended in a Step, for whoever has a clock. What ended did so
 // before anything began.
 type Marks struct {
@@ -206,6 +211,11 @@ type Marks struct {
 	Answered, Ended int
 	// ClientParses and Binds are the client's, ServerParses what servers were given.
 	ClientParses, ServerParses, Binds int
+}
+
+// Any says whether something began or ended.
+func (m *Marks) Any() bool {
+	return m.Answered|m.Ended|m.ClientParses|m.ServerParses|m.Binds|int(m.Began) != 0
 }
 
 // Beginning is what began when a server was given something while nothing was owed.

@@ -95,7 +95,7 @@ type owed struct {
 // New begins a conversation with a client that is logged in. In mode Session Main
 // is granted to it before its first byte.
 func New(cfg *Config) *Conv {
-	c := &Conv{cfg: cfg, limits: cfg.Limits, plans: cfg.Plans}
+	c := &Conv{cfg: cfg, limits: cfg.Limits.some(), plans: cfg.Plans}
 	if c.plans == nil && cfg.Mode != Session {
 		c.plans = NewPlans(new(alone))
 	}

@@ -207,11 +207,10 @@ func mentionsWord(b, word []byte) bool {
 		if i < 0 {
 			return false
 		}
-		at += i
-		if from := at - lead; from >= 0 && from+len(word) <= len(b) && bytes.EqualFold(b[from:from+len(word)], word) {
+		at += i + 1
+		if from := at - 1 - lead; from >= 0 && from+len(word) <= len(b) && b[at]|0x20 == word[lead+1] && bytes.EqualFold(b[from:from+len(word)], word) {
 			return true
 		}
-		at++
 	}
 }
 

@@ -216,7 +216,7 @@ func (c *Conv) discardSequences(r *run, l *Link, inBatch bool) {
 // what the client has begun with, and its server has not: RESET, SET TO DEFAULT, SET
 // TIME ZONE LOCAL.
 func (c *Conv) mayReset(text []byte) bool {
-	if len(c.set.first) == 0 {
+	if len(c.set.first) == 0 || !mentionsSet(text) {
 		return false
 	}
 	ends := func(at int, word string) bool {
@@ -237,14 +237,40 @@ func (c *Conv) mayReset(text []byte) bool {
 	return false
 }
 
-// quick says whether a text is to be looked at though the mode does not ask for it:
-// it may name or drop prepared statements, or reset settings.
-func quick(text []byte) bool {
-	text = bytes.TrimLeft(text, " \t\r\n")
-	for _, w := range []string{"dis", "dea", "res", "pre", "exe"} {
-		if len(text) > 3 && bytes.EqualFold(text[:3], []byte(w)) {
+// mentionsSet says whether SET or RESET may be in a text. Where it is not, it looks at
+// every third byte.
+func mentionsSet(text []byte) bool {
+	for i := 2; i < len(text); i += 3 {
+		for leap := leaps[text[i]]; leap > 0; leap = leaps[text[i]] {
+			if i += leap; i >= len(text) {
+				return false
+			}
+		}
+		if text[i]|0x20 == 't' && text[i-1]|0x20 == 'e' && text[i-2]|0x20 == 's' {
 			return true
 		}
 	}
 	return false
 }
+
+// leaps is how much further the end of "set" may be, at least, when a byte is not it; 0:
+// it may be, or it is 3 bytes further.
+var leaps = [256]int{'s': 2, 'S': 2, 'e': 1, 'E': 1}
+
+// quick says whether a text is to be looked at though the mode does not ask for it:
+// it may name or drop prepared statements, or reset settings.
+func quick(text []byte) bool {
+	for len(text) > 3 && blank[text[0]] {
+		text = text[1:]
+	}
+	if len(text) <= 3 {
+		return false
+	}
+	switch [3]byte{text[0] | 0x20, text[1] | 0x20, text[2] | 0x20} { // in lower case, if they are letters
+	case [3]byte{'d', 'i', 's'}, [3]byte{'d', 'e', 'a'}, [3]byte{'r', 'e', 's'}, [3]byte{'p', 'r', 'e'}, [3]byte{'e', 'x', 'e'}:
+		return true
+	}
+	return false
+}
+
+var blank = answers(" \t\r\n")

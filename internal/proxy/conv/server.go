@@ -33,7 +33,12 @@ func (c *Conv) fromServer(side Side, b []byte, fx *Effects) int {
 	for r.n < len(b) && c.links[side] == l && !(c.over || c.killed != nil && c.mid == Client) {
 		if l.skip > 0 {
 			c.flow(&r, side, l, min(l.skip, len(r.rest())))
-		} else if !c.one(&r, side, l) {
+			continue
+		}
+		if side == Main && c.mid == Client {
+			r.n += l.rows(r.rest())
+		}
+		if !c.one(&r, side, l) {
 			break
 		}
 	}
@@ -47,6 +52,26 @@ func (c *Conv) fromServer(side Side, b []byte, fx *Effects) int {
 		c.unread = r.n < len(b)
 	}
 	return r.n
+}
+
+// rows is the length of the whole rows at the front of b behind an answer's first
+// message: nobody looks at them.
+func (l *Link) rows(b []byte) (n int) {
+	if l.q.n == 0 {
+		return 0
+	}
+	e := l.q.at(0)
+	if !e.mid || e.ours || e.maybe || e.kind != query && e.kind != execute || e.note != nil && e.note.text != nil {
+		return 0
+	}
+	for len(b)-n > headerLen && (b[n] == wire.TypeDataRow || b[n] == 'd') {
+		total := 1 + int(binary.BigEndian.Uint32(b[n+1:]))
+		if total < headerLen || total > len(b)-n {
+			break
+		}
+		n += total
+	}
+	return n
 }
 
 // one takes the message at the front of r. It returns false when it cannot yet.

@@ -9,7 +9,7 @@ import (
 // arm sets the timers by what the conversation does now.
 func (c *Conv) arm(fx *Effects) {
 	g := c.limits
-	if g == nil || *g == (Limits{}) {
+	if g == nil {
 		return
 	}
 	free, inTx := c.free(), c.status() != 'I'
@@ -34,9 +34,17 @@ func (c *Conv) arm(fx *Effects) {
 	}
 }
 
+// some is nil where nothing is limited.
+func (l *Limits) some() *Limits {
+	if l == nil || *l == (Limits{}) {
+		return nil
+	}
+	return l
+}
+
 // limited takes other limits.
 func (c *Conv) limited(l *Limits, fx *Effects) {
-	c.limits = l
+	c.limits = l.some()
 	for t, on := range c.armed {
 		if on {
 			c.armed[t] = false

@@ -47,13 +47,14 @@ type Loop struct {
 	said    bool     // something was sent to the client in the last step
 	answers []answer // what was wanted and had at once, or not
 
-	resume []uint32 // sockets whose held bytes are to be offered again
-	dirty  []uint32 // sockets of which epoll may have to be told anew
-	spare  []func(*Loop)
-	moved  [ports]moved // not counted yet
-	stats  []*Stats     // by label
-	began  time.Time
-	now    int64 // nanoseconds since began, as clock or the last wait saw it
+	resume  []uint32 // sockets whose held bytes are to be offered again
+	resumed int      // so many of them were
+	dirty   []uint32 // sockets of which epoll may have to be told anew
+	spare   []func(*Loop)
+	moved   [ports]moved // not counted yet
+	stats   []*Stats     // by label
+	began   time.Time
+	now     int64 // nanoseconds since began, as clock or the last wait saw it
 
 	epoch    uint64      // the newest that was won
 	phase    conv.Phase  // of a switchover

@@ -11,10 +11,10 @@ import (
 func (l *Loop) step(c *client, ev conv.Event) (consumed int) {
 	l.fx.Reset()
 	consumed = c.conv.Step(ev, &l.fx)
-	if l.fx.Count != (conv.Counts{}) {
+	if l.fx.Count.Any() {
 		c.owner.Count(&l.fx.Count, c.servers[conv.Main])
 	}
-	if l.fx.Marks != (conv.Marks{}) {
+	if l.fx.Marks.Any() {
 		l.mark(c, &l.fx.Marks)
 	}
 	l.said = false
@@ -129,13 +129,13 @@ func (l *Loop) reading(c *client, side conv.Side, on bool) {
 // wanted now are offered, what was put together is sent, epoll is told.
 func (l *Loop) settle() {
 	for {
-		if n := len(l.resume); n > 0 {
-			i := l.resume[0]
-			l.resume = append(l.resume[:0], l.resume[1:]...)
-			s := l.socks.at(i)
-			l.offerHeld(i, s)
+		if l.resumed < len(l.resume) {
+			i := l.resume[l.resumed]
+			l.resumed++
+			l.offerHeld(i, l.socks.at(i))
 			continue
 		}
+		l.resume, l.resumed = l.resume[:0], 0
 		if len(l.answers) > 0 {
 			l.answer()
 			continue

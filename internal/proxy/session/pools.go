@@ -107,7 +107,7 @@ func (p *pools) Open(ctx context.Context, s *rules.Server, how desk.How) (any, *
 	link := conv.NewLink(node.Name, epoch, b.Settings, b.Status)
 	link.PID = b.PID
 	return &loop.Server{Socket: socket, Link: link, Keeper: p,
-		Backend: &pooledServer{backend{node.Name, b.Addr, epoch, b.PID, b.Key}, s}}, nil
+		Backend: &pooledServer{backend{node.Name, b.Addr, epoch, b.PID, b.Key, nil}, s}}, nil
 }
 
 // openError puts into words of PostgreSQL why a connection could not be opened.

@@ -43,6 +43,7 @@ type backend struct {
 	epoch      uint64 // its node is the primary of; 0: a standby
 	pid        uint32
 	key        []byte
+	queries    *atomic.Int64 // that its node was given; nil: none yet. The loop's
 }
 
 func backendOf(s *loop.Server) *backend {
@@ -257,7 +258,11 @@ func (s *session) Note(kind conv.EffectKind, text string) {
 // Count adds to the statistics.
 func (s *session) Count(n *conv.Counts, main *loop.Server) {
 	if n.Queries > 0 && main != nil {
-		s.Stats.reads.add(main.Link.Node, n.Queries)
+		b := backendOf(main)
+		if b.queries == nil {
+			b.queries = s.Stats.reads.counter(b.node)
+		}
+		b.queries.Add(int64(n.Queries))
 	}
 	if n.Reads > 0 {
 		s.Stats.reads.add(s.reads.at(), n.Reads)

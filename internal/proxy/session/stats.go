@@ -52,7 +52,10 @@ type named struct {
 // maxNamed bounds them: further names count as others.
 const maxNamed = 100
 
-func (n *named) add(name string, k int) {
+func (n *named) add(name string, k int) { n.counter(name).Add(int64(k)) }
+
+// counter is that of a name, for those who count often.
+func (n *named) counter(name string) *atomic.Int64 {
 	c, ok := n.of.Load(name)
 	if !ok {
 		if n.n.Load() >= maxNamed {
@@ -62,7 +65,7 @@ func (n *named) add(name string, k int) {
 			n.n.Add(1)
 		}
 	}
-	c.(*atomic.Int64).Add(int64(k))
+	return c.(*atomic.Int64)
 }
 
 func (n *named) get(name string) int64 {

@@ -118,6 +118,7 @@ type Pool struct {
 	idle    []list[Server] // by loop, the last used last
 	servers []*Server
 	opening int
+	closing int
 	due     int // servers of others that are being closed for this pool
 	retry   backoff
 	in      *list[Pool] // where it is listed as wanting

@@ -194,12 +194,6 @@ func (b *Book) trim(p *Pool, out []Decision) []Decision {
 // over says whether a pool or its node has more servers than it may, those that
 // are being closed left out.
 func (b *Book) over(p *Pool) bool {
-	leaving := 0
-	for _, s := range p.servers {
-		if s.state == closing {
-			leaving++
-		}
-	}
 	limit := p.Account.Settings.Size + p.Account.Settings.Reserve
-	return p.Account.Settings.Size > 0 && len(p.servers)-leaving > limit || p.Node.count-p.Node.closing > p.Node.limit
+	return p.Account.Settings.Size > 0 && len(p.servers)-p.closing > limit || p.Node.count-p.Node.closing > p.Node.limit
 }

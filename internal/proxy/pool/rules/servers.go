@@ -110,6 +110,7 @@ func (b *Book) close(s *Server, q *Pool, out []Decision) []Decision {
 		b.arrived(s)
 	}
 	s.state, s.holder = closing, nil
+	s.Pool.closing++
 	s.Pool.Node.closing++
 	if q != nil {
 		s.closeFor = q
@@ -126,6 +127,7 @@ func (b *Book) Closed(now Moment, s *Server, out []Decision) []Decision {
 	}
 	switch s.state {
 	case closing:
+		p.closing--
 		p.Node.closing--
 	case idle:
 		s.unlist()
