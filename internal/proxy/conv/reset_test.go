@@ -2,6 +2,7 @@ package conv
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 
@@ -40,3 +41,30 @@ func TestPlaceOfAnError(t *testing.T) {
 
 // place is the number of the character at which mark begins.
 func place(sql, mark string) int { return len([]rune(sql[:strings.Index(sql, mark)])) + 1 }
+
+// What is found quickly in a text is what is there.
+func TestWordsInATextAreFound(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	parts := []string{"s", "e", "t", "SE", "set", "ReSeT", "_", "pool_", "nodes", "POOL_NODES", "client_", "min_", "messages", "x", "te", "ses", " ", ""}
+	for range 20000 {
+		var text string
+		for range r.IntN(8) {
+			text += parts[r.IntN(len(parts))]
+		}
+		low := strings.ToLower(text)
+		if got, want := mentionsSet([]byte(text)), strings.Contains(low, "set"); got != want {
+			t.Fatalf("SET in %q: %v", text, got)
+		}
+		for _, w := range [][]byte{poolNodes, minMessages} {
+			if got, want := mentionsWord([]byte(text), w), strings.Contains(low, string(w)); got != want {
+				t.Fatalf("%s in %q: %v", w, text, got)
+			}
+		}
+	}
+	for text, want := range map[string]bool{"DISCARD ALL": true, " \n\tdeallocate x": true, "reset a": true, "PREPARE": true, "Execute x": true,
+		"dis": false, "": false, " ": false, "select discard": false, "de\x01llocate": false, "rES": false, "resx": true} {
+		if quick([]byte(text)) != want {
+			t.Errorf("%q: %v", text, !want)
+		}
+	}
+}

@@ -413,10 +413,26 @@ func (s *sim) idleBeside() string {
 	return ""
 }
 
+// counted: what pools count of their servers is what these are.
+func (s *sim) counted() {
+	for _, a := range s.b.accounts {
+		for _, p := range a.pools {
+			of := map[state]int{}
+			for _, x := range p.servers {
+				of[x.state]++
+			}
+			if p.opening != of[opening] || p.closing != of[closing] {
+				s.t.Fatalf("%d opening and %d closing, counted are %d and %d", of[opening], of[closing], p.opening, p.closing)
+			}
+		}
+	}
+}
+
 // run is one random history, which ends with everybody served.
 func (s *sim) run(steps int) {
 	for i := range steps {
 		s.step()
+		s.counted()
 		if i%97 == 96 {
 			s.still()
 			if bad := s.idleBeside(); bad != "" {
