@@ -282,7 +282,7 @@ var names = [...]bool{parse: true, bind: true, describe: true, closing: true, co
 // begin is called before something is given to Main while nothing is owed.
 func (c *Conv) begin(fx *Effects) {
 	o := &c.owed
-	o.unit, o.whole, o.wrote, o.lazy, o.relayed, o.completed = fx.buffer(o.unit), true, false, false, false, false
+	o.unit, o.whole, o.wrote, o.lazy, o.relayed, o.completed, o.given = fx.buffer(o.unit), true, false, false, false, false, 0
 	if fx.Marks.Began = BeganUnit; c.links[Main].status == 'I' {
 		fx.Marks.Began = BeganTransaction
 	}

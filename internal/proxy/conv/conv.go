@@ -23,6 +23,7 @@ type Conv struct {
 
 	// What it has.
 	shown   *report          // the settings that it was told; nil: nobody knows
+	begun   *report          // at its log-in
 	stmts   map[string]*stmt // its named statements
 	kept    int              // bytes of their texts
 	serial  int              // of the last one
@@ -47,6 +48,7 @@ type Conv struct {
 	used     bool // since it was granted
 	unread   bool // something of it was not looked at
 	inserted bool // nextval may have been called since it was granted
+	strange  bool // the last values of sequences in it are not the client's
 	once     bool // ever
 	numbers  bool // the client asks for the last values of sequences
 	refused  *wire.Error
@@ -85,6 +87,7 @@ type owed struct {
 	unit      []byte // as the client sent it
 	whole     bool   // and it is all there
 	relayed   bool   // the client has some of its answer
+	given     int    // or so many that the proxy gave itself, to its first messages
 	completed bool   // and of that a CommandComplete
 	wrote     bool   // not only reads
 	lazy      bool   // unit has queries that were not looked at

@@ -70,6 +70,7 @@ func (c *Conv) suffer(f fate, l *Link, fx *Effects) {
 	case again:
 		if !tuning {
 			c.read.bytes, c.owed.unit = c.owed.unit, c.read.bytes
+			c.read.bytes = ungiven(c.read.bytes, c.owed.given)
 			c.read.pending = len(c.read.bytes) > 0
 			fx.Count.Repeated++
 			c.open = false
@@ -94,6 +95,20 @@ func (c *Conv) suffer(f fate, l *Link, fx *Effects) {
 		fx.recycle(c.owed.unit)
 		c.owed = owed{}
 	}
+}
+
+// ungiven is a unit without the messages at its front of which the client has the
+// answers: these were the proxy's own, and what they meant is done.
+func ungiven(unit []byte, given int) []byte {
+	for at := 0; given > 0; {
+		total := 1 + int(uint32At(unit[at+1:]))
+		if unit[at] != 'P' && unit[at] != 'C' {
+			at += total
+			continue
+		}
+		unit, given = append(unit[:at], unit[at+total:]...), given-1
+	}
+	return unit
 }
 
 // lapse gives the rest of a message of COPY's data to nobody: no other is passed on

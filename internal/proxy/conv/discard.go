@@ -59,7 +59,7 @@ func (l *Link) discards(typ byte, body []byte) (done bool, err error) {
 		return false, fmt.Errorf("%w: a transaction is open", wire.ErrProtocol)
 	}
 	l.ready('I')
-	l.vars, l.plain, l.numbered, l.news = nil, nil, false, l.news[:0]
+	l.vars, l.plain, l.numbers, l.news = nil, nil, 0, l.news[:0]
 	l.stmts.clear(l.stmts.seq)
 	return true, nil
 }

@@ -28,8 +28,8 @@ type note struct {
 
 	before, had *stmt // the unnamed statements that a Query has forgotten: it has not when it is skipped
 
-	quiet   bool // its error is for nobody
-	numbers bool // the last values of sequences are gone
+	quiet   bool   // its error is for nobody
+	numbers uint64 // the last values of sequences are gone, of as many calls of nextval
 
 	aliases []alias // what an error may name
 }
@@ -131,6 +131,9 @@ func (c *Conv) effect(r *run, is about, sql string, inBatch bool) (n *note) {
 			n = &note{}
 		}
 		n.about, n.sql = is, sql
+		if is.Kind == classify.Discard {
+			n.numbers = c.links[Main].numbers
+		}
 	}
 	return n
 }
@@ -168,7 +171,7 @@ func (c *Conv) done(n *note, l *Link) {
 	switch is := n.about; {
 	case is.Kind == classify.Discard:
 		c.forgetAll(n.forgets, l)
-		l.numbered = false
+		l.numbers, c.strange = l.numbers-n.numbers, false
 		if !l.loaded {
 			c.pin, c.guess = "", nil
 		}
@@ -189,7 +192,7 @@ func (c *Conv) unknown(what string) {
 	c.owed.wrote, c.read.wrote = true, true
 	c.pinned(what)
 	if l := c.links[Main]; l != nil {
-		l.numbered = true
+		l.numbers++
 	}
 }
 

@@ -31,9 +31,9 @@ type Link struct {
 	reported *report     // settings as the server reported them last
 	vars     vars        // said to it by conversations
 	stmts    statements
-	plain    *stmt // its unnamed one
-	numbered bool  // nextval may have been called in it
-	loaded   bool  // a library was, which nothing takes out again
+	plain    *stmt  // its unnamed one
+	numbers  uint64 // how often nextval may have been called in it
+	loaded   bool   // a library was, which nothing takes out again
 }
 
 // NewLink describes a connection that has just logged in: the member's name, the

@@ -375,6 +375,8 @@ func (m *model) query(f []string, s modelStmt, tag string) error {
 	case f[0] == "insert":
 		m.last = f[4]
 		m.say('C', "INSERT 0 1\x00")
+	case f[0] == "update": // it may have inserted by a trigger, and has not
+		m.say('C', "UPDATE 1\x00")
 	case s.sql == "select 1/0":
 		return fmt.Errorf("22012 division by zero")
 	case s.sql == "create temp table x (a int)":

@@ -47,12 +47,13 @@ func (c *Conv) ready(fx *Effects) bool {
 // tune gives Main the client's settings, where it has others.
 func (c *Conv) tune(fx *Effects) {
 	l := c.links[Main]
-	sql, numbers := "", c.numbers && l.numbered && !c.used && l.status == 'I'
+	sql, numbers := "", uint64(0)
 	if l.status == 'I' && !same(l.vars, c.set.vars) {
 		sql = l.vars.become(c.set.vars)
 	}
-	if numbers {
-		sql += "DISCARD SEQUENCES\n;" // somebody else's
+	if c.numbers && c.strange && l.status == 'I' {
+		sql += "DISCARD SEQUENCES\n;"
+		numbers, c.strange = l.numbers, false
 	}
 	if sql == "" {
 		c.tuned(fx)
@@ -72,8 +73,9 @@ func (c *Conv) tuned(fx *Effects) {
 		l.vars = c.set.vars
 		c.news(l)
 	}
-	c.show(l, fx)
+	c.show(l.reported, fx)
 	if c.enters {
+		c.begun = l.reported
 		c.enters = false
 		fx.add(Effect{Kind: Send, Side: Client, B: c.cfg.Welcome(l)})
 	}
@@ -101,7 +103,7 @@ func (c *Conv) granted(side Side, l *Link, fx *Effects) {
 	case side == Reader:
 		c.connected(fx)
 	case c.wait == forMain:
-		c.used, c.inserted, c.wait = false, false, nothing
+		c.used, c.inserted, c.strange, c.wait = false, false, l.numbers > 0, nothing
 		if c.holds(l) { // it was on its way
 			c.wait = forHold
 			c.give(Main, Clean, fx)
@@ -153,27 +155,41 @@ func (c *Conv) back(side Side, l *Link) How {
 	return Clean
 }
 
-// sequences deals with a statement that asks for the last value of a sequence, which
-// must not be another client's. Where nothing was inserted since Main was granted the
-// value could only be somebody else's: PostgreSQL then says that there is none. From
-// then on the client keeps the server in which it inserts.
+// sequences deals with a statement that may give a sequence a last value for the
+// client, or asks for one, which must not be another client's. Those that others have
+// left are discarded before either, but not before what inserts and ends its
+// transaction: nobody can ask for anything behind that. From when it asks the client
+// keeps the server in which it inserts.
 func (c *Conv) sequences(r *run, is about, inBatch bool) {
 	l := c.links[Main]
 	if c.cfg.Mode != Auto {
 		return
 	}
-	if is.Numbers {
-		c.numbers = true
-		if l.numbered && !c.inserted {
-			c.discardSequences(r, l, inBatch)
-		}
+	if c.strange && (is.Numbers || c.pin != "" || l.status == 'T' || inBatch && !closes(r.rest())) {
+		c.discardSequences(r, l, inBatch)
 	}
+	c.numbers = c.numbers || is.Numbers
 	if is.Inserts {
-		l.numbered = true
+		l.numbers++
 		if c.numbers {
 			c.pinned("the last value of a sequence")
 		}
 	}
+}
+
+// closes says whether a batch ends behind the one statement that is bound at its front.
+func closes(b []byte) bool {
+	for n := 0; len(b) >= headerLen && len(b) > int(uint32At(b[1:])); b = b[1+int(uint32At(b[1:])):] {
+		switch b[0] {
+		case 'B', 'E':
+			if n++; n > 2 {
+				return false
+			}
+		case 'S':
+			return true
+		}
+	}
+	return false
 }
 
 // lacks says whether an error tells that there is no last value of a sequence where
@@ -203,13 +219,14 @@ var tagInsert, tagCopy, tagMerge, tagUpdate, tagDelete = []byte("INSERT "), []by
 
 func (c *Conv) discardSequences(r *run, l *Link, inBatch bool) {
 	const sql = "DISCARD SEQUENCES"
-	if !inBatch {
-		r.flush()
-		l.sent(entry{kind: query, ours: true, note: &note{numbers: true}})
-		r.fx.say(Main, wire.TypeQuery, []byte(sql+"\x00"))
+	n := &note{numbers: l.numbers}
+	if c.strange = false; inBatch {
+		c.inject(r, l, sql, n)
 		return
 	}
-	c.inject(r, l, sql, &note{numbers: true})
+	r.flush()
+	l.sent(entry{kind: query, ours: true, note: n})
+	r.fx.say(Main, wire.TypeQuery, []byte(sql+"\x00"))
 }
 
 // mayReset says whether a text that nobody looks at otherwise may set something back to

@@ -433,6 +433,7 @@ func (c *Conv) lost(l *Link, e entry) {
 		return
 	}
 	c.undid(n)
+	c.strange = c.strange || e.ours && n.numbers > 0
 	if c.plain == nil && (n.before != nil || n.had != nil) {
 		c.plain, l.plain = n.before, n.had
 	}

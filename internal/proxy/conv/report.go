@@ -55,17 +55,17 @@ func (r *report) with(name, value string) *report {
 
 // Shown tells what the client was told of settings at its log-in: it hears of the
 // difference when a server's are others.
-func (c *Conv) Shown(reported *Report) { c.shown = reported }
+func (c *Conv) Shown(reported *Report) { c.shown, c.begun = reported, reported }
 
-// show tells the client in what its server differs from the one that it had.
-func (c *Conv) show(l *Link, fx *Effects) {
-	if c.shown == l.reported {
+// show tells the client in what settings differ from those that it was told.
+func (c *Conv) show(now *report, fx *Effects) {
+	if c.shown == now {
 		return
 	}
-	if c.shown != nil && c.shown.sum != l.reported.sum {
+	if c.shown != nil && c.shown.sum != now.sum {
 		at := len(fx.own)
-		for _, name := range slices.Sorted(maps.Keys(l.reported.values)) {
-			if value := l.reported.values[name]; c.shown.values[name] != value {
+		for _, name := range slices.SortedFunc(maps.Keys(now.values), byName) {
+			if value := now.values[name]; c.shown.values[name] != value {
 				fx.own = wire.AppendParameterStatus(fx.own, name, value)
 			}
 		}
@@ -73,5 +73,14 @@ func (c *Conv) show(l *Link, fx *Effects) {
 			fx.add(Effect{Kind: Send, Side: Client, B: fx.own[at:]})
 		}
 	}
-	c.shown = l.reported
+	c.shown = now
+}
+
+// byName is PostgreSQL's order of settings.
+func byName(a, b string) int { return strings.Compare(strings.ToLower(a), strings.ToLower(b)) }
+
+// clears says whether an entry is of a DISCARD ALL behind which the client has what it
+// began with, which its server has not: what that reports is neither's.
+func (c *Conv) clears(e *entry) bool {
+	return e.kind == query && !e.ours && e.note != nil && e.note.about.Kind == classify.Discard && len(c.set.first) > 0 && c.begun != nil
 }

@@ -120,6 +120,7 @@ func (c *Conv) locals(r *run, l *Link) {
 	for c.mid == Client && l.q.n > 0 && l.q.at(0).local != 0 {
 		r.flush()
 		r.fx.say(Client, l.q.pop().local, nil)
+		c.owed.given++
 	}
 }
 
@@ -176,8 +177,8 @@ func (c *Conv) hear(r *run, side Side, l *Link, typ byte, msg []byte, total int)
 	case side == Reader:
 		return c.fromReader(r, who, last, typ, msg, total)
 	case who.ours:
-		if who.note != nil && who.note.numbers && bytes.HasPrefix(body, tagDiscard) && typ == wire.TypeComplete {
-			l.numbered = false
+		if who.note != nil && bytes.HasPrefix(body, tagDiscard) && typ == wire.TypeComplete {
+			l.numbers -= who.note.numbers
 		}
 		return strip
 	case who.kind == query && who.note != nil && who.note.text != nil && c.toRewritten(who.note, l, typ):
@@ -258,6 +259,10 @@ func (c *Conv) unitEnds(r *run, side Side, l *Link, who entry, msg []byte) act {
 	}
 	if !failed && who.kind == query {
 		c.done(who.note, l)
+		if c.clears(&who) {
+			r.flush()
+			c.show(c.begun, r.fx)
+		}
 	}
 	if c.set.ready(status, failed, l) {
 		c.pinned("a rollback to a savepoint, behind a setting")
@@ -311,10 +316,14 @@ func (c *Conv) reported(side Side, l *Link, body []byte) act {
 	if ok && l.reported.values[name] != value {
 		l.reported = l.reported.with(name, value)
 	}
+	e := l.q.front()
+	if e != nil && c.clears(e) {
+		return strip
+	}
 	if ok && (c.pooled() || c.eager()) && !slices.Contains(l.news, name) {
 		l.news = append(l.news, name)
 	}
-	if e := l.q.front(); e != nil && e.ours {
+	if e != nil && e.ours {
 		return strip
 	}
 	c.shown = l.reported
@@ -373,6 +382,7 @@ func (c *Conv) failedMain(r *run, who entry, body, names []byte) act {
 	switch n := who.note; {
 	case who.ours && who.kind == query:
 		c.refused = wire.ParseError(body) // see tune
+		c.strange = c.strange || n != nil && n.numbers > 0
 		return strip
 	case who.ours && n != nil && n.quiet:
 		return strip

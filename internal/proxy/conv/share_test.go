@@ -147,7 +147,7 @@ var units = []string{
 	"Q(set a.a = %d)", "Q(set a.b = x%d)", "Q(show a.a)", "Q(show a.b)", "Q(show datestyle)", "Q(reset a.a)", "Q(reset all)",
 	"Q(set datestyle = s%d)", "Q(set datestyle = iso)", "Q(reset datestyle)", "Q(set local a.a = l%d)", "Q(set local datestyle = l%d)",
 	"Q(begin)", "Q(begin)", "Q(commit)", "Q(commit)", "Q(rollback)", "Q(savepoint s)", "Q(savepoint t)", "Q(rollback to s)", "Q(rollback to savepoint t)", "Q(release s)",
-	"Q(insert into t values %d)", "Q(select lastval())", "Q(select 1/0)", "Q(select '01/02/2024'::date)",
+	"Q(insert into t values %d)", "Q(select lastval())", "Q(update t set a = %d)", "Q(update t set a = %d)", "Q(select 1/0)", "Q(select '01/02/2024'::date)",
 	"P(d|select '01/02/2024'::date) S", "B(|d) E S", "P(|select '01/02/2024'::date) B E S", "P(|select '01/02/2024'::date) S", "B E S", "D(S|) S", "D(S|d) S", "C(S|d) S",
 	"P(u%d|show a.b) B(|u%d) E S", "C(S|u%d) S", "P(|set a.b = e%d) B E S", "P(|begin) B E S", "P(|commit) B E S", "P(|set a.a = e%d) B E P(|select 1/0) B E S",
 	"P(w|select 1/0) B(|w) E C(S|w) S", "C(S|w) P(w|show a.a) B(|w) E S", "Q(deallocate d)", "P(|deallocate d) B E S Q(show a.a)", "Q(deallocate all)", "P(x|nonsense) S",
