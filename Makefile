@@ -9,6 +9,7 @@
 # make drivers node-postgres, psycopg 2 and 3 and pgjdbc through the proxy
 # make proxy-soak  switchovers and crashes under many clients, every answer checked; hours
 # make proxy-crowd 10,000 clients on 100 connections for a minute
+# make proxy-tagged  clients of one pool that do anything, each with its own tag, while servers crash; 10 minutes
 # make race    every test that does not measure, with the race detector
 GO      ?= go
 # What many goroutines share is tested with the race detector, and the rest without.
@@ -17,7 +18,7 @@ REST     = $(shell $(GO) list ./... | grep -vE '/internal/(peer|agent|store|blob
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS := -s -w -X manada/internal/cli.version=$(VERSION)
 
-.PHONY: all build test check chaos trust race regress drivers proxy-soak proxy-crowd notices image guide demo up down deps clean
+.PHONY: all build test check chaos trust race regress drivers proxy-soak proxy-crowd proxy-tagged notices image guide demo up down deps clean
 
 all: build
 
@@ -81,6 +82,11 @@ proxy-soak:
 proxy-crowd:
 	@scripts/deps.sh test
 	MANADA_CROWD=10000,60s,100 $(GO) test ./internal/proxy -run 'TestCrowd$$' -count=1 -timeout 20m -v
+
+# In `make test`, too, for a few seconds.
+proxy-tagged:
+	@scripts/deps.sh test
+	MANADA_TAGGED=10m $(GO) test ./internal/proxy -run 'TestTaggedClients$$' -count=1 -timeout 30m -v
 
 # The images of deploy/compose, of the program as it is here.
 image: build
