@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -45,29 +44,6 @@ type ArchiveCall struct {
 
 // SocketName is the agent's socket in the run directory, 0600.
 const SocketName = "agent.sock"
-
-// ServeLocal answers archive calls on the unix socket until ctx ends.
-func (a *Agent) ServeLocal(ctx context.Context, path string) error {
-	_ = os.Remove(path)
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		return fmt.Errorf("listen for archive calls: %w", err)
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		l.Close()
-		return fmt.Errorf("listen for archive calls: %w", err)
-	}
-	mux := http.NewServeMux()
-	mux.HandleFunc("POST /archive-push", a.servePush)
-	mux.HandleFunc("POST /archive-get", a.serveGet)
-	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
-	stop := context.AfterFunc(ctx, func() { srv.Close() })
-	defer stop()
-	if err := srv.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve archive calls: %w", err)
-	}
-	return nil
-}
 
 func (a *Agent) servePush(w http.ResponseWriter, r *http.Request) {
 	var c ArchiveCall

@@ -13,6 +13,7 @@ import (
 	"manada/internal/peer"
 	"manada/internal/pki"
 	"manada/internal/store"
+	"manada/internal/verb"
 )
 
 // RequestVerb asks for a role change: POST /v1/switchover, /v1/failover, /v1/reinit.
@@ -30,29 +31,32 @@ type Ticket struct {
 	To string `json:"to"`
 }
 
-// Mount adds the verbs to the port of the herd's hosts.
+// Mount adds the verbs to the ports of this host.
 func (a *Agent) Mount(s *peer.Server) {
-	s.Handle("GET /v1/status", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { peer.WriteJSON(w, a.Status()) }))
-	s.Handle("POST /v1/switchover", a.asks(store.RequestSwitchover))
-	s.Handle("POST /v1/failover", a.asks(store.RequestFailover))
-	s.Handle("POST /v1/reinit", a.asks(store.RequestReinit))
-	s.Handle("POST /v1/restore", http.HandlerFunc(a.serveRestore))
-	s.Handle("POST /v1/restore/undo", http.HandlerFunc(a.serveUndo))
-	s.Handle("GET /v1/request/{id}", http.HandlerFunc(a.serveRequestResult))
-	s.Handle("POST /v1/pause", http.HandlerFunc(a.servePause))
-	s.Handle("POST /v1/resume", http.HandlerFunc(a.serveResume))
-	s.Handle("GET /v1/history", http.HandlerFunc(a.serveHistory))
-	s.Handle("POST /v1/token", http.HandlerFunc(a.serveToken))
-	s.Handle("POST "+peer.DrainPath, http.HandlerFunc(a.serveDrain))
+	on := func(v verb.Verb, h http.HandlerFunc) { s.Handle(v, h) }
+	on(verb.Status, func(w http.ResponseWriter, _ *http.Request) { peer.WriteJSON(w, a.Status()) })
+	on(verb.Switchover, a.asks(store.RequestSwitchover))
+	on(verb.Failover, a.asks(store.RequestFailover))
+	on(verb.Reinit, a.asks(store.RequestReinit))
+	on(verb.Restore, a.serveRestore)
+	on(verb.Undo, a.serveUndo)
+	on(verb.Request, a.serveRequestResult)
+	on(verb.Pause, a.servePause)
+	on(verb.Resume, a.serveResume)
+	on(verb.History, a.serveHistory)
+	on(verb.Token, a.serveToken)
+	on(verb.Remove, a.serveRemove)
+	on(verb.Drain, a.serveDrain)
+	on(verb.ArchivePush, a.servePush)
+	on(verb.ArchiveGet, a.serveGet)
 	a.mu.Lock()
 	a.listening = s.Proxies
 	a.mu.Unlock()
-	s.Handle("POST /v1/node/remove", http.HandlerFunc(a.serveRemove))
 }
 
 // asks files a request in the store; whoever can do it, does.
-func (a *Agent) asks(kind string) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+func (a *Agent) asks(kind string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
 		var q RequestVerb
 		if !peer.Take(w, r, &q) {
 			return
@@ -77,7 +81,7 @@ func (a *Agent) asks(kind string) http.Handler {
 			req.Options["old_primary_is_off"] = "true"
 		}
 		a.ticket(w, r, req)
-	})
+	}
 }
 
 func newRequest(kind, to, by string) store.Request {

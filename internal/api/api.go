@@ -8,8 +8,6 @@ import (
 	"net/url"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"manada/internal/cluster"
 )
 
@@ -37,16 +35,9 @@ type Options struct {
 	// LoopAge is the age of the last turn of the process's main loop, for
 	// /liveness; nil: alive as long as it answers.
 	LoopAge func() time.Duration
-	// LoopLimit is the age past which a primary's loop counts as stuck, twice
-	// that for others; 0: 30 s (Patroni's ttl).
-	LoopLimit time.Duration
-	// Tags of the node, for /replica?tag_KEY=VALUE; "noloadbalance": "true"
-	// keeps load balancers away.
-	Tags map[string]string
 	// LastTakeover is how long the last takeover took that this node won; ok is
 	// false when it won none since it started.
 	LastTakeover func() (d time.Duration, ok bool)
-	Collectors   []prometheus.Collector // further metrics of the process
 	Events       EventSource
 	Reads        map[string]Read
 }
@@ -57,14 +48,10 @@ type API struct {
 	metrics http.Handler
 }
 
-// New prepares the endpoints. It panics when a collector is registered twice,
-// which is a mistake of the program.
+// New prepares the endpoints.
 func New(o Options) *API {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
-	}
-	if o.LoopLimit == 0 {
-		o.LoopLimit = 30 * time.Second
 	}
 	return &API{o: o, metrics: metricsHandler(o)}
 }

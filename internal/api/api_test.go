@@ -172,23 +172,6 @@ func TestStatesThatTurnLoadBalancersAway(t *testing.T) {
 	}
 }
 
-func TestTags(t *testing.T) {
-	h := New(Options{Source: seat("slave"), Tags: map[string]string{"zone": "a"}}).Handler()
-	for path, want := range map[string]int{
-		"/replica?tag_zone=a": 200, "/replica?tag_zone=b": 503, "/replica?tag_zone=a&tag_x=1": 503, "/sync?tag_zone=a": 200,
-	} {
-		if w := do(t, h, "GET", path, ""); w.Code != want {
-			t.Errorf("%s: %d", path, w.Code)
-		}
-	}
-	h = New(Options{Source: seat("slave"), Tags: map[string]string{"noloadbalance": "true"}}).Handler()
-	for path, want := range map[string]int{"/replica": 503, "/read-only": 503, "/sync": 503, "/readiness": 200, "/health": 200} {
-		if w := do(t, h, "GET", path, ""); w.Code != want {
-			t.Errorf("noloadbalance %s: %d", path, w.Code)
-		}
-	}
-}
-
 func TestLiveness(t *testing.T) {
 	for _, c := range []struct {
 		node   string

@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
 	"manada/internal/cluster"
 )
@@ -18,13 +19,12 @@ type view struct {
 	st   cluster.Status
 	self cluster.Beat
 	row  cluster.NodeStatus // the node's line in st; zero if it has none
-	tags map[string]string
 	// unconfirmed is Source.Unconfirmed, asked again whenever it counts.
 	unconfirmed func() string
 }
 
 func (a *API) view() view {
-	v := view{st: a.o.Source.Status(), self: a.o.Source.Self(), tags: a.o.Tags, unconfirmed: a.o.Source.Unconfirmed}
+	v := view{st: a.o.Source.Status(), self: a.o.Source.Self(), unconfirmed: a.o.Source.Unconfirmed}
 	v.row, _ = v.st.Node(v.self.Node)
 	return v
 }
@@ -48,13 +48,7 @@ func (v view) standby() bool {
 }
 
 func (v view) replica(q url.Values) bool {
-	return v.standby() && !v.noLoadBalance() &&
-		!v.lagsBeyond(q.Get("lag")) && v.inReplicationState(q.Get("replication_state"))
-}
-
-func (v view) noLoadBalance() bool {
-	b, _ := strconv.ParseBool(v.tags["noloadbalance"])
-	return b
+	return v.standby() && !v.lagsBeyond(q.Get("lag")) && v.inReplicationState(q.Get("replication_state"))
 }
 
 // lagsBeyond compares the known lag with a limit. As in Patroni a limit that
@@ -79,13 +73,11 @@ func (v view) inReplicationState(want string) bool {
 
 func (v view) sync() bool { return v.row.Sync == cluster.SyncMember }
 
-// tagged checks ?tag_KEY=VALUE against the node's tags.
-func (v view) tagged(q url.Values) bool {
-	for key, want := range q { // the order does not matter: all must match
-		if tag, ok := strings.CutPrefix(key, "tag_"); ok {
-			if have, ok := v.tags[tag]; !ok || have != want[0] {
-				return false
-			}
+// tagged says whether the host has the tags of ?tag_KEY=VALUE: it has none.
+func tagged(q url.Values) bool {
+	for key := range q {
+		if strings.HasPrefix(key, "tag_") {
+			return false
 		}
 	}
 	return true
@@ -98,18 +90,18 @@ var checks = map[string]check{
 	"read-write": func(v view, _ url.Values) bool { return v.primary() },
 	"leader":     func(v view, _ url.Values) bool { return v.primary() },
 	"master":     func(v view, _ url.Values) bool { return v.primary() },
-	"replica":    func(v view, q url.Values) bool { return v.replica(q) && v.tagged(q) },
-	"read-only":  func(v view, q url.Values) bool { return (v.primary() || v.replica(q)) && v.tagged(q) },
+	"replica":    func(v view, q url.Values) bool { return v.replica(q) && tagged(q) },
+	"read-only":  func(v view, q url.Values) bool { return (v.primary() || v.replica(q)) && tagged(q) },
 	"sync":       syncCheck, "synchronous": syncCheck, "quorum": syncCheck,
 	"read-only-sync": readOnlySync, "read-only-synchronous": readOnlySync, "read-only-quorum": readOnlySync,
 	"async": asyncCheck, "asynchronous": asyncCheck,
-	"health": func(v view, q url.Values) bool { return v.running() && v.tagged(q) },
+	"health": func(v view, q url.Values) bool { return v.running() && tagged(q) },
 }
 
-func syncCheck(v view, q url.Values) bool  { return v.sync() && v.replica(q) && v.tagged(q) }
-func asyncCheck(v view, q url.Values) bool { return !v.sync() && v.replica(q) && v.tagged(q) }
+func syncCheck(v view, q url.Values) bool  { return v.sync() && v.replica(q) && tagged(q) }
+func asyncCheck(v view, q url.Values) bool { return !v.sync() && v.replica(q) && tagged(q) }
 func readOnlySync(v view, q url.Values) bool {
-	return (v.primary() || v.sync() && v.replica(q)) && v.tagged(q)
+	return (v.primary() || v.sync() && v.replica(q)) && tagged(q)
 }
 
 // readiness is for orchestrators: the leader, or a standby that streams and has
@@ -182,12 +174,16 @@ func answer(w http.ResponseWriter, r *http.Request, code int, doc []byte) {
 	w.WriteHeader(code)
 }
 
+// loopLimit is the age past which a primary's loop counts as stuck, twice that for
+// others (Patroni's ttl).
+const loopLimit = 30 * time.Second
+
 // liveness: does the main loop turn? While the herd is paused a loop may rest.
 func (a *API) liveness(w http.ResponseWriter, _ *http.Request) {
-	limit := 2 * a.o.LoopLimit
+	limit := 2 * loopLimit
 	if a.o.Source != nil {
 		if a.o.Source.Self().Leads != 0 {
-			limit = a.o.LoopLimit
+			limit = loopLimit
 		}
 		if a.o.Source.Status().Paused {
 			limit = math.MaxInt64

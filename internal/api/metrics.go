@@ -18,7 +18,6 @@ func metricsHandler(o Options) http.Handler {
 	if o.Source != nil {
 		reg.MustRegister(&collector{o})
 	}
-	reg.MustRegister(o.Collectors...)
 	return promhttp.HandlerFor(reg, promhttp.HandlerOpts{})
 }
 

@@ -5,7 +5,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
 	"manada/internal/cluster"
@@ -28,8 +27,7 @@ func TestMetrics(t *testing.T) {
 	}
 	f.st.Health = cluster.HealthDegraded
 	f.self.WaitingMS = 1500
-	own := prometheus.NewGauge(prometheus.GaugeOpts{Name: "manada_proxy_clients", Help: "Clients."})
-	got := scrape(t, Options{Source: f, Collectors: []prometheus.Collector{own},
+	got := scrape(t, Options{Source: f,
 		LastTakeover: func() (time.Duration, bool) { return 850 * time.Millisecond, true }})
 	for _, want := range []string{
 		`manada_info{cluster="orders",node="slave",version="1.0.0"} 1`,
@@ -51,7 +49,6 @@ func TestMetrics(t *testing.T) {
 		`manada_last_takeover_seconds{cluster="orders",node="slave"} 0.85`,
 		`manada_condition{about="master",cluster="orders",code="M-P04",node="slave",severity="warning"} 1`,
 		`manada_node_seen_seconds{cluster="orders",node="slave",peer="master"} 0.2`,
-		`manada_proxy_clients 0`,
 		`go_goroutines `,
 	} {
 		if !strings.Contains(got, "\n"+want) {

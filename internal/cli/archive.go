@@ -1,13 +1,9 @@
 package cli
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
 	"path/filepath"
 	"time"
@@ -18,6 +14,7 @@ import (
 	"manada/internal/backup"
 	"manada/internal/peer"
 	"manada/internal/postgres"
+	"manada/internal/verb"
 )
 
 // archiveTimeout is longer than the agent's own deadline: its answer says more.
@@ -34,7 +31,7 @@ func (a *app) archivePushCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return callAgent(c.Context(), socket, "/archive-push", agent.ArchiveCall{Path: path})
+			return callAgent(c.Context(), socket, verb.ArchivePush, agent.ArchiveCall{Path: path})
 		},
 	}
 	c.Flags().StringVar(&socket, "socket", "", "`PATH` of the agent's socket")
@@ -72,7 +69,7 @@ func (a *app) archiveGetCmd() *cobra.Command {
 			case socket == "":
 				err = a.archiveGet(c.Context(), args[0], dest)
 			default:
-				err = callAgent(c.Context(), socket, "/archive-get", agent.ArchiveCall{Name: args[0], Dest: dest})
+				err = callAgent(c.Context(), socket, verb.ArchiveGet, agent.ArchiveCall{Name: args[0], Dest: dest})
 			}
 			var p *peer.Error
 			if errors.As(err, &p) && p.Status == http.StatusNotFound {
@@ -128,33 +125,15 @@ func archiveGetFrom(ctx context.Context, c *caller, name, dest string) error {
 }
 
 // callAgent asks the agent of this host over its unix socket.
-func callAgent(ctx context.Context, socket, path string, call agent.ArchiveCall) error {
+func callAgent(ctx context.Context, socket string, v verb.Verb, call agent.ArchiveCall) error {
 	if socket == "" {
 		return usage("", "--socket is missing")
 	}
 	ctx, cancel := context.WithTimeout(ctx, archiveTimeout)
 	defer cancel()
-	body, err := json.Marshal(call)
-	if err != nil {
-		return err
-	}
-	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://agent"+path, bytes.NewReader(body))
-	if err != nil {
-		return err
-	}
-	resp, err := (&http.Transport{DialContext: dial, DisableKeepAlives: true}).RoundTrip(req)
-	if err != nil {
+	err := (&peer.Client{Socket: socket}).Call(ctx, "", "", v, call, nil)
+	if _, refused := errors.AsType[*peer.Error](err); err != nil && !refused {
 		return fmt.Errorf("ask the agent of this host: %w", err)
 	}
-	defer resp.Body.Close()
-	if resp.StatusCode == http.StatusOK {
-		return nil
-	}
-	refusal := &peer.Error{Message: resp.Status}
-	_ = json.NewDecoder(io.LimitReader(resp.Body, 64<<10)).Decode(refusal)
-	refusal.Status = resp.StatusCode
-	return refusal
+	return err
 }

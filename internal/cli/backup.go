@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 	"text/tabwriter"
 	"time"
 
@@ -13,6 +12,7 @@ import (
 
 	"manada/internal/backup"
 	"manada/internal/process"
+	"manada/internal/verb"
 )
 
 // backupJob is a backup under way or the last one that ended, as the primary's
@@ -56,7 +56,7 @@ func (a *app) backup(ctx context.Context, q process.BackupRequest) error {
 		return err
 	}
 	var job backupJob
-	if err := c.write(ctx, http.MethodPost, "/v1/backup", q, &job); err != nil {
+	if err := c.write(ctx, verb.StartBackup, q, &job); err != nil {
 		return err
 	}
 	p := a.newProgress("backup")
@@ -68,7 +68,7 @@ func (a *app) backup(ctx context.Context, q process.BackupRequest) error {
 			return fail(exitInterrupted, "manada backups  shows it when it is done", "interrupted; the backup on %s goes on", job.Node)
 		case <-time.After(200 * time.Millisecond):
 		}
-		now, _, err := read[backupJob](ctx, c, "/v1/backup", 2*time.Second)
+		now, _, err := read[backupJob](ctx, c, verb.Backup, 2*time.Second)
 		if err == nil && now.ID == job.ID {
 			job = now
 		} else if err == nil {

@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"os/user"
 	"text/tabwriter"
 	"time"
@@ -13,6 +12,7 @@ import (
 	"manada/internal/cluster"
 	"manada/internal/config"
 	"manada/internal/process"
+	"manada/internal/verb"
 )
 
 func (a *app) configSetCmd() *cobra.Command {
@@ -53,7 +53,7 @@ func (a *app) changeConfig(ctx context.Context, q process.ConfigChange) error {
 		q.By = u.Username
 	}
 	var r process.ConfigChanged
-	if err := c.writeDatabase(ctx, http.MethodPost, "/v1/config", q, &r); err != nil {
+	if err := c.writeDatabase(ctx, verb.SetConfig, q, &r); err != nil {
 		return err
 	}
 	a.print("%s", r.Text)
@@ -65,7 +65,7 @@ func (a *app) changeConfig(ctx context.Context, q process.ConfigChange) error {
 
 // writeDatabase asks a host with a database that answers, the primary before
 // others.
-func (c *caller) writeDatabase(ctx context.Context, method, path string, in, out any) error {
+func (c *caller) writeDatabase(ctx context.Context, v verb.Verb, in, out any) error {
 	st, err := c.status(ctx)
 	if err != nil {
 		return err
@@ -77,7 +77,7 @@ func (c *caller) writeDatabase(ctx context.Context, method, path string, in, out
 			}
 			for _, t := range c.target {
 				if t.node == n.Name {
-					return c.client().Call(ctx, t.addr, t.node, method, path, in, out)
+					return c.client().Call(ctx, t.addr, t.node, v, in, out)
 				}
 			}
 		}
@@ -98,7 +98,7 @@ func (a *app) parametersHere(ctx context.Context, cfg *config.Config) []process.
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	var ps []process.Parameter
-	if err := c.client().Call(ctx, cfg.AdvertiseOn(cfg.Ports.Peer), cfg.Node, http.MethodGet, "/v1/config", nil, &ps); err != nil {
+	if err := c.client().Call(ctx, cfg.AdvertiseOn(cfg.Ports.Peer), cfg.Node, verb.Config, nil, &ps); err != nil {
 		return nil
 	}
 	return ps

@@ -142,6 +142,9 @@ func hintOf(err error, message string) (text, hint string) {
 	return message, ""
 }
 
+// exitCode is the code with which an error ends a command.
+func exitCode(err error) int { code, _, _ := explain(err); return code }
+
 // report prints an error once and returns the exit code.
 func report(w io.Writer, err error, asJSON bool) int {
 	code, message, hint := explain(err)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net/http"
 	"text/tabwriter"
 	"time"
 
@@ -12,6 +11,7 @@ import (
 
 	"manada/internal/peer"
 	"manada/internal/store"
+	"manada/internal/verb"
 )
 
 func (a *app) explainCmd() *cobra.Command {
@@ -39,7 +39,7 @@ func (a *app) explain(ctx context.Context, node string) error {
 	if err != nil {
 		return err
 	}
-	all, _, err := read[[]peer.Row](ctx, c, "/v1/view", 2*time.Second)
+	all, _, err := read[[]peer.Row](ctx, c, verb.View, 2*time.Second)
 	if err != nil {
 		return err
 	}
@@ -122,7 +122,7 @@ degradations, rejoins, backups, settings put back.` + exits(exitFailed, exitUsag
 
 // lately prints the newest events.
 func (a *app) lately(ctx context.Context, c *caller, n int) error {
-	events, _, err := read[[]store.Event](ctx, c, "/v1/history", 2*time.Second)
+	events, _, err := read[[]store.Event](ctx, c, verb.History, 2*time.Second)
 	if err != nil {
 		return err
 	}
@@ -148,7 +148,7 @@ and rejoining go on; switchover and failover still do what they are told.` + exi
 		Example: "  manada pause --reason 'switch replacement until 04:00'\n  manada resume",
 		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return a.tell(c.Context(), "/v1/pause", store.Pause{Reason: reason})
+			return a.tell(c.Context(), verb.Pause, store.Pause{Reason: reason})
 		},
 	}
 	c.Flags().StringVar(&reason, "reason", "", "`TEXT` that is kept with the pause")
@@ -161,12 +161,12 @@ func (a *app) resumeCmd() *cobra.Command {
 		Long:    "Allow the herd to change roles by itself again." + exits(exitFailed, exitUsage),
 		Example: "  manada resume",
 		Args:    noArgs,
-		RunE:    func(c *cobra.Command, _ []string) error { return a.tell(c.Context(), "/v1/resume", struct{}{}) },
+		RunE:    func(c *cobra.Command, _ []string) error { return a.tell(c.Context(), verb.Resume, struct{}{}) },
 	}
 }
 
 // tell posts a verb and prints what came of it.
-func (a *app) tell(ctx context.Context, path string, in any) error {
+func (a *app) tell(ctx context.Context, v verb.Verb, in any) error {
 	c, err := a.open()
 	if err != nil {
 		return err
@@ -174,7 +174,7 @@ func (a *app) tell(ctx context.Context, path string, in any) error {
 	var out struct {
 		Result string `json:"result"`
 	}
-	if err := c.write(ctx, http.MethodPost, path, in, &out); err != nil {
+	if err := c.write(ctx, v, in, &out); err != nil {
 		return err
 	}
 	a.print("%s", out.Result)
@@ -214,7 +214,7 @@ whose data is damaged or quarantined; everything else comes back by itself.` + e
 			if err := a.confirm(yes, args[0], "The data directory of "+args[0]+" will be removed and cloned anew."); err != nil {
 				return err
 			}
-			return a.changeRole(c.Context(), "reinit", roleRequest{To: args[0]}, timeout)
+			return a.changeRole(c.Context(), verb.Reinit, roleRequest{To: args[0]}, timeout)
 		},
 	}
 	c.Flags().BoolVar(&yes, "yes", false, "do not ask")

@@ -2,11 +2,11 @@ package cli
 
 import (
 	"context"
-	"net/http"
 	"time"
 
 	"manada/internal/cluster"
 	"manada/internal/config"
+	"manada/internal/verb"
 )
 
 // Herd is a herd that was found as every command finds it, for the faces of
@@ -29,10 +29,10 @@ func (h *Herd) Hosts() []*config.Config { return h.c.hosts }
 func (h *Herd) Status(ctx context.Context) (cluster.Status, error) { return h.c.status(ctx) }
 
 // Ask reads from one host of this machine, and from no other.
-func (h *Herd) Ask(ctx context.Context, host *config.Config, path string, out any) error {
+func (h *Herd) Ask(ctx context.Context, host *config.Config, v verb.Verb, out any) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	return h.c.client().Call(ctx, host.AdvertiseOn(host.Ports.Peer), host.Node, http.MethodGet, path, nil, out)
+	return h.c.client().Call(ctx, host.AdvertiseOn(host.Ports.Peer), host.Node, v, nil, out)
 }
 
 // ErrorText is what an error says and what to type next, as a command prints it.

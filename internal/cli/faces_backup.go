@@ -13,6 +13,7 @@ import (
 	"manada/internal/blob"
 	"manada/internal/config"
 	"manada/internal/peer"
+	"manada/internal/verb"
 )
 
 // Repository is the herd's repository as this machine reaches it.
@@ -40,8 +41,8 @@ func (h *Herd) Repository() (*Repository, error) {
 }
 
 // Read asks every host at once and takes the first answer.
-func (h *Herd) Read(ctx context.Context, path string, out any) error {
-	raw, _, err := read[json.RawMessage](ctx, h.c, path, 2*time.Second)
+func (h *Herd) Read(ctx context.Context, v verb.Verb, out any) error {
+	raw, _, err := read[json.RawMessage](ctx, h.c, v, 2*time.Second)
 	if err != nil {
 		return err
 	}
@@ -49,8 +50,8 @@ func (h *Herd) Read(ctx context.Context, path string, out any) error {
 }
 
 // Write asks one host that answers; it passes on what is not its own business.
-func (h *Herd) Write(ctx context.Context, path string, in, out any) error {
-	return h.c.write(ctx, http.MethodPost, path, in, out)
+func (h *Herd) Write(ctx context.Context, v verb.Verb, in, out any) error {
+	return h.c.write(ctx, v, in, out)
 }
 
 // owner is the host of this machine to whose data directory a path belongs.
@@ -71,13 +72,13 @@ func (h *Herd) ArchivePush(ctx context.Context, path string) error {
 	if cfg == nil {
 		return fail(exitUsage, "give the path of a segment in pg_wal of a host of this machine", "%s is in no data directory of the herd", path)
 	}
-	return callAgent(ctx, socketOf(cfg), "/archive-push", agent.ArchiveCall{Path: path})
+	return callAgent(ctx, socketOf(cfg), verb.ArchivePush, agent.ArchiveCall{Path: path})
 }
 
 // ArchiveGet fetches a file of the archive; found is false when it is not there.
 func (h *Herd) ArchiveGet(ctx context.Context, name, dest string) (found bool, err error) {
 	if cfg := h.owner(dest); cfg != nil {
-		err = callAgent(ctx, socketOf(cfg), "/archive-get", agent.ArchiveCall{Name: name, Dest: dest})
+		err = callAgent(ctx, socketOf(cfg), verb.ArchiveGet, agent.ArchiveCall{Name: name, Dest: dest})
 		var p *peer.Error
 		if errors.As(err, &p) && p.Status == http.StatusNotFound {
 			return false, nil

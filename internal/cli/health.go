@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"net/http"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -12,6 +11,7 @@ import (
 	"manada/internal/container"
 	"manada/internal/peer"
 	"manada/internal/pki"
+	"manada/internal/verb"
 )
 
 func (a *app) healthCmd() *cobra.Command {
@@ -65,6 +65,6 @@ func ownStatus(ctx context.Context, c *config.Config) (cluster.Status, error) {
 		return s, err
 	}
 	cl := peer.Client{TLS: id.TLSFor}
-	err = cl.Call(ctx, c.AdvertiseOn(c.Ports.Peer), c.Node, http.MethodGet, "/v1/status", nil, &s)
+	err = cl.Call(ctx, c.AdvertiseOn(c.Ports.Peer), c.Node, verb.Status, nil, &s)
 	return s, err
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"os"
 	"strings"
 
@@ -15,6 +14,7 @@ import (
 	"manada/internal/config"
 	"manada/internal/herd"
 	"manada/internal/pki"
+	"manada/internal/verb"
 )
 
 func (a *app) initCmd() *cobra.Command {
@@ -188,7 +188,7 @@ use it.` + exits(exitFailed, exitUsage, exitUnknown),
 			var answer struct {
 				Token string `json:"token"`
 			}
-			if err := call.write(c.Context(), http.MethodPost, "/v1/token", agent.TokenVerb{Node: node, Kind: asked}, &answer); err != nil {
+			if err := call.write(c.Context(), verb.Token, agent.TokenVerb{Node: node, Kind: asked}, &answer); err != nil {
 				return err
 			}
 			a.print("%s", answer.Token)
@@ -228,7 +228,7 @@ were made before are worthless then: make new ones (manada node token).` + exits
 			if err := a.confirm(yes, args[0], fmt.Sprintf("This takes the host %s and its vote out of the herd %s.", args[0], call.id.Cluster())); err != nil {
 				return err
 			}
-			if err := call.write(c.Context(), http.MethodPost, "/v1/node/remove", map[string]any{"node": args[0], "force": force}, nil); err != nil {
+			if err := call.write(c.Context(), verb.Remove, map[string]any{"node": args[0], "force": force}, nil); err != nil {
 				return err
 			}
 			a.say("host %s is removed; join tokens that were made before are worthless: manada node token", args[0])

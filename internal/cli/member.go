@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
 	"strings"
 	"time"
@@ -15,6 +14,7 @@ import (
 	"manada/internal/herd"
 	"manada/internal/peer"
 	"manada/internal/pki"
+	"manada/internal/verb"
 )
 
 // caller asks hosts of the herd, with the identity of a host on this machine.
@@ -145,7 +145,7 @@ const ownHost = 200 * time.Millisecond
 
 // read asks every host at once and takes the answer of this very host, else the
 // first: one that is dead or hangs costs nothing. It returns who answered.
-func read[T any](ctx context.Context, c *caller, path string, within time.Duration) (T, target, error) {
+func read[T any](ctx context.Context, c *caller, v verb.Verb, within time.Duration) (T, target, error) {
 	type answer struct {
 		v   T
 		t   target
@@ -157,7 +157,7 @@ func read[T any](ctx context.Context, c *caller, path string, within time.Durati
 	for _, t := range c.target {
 		go func() {
 			a := answer{t: t}
-			a.err = c.client().Call(ctx, t.addr, t.node, http.MethodGet, path, nil, &a.v)
+			a.err = c.client().Call(ctx, t.addr, t.node, v, nil, &a.v)
 			ch <- a
 		}()
 	}
@@ -214,15 +214,15 @@ func (c *caller) silent(errs []error) error {
 }
 
 // write asks one host that answers. Only then the outcome can be unknown.
-func (c *caller) write(ctx context.Context, method, path string, in, out any) error {
-	_, t, err := read[cluster.Status](ctx, c, "/v1/status", 2*time.Second)
+func (c *caller) write(ctx context.Context, v verb.Verb, in, out any) error {
+	_, t, err := read[cluster.Status](ctx, c, verb.Status, 2*time.Second)
 	if err != nil {
 		return err
 	}
-	return c.client().Call(ctx, t.addr, t.node, method, path, in, out)
+	return c.client().Call(ctx, t.addr, t.node, v, in, out)
 }
 
 func (c *caller) status(ctx context.Context) (cluster.Status, error) {
-	s, _, err := read[cluster.Status](ctx, c, "/v1/status", 900*time.Millisecond)
+	s, _, err := read[cluster.Status](ctx, c, verb.Status, 900*time.Millisecond)
 	return s, err
 }

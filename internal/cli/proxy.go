@@ -5,18 +5,18 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
+	"net/url"
+	"slices"
 	"strings"
+	"sync"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"manada/internal/config"
 	"manada/internal/peer"
 	"manada/internal/proxy/console"
+	"manada/internal/verb"
 )
 
 func (a *app) proxyCmd() *cobra.Command {
@@ -39,7 +39,7 @@ host's, or the one that --node names.` + exits(exitFailed, exitUsage),
 	a.acceptedFlag(c)
 	_ = c.Flags().MarkHidden("accepted") // it is there
 	c.AddCommand(a.proxyShowCmd())
-	for _, v := range console.Verbs {
+	for _, v := range verb.Orders {
 		c.AddCommand(a.proxyVerbCmd(v))
 	}
 	return c
@@ -47,14 +47,21 @@ host's, or the one that --node names.` + exits(exitFailed, exitUsage),
 
 func (a *app) proxyShowCmd() *cobra.Command {
 	var node string
+	var herd bool
 	c := &cobra.Command{
 		Use:   "show [TABLE]",
 		Short: "Show a table of a proxy's console; without a name, which there are",
 		Long: `Show a table of a proxy's console: clients, servers, pools, databases, users,
 stats, pins, ... with PgBouncer's columns; without a name, which there are.` + exits(exitFailed, exitUsage),
-		Example: "  manada proxy show\n  manada proxy show pools --node db2\n  manada proxy show clients -o json",
+		Example: "  manada proxy show\n  manada proxy show pools --node db2\n  manada proxy show pools --herd\n  manada proxy show clients -o json",
 		Args:    upTo(1),
 		RunE: func(c *cobra.Command, args []string) error {
+			switch {
+			case herd && (node != "" || len(args) == 0):
+				return usage(c.CommandPath()+" --help  has examples", "--herd wants a table, and no --node")
+			case herd:
+				return a.showHerd(c.Context(), strings.ToLower(args[0]))
+			}
 			d, err := a.proxyDoor(c.Context(), node)
 			if err != nil {
 				return err
@@ -66,6 +73,7 @@ stats, pins, ... with PgBouncer's columns; without a name, which there are.` + e
 		},
 	}
 	a.nodeFlag(c, &node)
+	c.Flags().BoolVar(&herd, "herd", false, "of all proxies of the herd")
 	a.outputFlag(c)
 	return c
 }
@@ -74,41 +82,37 @@ func (a *app) nodeFlag(c *cobra.Command, node *string) {
 	c.Flags().StringVar(node, "node", "", "the proxy of `NODE` (default: this host's, or the herd's only one)")
 }
 
-// commandOf is a verb's name as a command: wait-close.
-func commandOf(v console.Verb) string {
-	return strings.ReplaceAll(strings.ToLower(v.Name), "_", "-")
-}
-
-func (a *app) proxyVerbCmd(v console.Verb) *cobra.Command {
+func (a *app) proxyVerbCmd(v verb.Verb) *cobra.Command {
 	var node string
 	var all bool
-	name := commandOf(v)
-	example := "  manada proxy " + name
-	switch v.Argument {
-	case console.Optional, console.Needed:
-		example += " orders"
-	case console.ClientID:
-		example += " 42"
+	_, name, _ := strings.Cut(v.Name, " ")
+	use, example, most, needed := name, "  manada proxy "+name, 0, false
+	if len(v.Arguments) > 0 {
+		takes := v.Arguments[0]
+		most, needed = 1, takes.Needed
+		use += " " + map[bool]string{true: takes.As, false: "[" + takes.As + "]"}[needed]
+		example += " " + map[string]string{"DATABASE": "orders", "ID": "42"}[takes.As]
 	}
+	every := most == 1 && !needed && v.Danger == verb.Ends // whoever means all of them says so
 	c := &cobra.Command{
-		Use:     name + []string{"", " [DATABASE]", " DATABASE", " ID"}[v.Argument],
+		Use:     use,
 		Short:   strings.ToUpper(v.Sentence[:1]) + v.Sentence[1:],
-		Long:    wrapped(fmt.Sprintf("%s: %s. What clients notice: %s.", v.Name, v.Sentence, notices[v.Danger])) + exits(exitFailed, exitUsage, exitUnknown),
+		Long:    wrapped(fmt.Sprintf("%s: %s. What clients notice: %s.", v.Word(), v.Sentence, notices[v.Danger])) + exits(exitFailed, exitUsage, exitUnknown),
 		Example: example,
 		Args:    upTo(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			switch {
-			case v.Argument == console.Nothing && len(args) > 0, all && len(args) > 0:
+			case len(args) > most, all && len(args) > 0:
 				return usage(c.CommandPath()+" --help", "one argument too many: %q", args[0])
-			case len(args) == 0 && (v.Argument == console.Needed || v.Argument == console.ClientID):
+			case len(args) == 0 && needed:
 				return usage(c.CommandPath()+" --help  has examples", "%s is missing", strings.Fields(c.Use)[1])
-			case len(args) == 0 && v.Argument == console.Optional && v.Danger == console.Ends && !all:
-				return usage("name a database, or all of them with --all", "%s ends the clients of every database", v.Name)
+			case len(args) == 0 && every && !all:
+				return usage("name a database, or all of them with --all", "%s ends the clients of every database", v.Word())
 			}
 			return a.proxyOrder(c.Context(), node, v, strings.Join(args, ""))
 		},
 	}
-	if v.Argument == console.Optional && v.Danger == console.Ends {
+	if every {
 		c.Flags().BoolVar(&all, "all", false, "all databases")
 	}
 	a.nodeFlag(c, &node)
@@ -117,7 +121,7 @@ func (a *app) proxyVerbCmd(v console.Verb) *cobra.Command {
 }
 
 // notices are what a danger means to clients.
-var notices = map[console.Danger]string{console.Harmless: "nothing", console.Holds: "they wait, or are not let in", console.Ends: "they are ended"}
+var notices = map[verb.Danger]string{verb.Harmless: "nothing", verb.Holds: "they wait, or are not let in", verb.Ends: "they are ended"}
 
 // wrapped breaks a text into lines of at most 78 columns.
 func wrapped(s string) string {
@@ -137,95 +141,9 @@ func wrapped(s string) string {
 	return b.String()
 }
 
-// door is the way to a proxy.
-type door struct {
-	node string
-	call func(ctx context.Context, method, path string, in, out any) error
-}
-
-// proxyDoor finds the proxy that is meant: one of this machine by its socket, another
-// through the agent of its host.
-func (a *app) proxyDoor(ctx context.Context, node string) (*door, error) {
-	c, err := a.openToRead()
-	if err != nil {
-		return nil, err
-	}
-	var here []*config.Config
-	var names []string
-	for _, cfg := range c.hosts {
-		if cfg.Has(config.ProxyRole) && (node == "" || cfg.Node == node) {
-			here, names = append(here, cfg), append(names, cfg.Node)
-		}
-	}
-	if len(here) == 1 {
-		return localDoor(here[0]), nil
-	}
-	if len(here) == 0 {
-		rows, _, err := read[[]peer.Row](ctx, c, "/v1/view", time.Second)
-		if err != nil {
-			return nil, err
-		}
-		var at string
-		for _, r := range rows {
-			if r.Addrs.Proxy != "" && r.Addrs.Peer != "" && (node == "" || r.Node == node) {
-				at, names = r.Addrs.Peer, append(names, r.Node)
-			}
-		}
-		if len(names) == 1 {
-			return &door{names[0], func(ctx context.Context, method, path string, in, out any) error {
-				return c.client().Call(ctx, at, names[0], method, path, in, out)
-			}}, nil
-		}
-	}
-	switch {
-	case len(names) > 1:
-		return nil, usage("name one with --node: "+strings.Join(names, ", "), "there are several proxies")
-	case node != "":
-		return nil, usage("on a host that has nothing but a proxy, type it there; manada status lists the hosts", "%s has no proxy that can be reached from here", node)
-	}
-	return nil, fail(exitFailed, "on a host that has nothing but a proxy, type it there", "no proxy is known here")
-}
-
-// localDoor is that of a proxy of this machine.
-func localDoor(cfg *config.Config) *door {
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-		defer cancel()
-		return (&net.Dialer{}).DialContext(ctx, "unix", cfg.ProxySocket())
-	}}}
-	return &door{cfg.Node, func(ctx context.Context, method, path string, in, out any) error {
-		body, err := json.Marshal(in)
-		if err != nil {
-			return err
-		}
-		r, err := http.NewRequestWithContext(ctx, method, "http://proxy"+path, strings.NewReader(string(body)))
-		if err != nil {
-			return err
-		}
-		r.Header.Set(console.ByHeader, "manada proxy")
-		resp, err := client.Do(r)
-		if err != nil {
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			return fail(exitFailed, "is the host running?  manada status", "the proxy of %s does not answer: %w", cfg.Node, err)
-		}
-		defer resp.Body.Close()
-		if resp.StatusCode >= 300 {
-			e := &peer.Error{}
-			raw, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
-			if json.Unmarshal(raw, e) != nil || e.Message == "" {
-				e.Message = "the proxy answered " + resp.Status
-			}
-			return e
-		}
-		return json.NewDecoder(resp.Body).Decode(out)
-	}}
-}
-
 func (a *app) showIndex(ctx context.Context, d *door) error {
 	var all console.Index
-	if err := d.call(ctx, http.MethodGet, "/v1/proxy", nil, &all); err != nil {
+	if err := d.call(ctx, verb.ProxyIndex, nil, &all); err != nil {
 		return refusedByProxy(err)
 	}
 	if a.output == "json" {
@@ -239,19 +157,28 @@ func (a *app) showIndex(ctx context.Context, d *door) error {
 
 func (a *app) showTable(ctx context.Context, d *door, name string) error {
 	var t console.Table
-	if err := d.call(ctx, http.MethodGet, "/v1/proxy/"+name, nil, &t); err != nil {
+	if err := d.call(ctx, verb.ProxyShow.At(url.PathEscape(name)), nil, &t); err != nil {
 		return refusedByProxy(err)
 	}
 	if a.output == "json" {
-		rows := make([]map[string]any, len(t.Rows))
-		for i, r := range t.Rows {
-			rows[i] = map[string]any{}
-			for j, c := range t.Columns {
-				rows[i][c] = r[j]
-			}
-		}
-		return json.NewEncoder(a.out).Encode(map[string]any{"schema": 1, "proxy": d.node, "table": name, "rows": rows})
+		return json.NewEncoder(a.out).Encode(map[string]any{"schema": 1, "proxy": d.node, "table": name, "rows": objects(t)})
 	}
+	return a.printTable(t)
+}
+
+// objects are a table's rows, by the names of the columns.
+func objects(t console.Table) []map[string]any {
+	rows := make([]map[string]any, len(t.Rows))
+	for i, r := range t.Rows {
+		rows[i] = map[string]any{}
+		for j, c := range t.Columns {
+			rows[i][c] = r[j]
+		}
+	}
+	return rows
+}
+
+func (a *app) printTable(t console.Table) error {
 	w := tabwriter.NewWriter(a.out, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(w, strings.Join(t.Columns, "\t"))
 	for _, r := range t.Rows {
@@ -270,13 +197,55 @@ func (a *app) showTable(ctx context.Context, d *door, name string) error {
 	return w.Flush()
 }
 
-func (a *app) proxyOrder(ctx context.Context, node string, v console.Verb, argument string) error {
+// showHerd shows a table of all proxies as one, with the proxy in front. Which of them
+// did not answer is an error behind what the others have said.
+func (a *app) showHerd(ctx context.Context, name string) error {
+	doors, away, err := a.allDoors(ctx)
+	if err != nil {
+		return err
+	}
+	tables, errs := make([]console.Table, len(doors)), make([]error, len(doors))
+	var asked sync.WaitGroup
+	for i, d := range doors {
+		asked.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+			defer cancel()
+			errs[i] = d.call(ctx, verb.ProxyShow.At(url.PathEscape(name)), nil, &tables[i])
+		})
+	}
+	asked.Wait()
+	all := console.Table{}
+	for i, d := range doors {
+		if errs[i] != nil {
+			if e := refusedByProxy(errs[i]); exitCode(e) == exitUsage {
+				return e
+			}
+			away = append(away, fmt.Sprintf("%s (%v)", d.node, errs[i]))
+			continue
+		}
+		all.Columns = append([]string{"proxy"}, tables[i].Columns...)
+		for _, r := range tables[i].Rows {
+			all.Rows = append(all.Rows, append([]any{d.node}, r...))
+		}
+	}
+	if a.output == "json" {
+		err = json.NewEncoder(a.out).Encode(map[string]any{"schema": 1, "table": name, "rows": objects(all), "away": append([]string{}, away...)})
+	} else if all.Columns != nil {
+		err = a.printTable(all)
+	}
+	if err == nil && len(away) > 0 {
+		err = fail(exitFailed, "manada status  says which hosts run", "not shown is the proxy of %s", strings.Join(away, ", of "))
+	}
+	return err
+}
+
+func (a *app) proxyOrder(ctx context.Context, node string, v verb.Verb, argument string) error {
 	d, err := a.proxyDoor(ctx, node)
 	if err != nil {
 		return err
 	}
 	var done console.Done
-	if err := d.call(ctx, http.MethodPost, "/v1/proxy/"+strings.ToLower(v.Name), console.Request{Argument: argument}, &done); err != nil {
+	if err := d.call(ctx, v, console.Request{Argument: argument}, &done); err != nil {
 		return refusedByProxy(err)
 	}
 	if a.output == "json" {
@@ -293,9 +262,15 @@ func (a *app) proxyOrder(ctx context.Context, node string, v console.Verb, argum
 func refusedByProxy(err error) error {
 	e, ok := errors.AsType[*peer.Error](err)
 	switch {
-	case ok && e.Code == "42601":
+	case !ok:
+		return err
+	case slices.Contains([]string{"42601", peer.CodeNotFound}, e.Code):
 		return usage("manada proxy show  lists the tables", "%s", e.Message)
-	case ok && e.Hint == "":
+	case e.Code == "3D000":
+		return usage("manada proxy show databases  lists those with clients or connections", "%s", e.Message)
+	case slices.Contains([]string{"42704", "22023"}, e.Code):
+		return usage("manada proxy show clients  lists them, with their ids", "%s", e.Message)
+	case e.Hint == "":
 		return fail(exitFailed, "manada proxy show databases  and  manada proxy show clients  say what there is", "%s", e.Message)
 	}
 	return err

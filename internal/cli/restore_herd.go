@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net/http"
 	"os/user"
 	"strings"
 	"time"
@@ -14,6 +13,7 @@ import (
 	"manada/internal/health"
 	"manada/internal/peer"
 	"manada/internal/process"
+	"manada/internal/verb"
 )
 
 type herdFlags struct {
@@ -50,7 +50,7 @@ func (a *app) restoreHerd(ctx context.Context, all restoreFlags) error {
 		return a.resumeOver(ctx, c, t, f.timeout)
 	}
 	var p process.RestorePlan
-	if err := c.write(ctx, http.MethodPost, "/v1/restore/plan", q, &p); err != nil {
+	if err := c.write(ctx, verb.Plan, q, &p); err != nil {
 		return err
 	}
 	if a.output != "json" || f.dryRun { // one document: the plan, or the result
@@ -68,7 +68,7 @@ func (a *app) restoreHerd(ctx context.Context, all restoreFlags) error {
 
 // term is the newest record that the hosts know.
 func (c *caller) term(ctx context.Context) (*cluster.Term, []peer.Row, error) {
-	rows, _, err := read[[]peer.Row](ctx, c, "/v1/view", time.Second)
+	rows, _, err := read[[]peer.Row](ctx, c, verb.View, time.Second)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -147,7 +147,7 @@ func (a *app) orderRestore(ctx context.Context, c *caller, p process.RestorePlan
 		p.By = u.Username
 	}
 	var k agent.Ticket
-	if err := c.write(ctx, http.MethodPost, "/v1/restore", p.RestoreVerb, &k); err != nil {
+	if err := c.write(ctx, verb.Restore, p.RestoreVerb, &k); err != nil {
 		return err
 	}
 	wait, cancel := context.WithTimeout(ctx, time.Minute)
@@ -316,7 +316,7 @@ func (a *app) undoRestore(ctx context.Context, c *caller, timeout time.Duration)
 		q.By = u.Username
 	}
 	var k agent.Ticket
-	if err := c.write(wait, http.MethodPost, "/v1/restore/undo", q, &k); err != nil {
+	if err := c.write(wait, verb.Undo, q, &k); err != nil {
 		return err
 	}
 	r, err := c.result(wait, k.ID)

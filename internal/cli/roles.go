@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"os/user"
 	"slices"
 	"time"
@@ -15,6 +14,7 @@ import (
 	"manada/internal/cluster"
 	"manada/internal/peer"
 	"manada/internal/store"
+	"manada/internal/verb"
 )
 
 // roleRequest is what POST /v1/switchover and /v1/failover take.
@@ -38,7 +38,7 @@ leaves the primary what it is.` + exits(exitFailed, exitUsage, exitNoPrimary, ex
 			if len(args) == 1 {
 				q.To = args[0]
 			}
-			return a.changeRole(c.Context(), "switchover", q, timeout)
+			return a.changeRole(c.Context(), verb.Switchover, q, timeout)
 		},
 	}
 	c.Flags().DurationVar(&timeout, "timeout", time.Minute, "how long to wait for it")
@@ -66,7 +66,7 @@ is rewound.` + exits(exitFailed, exitUsage, exitNoPrimary, exitRefused, exitUnkn
 			if len(args) == 1 {
 				q.To = args[0]
 			}
-			return a.changeRole(c.Context(), "failover", q, timeout)
+			return a.changeRole(c.Context(), verb.Failover, q, timeout)
 		},
 	}
 	f := c.Flags()
@@ -100,7 +100,7 @@ becomes by itself, then switch over to it.` + exits(exitFailed, exitUsage, exitN
 }
 
 // changeRole files a request and waits for its result.
-func (a *app) changeRole(ctx context.Context, verb string, q roleRequest, timeout time.Duration) error {
+func (a *app) changeRole(ctx context.Context, v verb.Verb, q roleRequest, timeout time.Duration) error {
 	c, err := a.open()
 	if err != nil {
 		return err
@@ -115,21 +115,21 @@ func (a *app) changeRole(ctx context.Context, verb string, q roleRequest, timeou
 		To string `json:"to"`
 	}
 	began := time.Now()
-	if err := c.write(wait, http.MethodPost, "/v1/"+verb, q, &ticket); err != nil {
+	if err := c.write(wait, v, q, &ticket); err != nil {
 		return err
 	}
-	a.say("%s to %s asked for (request %s)", verb, ticket.To, ticket.ID)
+	a.say("%s to %s asked for (request %s)", v.Name, ticket.To, ticket.ID)
 	r, err := c.result(wait, ticket.ID)
 	if err != nil {
 		if ctx.Err() != nil {
 			return fail(exitInterrupted, "manada status  says what became of it", "interrupted; the request %s goes on without us", ticket.ID)
 		}
-		return fail(exitUnknown, "manada status  says what became of it", "%s to %s: no outcome within %s", verb, ticket.To, timeout)
+		return fail(exitUnknown, "manada status  says what became of it", "%s to %s: no outcome within %s", v.Name, ticket.To, timeout)
 	}
 	if r.Code != 0 {
-		return fail(r.Code, "manada status", "%s to %s: %s", verb, ticket.To, r.Text)
+		return fail(r.Code, "manada status", "%s to %s: %s", v.Name, ticket.To, r.Text)
 	}
-	if verb == "reinit" {
+	if v.Name == verb.Reinit.Name {
 		a.print("%s (%.1f s)", r.Text, time.Since(began).Seconds())
 		return nil
 	}
@@ -140,7 +140,7 @@ func (a *app) changeRole(ctx context.Context, verb string, q roleRequest, timeou
 // result waits until the request is finished; any host can tell.
 func (c *caller) result(ctx context.Context, id string) (store.Result, error) {
 	for {
-		q, _, err := read[store.Request](ctx, c, "/v1/request/"+id, time.Second)
+		q, _, err := read[store.Request](ctx, c, verb.Request.At(id), time.Second)
 		if err == nil && q.Result != nil {
 			return *q.Result, nil
 		}
@@ -168,7 +168,7 @@ func (a *app) failback(ctx context.Context, to string, timeout time.Duration) er
 		if err := a.awaitSync(ctx, c, to, left()); err != nil {
 			return err
 		}
-		err := a.changeRole(ctx, "switchover", roleRequest{To: to}, left())
+		err := a.changeRole(ctx, verb.Switchover, roleRequest{To: to}, left())
 		if !notYet(err) || time.Since(began) > timeout {
 			return err
 		}
@@ -189,7 +189,7 @@ func (c *caller) formerLeader(ctx context.Context, timeout time.Duration) (strin
 	defer cancel()
 	var t *cluster.Term
 	for t == nil {
-		rows, _, err := read[[]peer.Row](wait, c, "/v1/view", time.Second)
+		rows, _, err := read[[]peer.Row](wait, c, verb.View, time.Second)
 		if err == nil {
 			t, _ = peer.NewestTerm(rows)
 		}

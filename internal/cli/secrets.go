@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"net/http"
 	"os/user"
 	"strings"
 	"time"
@@ -18,6 +17,7 @@ import (
 	"manada/internal/pki"
 	"manada/internal/process"
 	"manada/internal/rotate"
+	"manada/internal/verb"
 )
 
 func (a *app) secretsCmd() *cobra.Command {
@@ -89,16 +89,16 @@ func (a *app) rotate(ctx context.Context, what []string, timeout time.Duration) 
 	}
 	wait, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	verb := process.RotateVerb{What: what}
+	q := process.RotateVerb{What: what}
 	if u, err := user.Current(); err == nil {
-		verb.By = u.Username
+		q.By = u.Username
 	}
 	began := time.Now()
-	before, _, err := read[rotate.State](wait, c, "/v1/secrets", 2*time.Second)
+	before, _, err := read[rotate.State](wait, c, verb.Secrets, 2*time.Second)
 	if err != nil {
 		return err
 	}
-	if err := c.write(wait, http.MethodPost, "/v1/secrets/rotate", verb, nil); err != nil {
+	if err := c.write(wait, verb.Rotate, q, nil); err != nil {
 		return err
 	}
 	s, err := a.followRotation(wait, c, before.Generation)
@@ -125,7 +125,7 @@ func (a *app) rotate(ctx context.Context, what []string, timeout time.Duration) 
 func (a *app) followRotation(ctx context.Context, c *caller, before uint64) (rotate.State, error) {
 	said := ""
 	for {
-		s, _, err := read[rotate.State](ctx, c, "/v1/secrets", 2*time.Second)
+		s, _, err := read[rotate.State](ctx, c, verb.Secrets, 2*time.Second)
 		if err == nil && s.Generation > before && s.Pending == nil && !s.Spreading && len(s.Waiting()) == 0 {
 			return s, nil
 		}
@@ -165,7 +165,7 @@ not taken it up.` + exits(exitFailed, exitUsage),
 			if err != nil {
 				return err
 			}
-			s, _, err := read[rotate.State](c.Context(), call, "/v1/secrets", 2*time.Second)
+			s, _, err := read[rotate.State](c.Context(), call, verb.Secrets, 2*time.Second)
 			if err != nil {
 				return err
 			}
@@ -239,7 +239,7 @@ people chose: a rotation leaves it alone.` + exits(exitFailed, exitUsage),
 			if err != nil {
 				return err
 			}
-			if err := call.write(c.Context(), http.MethodPost, "/v1/secrets/superuser", process.SuperuserVerb{Password: line}, nil); err != nil {
+			if err := call.write(c.Context(), verb.Superuser, process.SuperuserVerb{Password: line}, nil); err != nil {
 				return err
 			}
 			a.say("the herd knows the password of %s", cluster.RoleSuperuser)

@@ -19,6 +19,7 @@ import (
 	"manada/internal/peer"
 	"manada/internal/pgconnect"
 	"manada/internal/pki"
+	"manada/internal/verb"
 )
 
 // hostURI names the proxies of a herd of real hosts: this host's own first, then those
@@ -40,7 +41,7 @@ func (a *app) hostURI(ctx context.Context, o herd.URIOptions) (string, error) {
 	if cfg.Has(config.ProxyRole) {
 		addrs = append(addrs, cfg.AdvertiseOn(port))
 	}
-	rows, _, err := read[[]peer.Row](ctx, c, "/v1/view", time.Second)
+	rows, _, err := read[[]peer.Row](ctx, c, verb.View, time.Second)
 	if err != nil && len(addrs) == 0 {
 		return "", err
 	}

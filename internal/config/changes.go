@@ -33,7 +33,7 @@ func OnlyAtStart(role Role, key string) bool {
 	}
 	switch role {
 	case ProxyRole:
-		return slices.Contains([]string{"ports.sql", "ports.read_only", "ports.proxy_http", "http.access", "timing.suspect_after"}, key)
+		return slices.Contains([]string{"ports.sql", "ports.read_only", "ports.proxy_http", "ports.peer", "http.access", "timing.suspect_after"}, key)
 	case Store:
 		return strings.HasPrefix(key, "ports.store_")
 	case Repository:

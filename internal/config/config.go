@@ -208,6 +208,13 @@ func (c *Config) Has(r Role) bool { return slices.Contains(c.Roles, string(r)) }
 // HasAgent says whether an agent runs here: on every host but a pure proxy.
 func (c *Config) HasAgent() bool { return c.Has(Database) || c.Has(Store) || c.Has(Repository) }
 
+// AnswersPeers says whether other hosts of the herd reach this one: its agent, else its
+// proxy. Where hosts share a machine the default port is another's, so that a proxy
+// alone must have been given one.
+func (c *Config) AnswersPeers() bool {
+	return c.HasAgent() || !c.Loopback() || c.Origins["ports.peer"].Source != "default"
+}
+
 // Kind is the host's kind as its beats say it.
 func (c *Config) Kind() string {
 	switch {
@@ -289,7 +296,7 @@ func (c *Config) UsedPorts() []UsedPort {
 	add(c.Has(ProxyRole), "read_only", c.Ports.ReadOnly)
 	add(c.Has(Store), "store_client", c.Ports.StoreCli)
 	add(c.Has(Store), "store_peer", c.Ports.StorePeer)
-	add(c.HasAgent(), "peer", c.Ports.Peer)
+	add(c.AnswersPeers(), "peer", c.Ports.Peer)
 	add(c.HasAgent(), "http", c.Ports.HTTP)
 	add(c.Has(ProxyRole), "proxy_http", c.Ports.ProxyHTTP)
 	add(c.Has(Repository), "backup", c.Ports.Backup)

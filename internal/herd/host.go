@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -19,6 +18,7 @@ import (
 	"manada/internal/pki"
 	"manada/internal/postgres"
 	"manada/internal/process"
+	"manada/internal/verb"
 )
 
 // Prepare makes the folders of a host and, when root does it, gives them to the
@@ -205,7 +205,7 @@ func askFacts(ctx context.Context, c *config.Config, a config.Account, addrs []s
 	err = errors.New("ask what the herd is: no address of a member was given")
 	for _, addr := range addrs {
 		var facts json.RawMessage
-		if err = cl.Call(ctx, addr, "", http.MethodGet, "/v1/facts", nil, &facts); err == nil {
+		if err = cl.Call(ctx, addr, "", verb.Facts, nil, &facts); err == nil {
 			return addr, keepFacts(c, facts, a)
 		}
 	}

@@ -158,7 +158,7 @@ func (p *portPicker) pickAll(host string, roles []string, want config.Ports) (co
 		{has("proxy"), "the proxy for reading", &got.ReadOnly},
 		{has("store"), host + "'s store", &got.StoreCli},
 		{has("store"), host + "'s store (peers)", &got.StorePeer},
-		{agent, host + "'s agent", &got.Peer},
+		{true, host + map[bool]string{true: "'s agent", false: "'s proxy (peers)"}[agent], &got.Peer},
 		{agent, host + "'s agent (HTTP)", &got.HTTP},
 		{has("proxy"), "the proxy (HTTP)", &got.ProxyHTTP},
 		{has("repository"), host + "'s repository", &got.Backup},

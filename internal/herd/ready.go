@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"path/filepath"
 	"strings"
 	"time"
@@ -14,6 +13,7 @@ import (
 	"manada/internal/health"
 	"manada/internal/pgconnect"
 	"manada/internal/supervisor"
+	"manada/internal/verb"
 )
 
 // awaitReady waits until a write through the proxy has been committed while a
@@ -133,7 +133,7 @@ func write(ctx context.Context, uri string) error {
 // Status asks a host for the status of the herd.
 func (h *Herd) Status(ctx context.Context) (cluster.Status, error) {
 	var s cluster.Status
-	err := h.call(ctx, http.MethodGet, "/v1/status", &s)
+	err := h.call(ctx, verb.Status, &s)
 	return s, err
 }
 

@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +17,7 @@ import (
 	"manada/internal/peer"
 	"manada/internal/pki"
 	"manada/internal/supervisor"
+	"manada/internal/verb"
 )
 
 // Running says whether the host's supervisor lives.
@@ -82,7 +82,7 @@ func (h *Herd) token(ctx context.Context) (string, error) {
 		var answer struct {
 			Token string `json:"token"`
 		}
-		err := h.call(ctx, http.MethodPost, "/v1/token", &answer)
+		err := h.call(ctx, verb.Token, &answer)
 		if err == nil {
 			return answer.Token, nil
 		}
@@ -95,7 +95,7 @@ func (h *Herd) token(ctx context.Context) (string, error) {
 }
 
 // call asks the herd's members, one after the other, as one of its own hosts.
-func (h *Herd) call(ctx context.Context, method, path string, out any) error {
+func (h *Herd) call(ctx context.Context, v verb.Verb, out any) error {
 	var errs []error
 	for _, x := range h.Hosts {
 		if !x.Cfg.HasAgent() || !x.Cfg.HasIdentity() || !x.Running() {
@@ -107,7 +107,7 @@ func (h *Herd) call(ctx context.Context, method, path string, out any) error {
 		}
 		cl := peer.Client{TLS: func(string) *tls.Config { return id.ClientTLS(x.Name) }}
 		one, cancel := context.WithTimeout(ctx, 3*time.Second)
-		err = cl.Call(one, x.Cfg.AdvertiseOn(x.Cfg.Ports.Peer), x.Name, method, path, nil, out)
+		err = cl.Call(one, x.Cfg.AdvertiseOn(x.Cfg.Ports.Peer), x.Name, v, nil, out)
 		cancel()
 		if err == nil {
 			return nil

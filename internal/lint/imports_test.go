@@ -15,6 +15,7 @@ var mayImport = map[string][]string{
 	"internal/decide":     {"internal/cluster"},
 	"internal/health":     {"internal/cluster"},
 	"internal/durable":    {},
+	"internal/verb":       {},
 	"internal/repo":       {"internal/cluster", "internal/blob"},
 	"internal/blob":       {"internal/durable"},
 	"internal/pki":        {"internal/cluster", "internal/durable"},

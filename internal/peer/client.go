@@ -11,6 +11,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"manada/internal/verb"
 )
 
 // Client calls hosts. Each call is a connection of its own, unless Keep says
@@ -24,6 +26,9 @@ type Client struct {
 	// Keep leaves a connection open for the next call to its host, for keepFor:
 	// where a TLS handshake would take too long. A client that keeps is not copied.
 	Keep bool
+	// Socket is the path of a socket of this host, over which all is asked then: addr
+	// and node count for nothing, TLS is not needed. By is who asks, for the log.
+	Socket, By string
 
 	mu   sync.Mutex
 	kept map[string]*http.Transport // by node
@@ -34,10 +39,15 @@ const keepFor = 30 * time.Second
 
 // Call asks the node at addr for a verb: in is sent as JSON unless it is nil,
 // the answer is read into out unless that is nil. Refusals are *Error. Give ctx
-// a deadline; without one a call ends after a minute.
-func (c *Client) Call(ctx context.Context, addr, node, method, path string, in, out any) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
+// a deadline; without one a call ends after a minute, but for a verb that waits
+// for others.
+func (c *Client) Call(ctx context.Context, addr, node string, v verb.Verb, in, out any) error {
+	if v.Within >= 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Minute)
+		defer cancel()
+	}
+	method, path := v.Method, v.Path
 	var body io.Reader
 	if in != nil {
 		b, err := json.Marshal(in)
@@ -46,9 +56,16 @@ func (c *Client) Call(ctx context.Context, addr, node, method, path string, in, 
 		}
 		body = bytes.NewReader(b)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, "https://"+addr+path, body)
+	url := "https://" + addr + path
+	if c.Socket != "" {
+		url = "http://socket" + path
+	}
+	req, err := http.NewRequestWithContext(ctx, method, url, body)
 	if err != nil {
 		return fmt.Errorf("call %s %s: %w", method, path, err)
+	}
+	if c.By != "" {
+		req.Header.Set(verb.ByHeader, c.By)
 	}
 	if in != nil {
 		req.Header.Set("Content-Type", "application/json")
@@ -99,6 +116,11 @@ func (c *Client) Close() {
 }
 
 func (c *Client) fresh(node string) *http.Transport {
+	if c.Socket != "" {
+		return &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{Timeout: 2 * time.Second}).DialContext(ctx, "unix", c.Socket)
+		}}
+	}
 	d := dialer{tls: c.TLS, timeout: c.DialTimeout, silence: 5 * time.Second}
 	if d.timeout <= 0 {
 		d.timeout = defaultDial
@@ -114,6 +136,6 @@ func (c *Client) fresh(node string) *http.Transport {
 // View asks any host for everything it has heard.
 func (c *Client) View(ctx context.Context, addr string) ([]Row, error) {
 	var rows []Row
-	err := c.Call(ctx, addr, "", http.MethodGet, "/v1/view", nil, &rows)
+	err := c.Call(ctx, addr, "", verb.View, nil, &rows)
 	return rows, err
 }

@@ -31,10 +31,14 @@ type dialer struct {
 	timeout time.Duration // of connecting and of the TLS handshake, together
 	silence time.Duration // of unacknowledged data before the kernel gives up
 	proxy   string        // Config.Proxy
+	asked   string        // Config.ProxyAddr
 }
 
 // proxyHeader says that a proxy listens, and which: its process's random id.
 const proxyHeader = "Manada-Proxy"
+
+// proxyAddrHeader says where it is asked for its tables and given orders.
+const proxyAddrHeader = "Manada-Proxy-Address"
 
 func (d dialer) dial(ctx context.Context, node, addr string) (*tls.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.timeout)
@@ -79,6 +83,7 @@ func (d dialer) listen(ctx context.Context, node, addr string, line func([]byte)
 	}
 	if d.proxy != "" {
 		req.Header.Set(proxyHeader, d.proxy)
+		req.Header.Set(proxyAddrHeader, d.asked)
 	}
 	if err := req.Write(conn); err != nil {
 		return fmt.Errorf("subscribe to %s: %w", name(node, addr), err)

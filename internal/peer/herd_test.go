@@ -81,7 +81,7 @@ func (h *herd) host(node string) *host {
 	h.t.Helper()
 	id := h.id(node, pki.KindData)
 	x := &host{t: h.t, id: id, Hub: NewHub(testConfig(id))}
-	x.cfg = ServerConfig{Hub: x.Hub, TLS: id.ServerTLSOptionalClient()}
+	x.cfg = ServerConfig{Self: id.Name(), Hub: x.Hub, TLS: id.ServerTLSOptionalClient()}
 	h.t.Cleanup(x.Hub.Close)
 	return x
 }

@@ -18,6 +18,8 @@ type Config struct {
 	// Proxy is the random id of the process when it is a proxy, which whom it
 	// listens to knows it by (Server.Proxies); else empty.
 	Proxy string
+	// ProxyAddr is where that proxy's host answers the verbs of a proxy.
+	ProxyAddr string
 	// TLS gives the configuration for dialling a node (pki.Identity.ClientTLS).
 	TLS func(node string) *tls.Config
 	Log *slog.Logger
@@ -41,7 +43,7 @@ func (c *Config) defaults() {
 }
 
 func (c *Config) dialer() dialer {
-	return dialer{tls: c.TLS, timeout: c.DialTimeout, silence: c.Silence, proxy: c.Proxy}
+	return dialer{tls: c.TLS, timeout: c.DialTimeout, silence: c.Silence, proxy: c.Proxy, asked: c.ProxyAddr}
 }
 
 // Hub is what one agent says and hears. Safe for concurrent use.

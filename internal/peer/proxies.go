@@ -1,13 +1,13 @@
 package peer
 
 import (
+	"cmp"
 	"net/http"
+	"slices"
 	"sync"
-)
 
-// DrainPath is where a proxy tells the leader's agent of its part in a drain: the
-// one POST that the certificate of a host with nothing but a proxy may make.
-const DrainPath = "/v1/drain"
+	"manada/internal/pki"
+)
 
 // proxies are those that listen to this host's beats now.
 type proxies struct {
@@ -16,24 +16,26 @@ type proxies struct {
 }
 
 type listening struct {
-	node    string
-	streams int // more than one for a moment when one was replaced
+	who     pki.Name
+	addr    string // where it is asked; "" of a release before
+	streams int    // more than one for a moment when one was replaced
 }
 
 // open notes a stream; what it returns ends it.
 func (p *proxies) open(r *http.Request, boot string) (done func()) {
 	who, _ := CallerOf(r.Context())
-	p.add(boot, who.Node, 1)
-	return func() { p.add(boot, who.Node, -1) }
+	addr := r.Header.Get(proxyAddrHeader)
+	p.add(boot, who, addr, 1)
+	return func() { p.add(boot, who, addr, -1) }
 }
 
-func (p *proxies) add(boot, node string, n int) {
+func (p *proxies) add(boot string, who pki.Name, addr string, n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.boots == nil {
 		p.boots = map[string]listening{}
 	}
-	l := listening{node, p.boots[boot].streams + n}
+	l := listening{who, addr, p.boots[boot].streams + n}
 	if l.streams == 0 {
 		delete(p.boots, boot)
 		return
@@ -49,7 +51,29 @@ func (s *Server) Proxies() map[string]string {
 	defer s.proxies.mu.Unlock()
 	out := make(map[string]string, len(s.proxies.boots))
 	for boot, l := range s.proxies.boots {
-		out[boot] = l.node
+		out[boot] = l.who.Node
 	}
 	return out
+}
+
+// ListeningProxy is a proxy as GET /v1/proxies tells of it. Addr is what it says of
+// itself: whoever calls it sees by its certificate who answers.
+type ListeningProxy struct {
+	Node string `json:"node"`
+	Kind string `json:"kind"` // of its host
+	Addr string `json:"addr"`
+}
+
+// listening are the proxies that listen and say where they are asked, one for each host.
+func (s *Server) listening() []ListeningProxy {
+	s.proxies.mu.Lock()
+	defer s.proxies.mu.Unlock()
+	out := []ListeningProxy{}
+	for _, l := range s.proxies.boots {
+		if l.addr != "" {
+			out = append(out, ListeningProxy{l.who.Node, l.who.Kind, l.addr})
+		}
+	}
+	slices.SortFunc(out, func(a, b ListeningProxy) int { return cmp.Compare(a.Node, b.Node) })
+	return slices.CompactFunc(out, func(a, b ListeningProxy) bool { return a.Node == b.Node })
 }

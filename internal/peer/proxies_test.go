@@ -3,11 +3,13 @@ package peer
 import (
 	"errors"
 	"net/http"
+	"slices"
 	"testing"
 	"time"
 
 	"manada/internal/cluster"
 	"manada/internal/pki"
+	"manada/internal/verb"
 )
 
 // A host knows the proxies that listen to it, as long as they do, and takes one
@@ -17,17 +19,17 @@ func TestProxiesThatListen(t *testing.T) {
 	var srv *Server
 	a := h.host("master").serve(func(s *Server) {
 		srv = s
-		s.Handle("POST "+DrainPath, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.Handle(verb.Drain, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			who, _ := CallerOf(r.Context())
 			WriteJSON(w, map[string]string{"by": who.Node})
 		}))
-		s.Handle("POST "+DrainPath+"/now", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { t.Error("reached") }))
+		s.Handle(verb.Resume, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { t.Error("reached") }))
 	})
 	a.beating(cluster.Beat{})
 
 	pooler := h.id("pooler", pki.KindProxy)
 	cfg := testConfig(pooler)
-	cfg.Proxy = "b1"
+	cfg.Proxy, cfg.ProxyAddr = "b1", "192.0.2.7:7400"
 	f := Follow(cfg, []string{a.addr})
 	other := Follow(testConfig(h.id("slave", pki.KindData)), []string{a.addr}) // a command, or a proxy of a release before
 	defer other.Close()
@@ -35,20 +37,25 @@ func TestProxiesThatListen(t *testing.T) {
 	eventually(t, "the proxy listens, and is known", func() bool {
 		return len(srv.Proxies()) == 1 && srv.Proxies()["b1"] == "pooler"
 	})
+	var known []ListeningProxy
+	must(t, (&Client{TLS: pooler.TLSFor, DialTimeout: 5 * time.Second}).Call(t.Context(), a.addr, "master", verb.Proxies, nil, &known))
+	if want := []ListeningProxy{{"pooler", pki.KindProxy, "192.0.2.7:7400"}}; !slices.Equal(known, want) {
+		t.Errorf("the proxies are %v, want %v", known, want)
+	}
 	f.Close()
 	eventually(t, "it has left", func() bool { return len(srv.Proxies()) == 0 })
 
-	post := func(path string) (out map[string]string, err error) {
-		err = (&Client{TLS: pooler.TLSFor, DialTimeout: 5 * time.Second}).Call(t.Context(), a.addr, "master", "POST", path, nil, &out)
+	post := func(v verb.Verb) (out map[string]string, err error) {
+		err = (&Client{TLS: pooler.TLSFor, DialTimeout: 5 * time.Second}).Call(t.Context(), a.addr, "master", v, nil, &out)
 		return out, err
 	}
-	if out, err := post(DrainPath); err != nil || out["by"] != "pooler" {
-		t.Errorf("POST %s of a proxy: %v, %v", DrainPath, out, err)
+	if out, err := post(verb.Drain); err != nil || out["by"] != "pooler" {
+		t.Errorf("a proxy's drain: %v, %v", out, err)
 	}
-	for _, path := range []string{DrainPath + "/now", DrainPath + "/", "/v1/beats"} {
-		_, err := post(path)
+	for _, v := range []verb.Verb{verb.Resume, verb.PushBeats} {
+		_, err := post(v)
 		if e, ok := errors.AsType[*Error](err); !ok || e.Code != CodeForbidden {
-			t.Errorf("POST %s of a proxy: %v", path, err)
+			t.Errorf("%s of a proxy: %v", v.Name, err)
 		}
 	}
 }
@@ -58,7 +65,7 @@ func TestKeptConnection(t *testing.T) {
 	h := newHerd(t, herdName, "master")
 	from := make(chan string, 2)
 	a := h.host("master").serve(func(s *Server) {
-		s.Handle("POST "+DrainPath, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.Handle(verb.Drain, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			from <- r.RemoteAddr
 			WriteJSON(w, struct{}{})
 		}))
@@ -66,7 +73,7 @@ func TestKeptConnection(t *testing.T) {
 	for _, keep := range []bool{false, true} {
 		c := &Client{TLS: h.id("pooler", pki.KindProxy).TLSFor, DialTimeout: 5 * time.Second, Keep: keep}
 		for range 2 {
-			must(t, c.Call(t.Context(), a.addr, "master", "POST", DrainPath, nil, nil))
+			must(t, c.Call(t.Context(), a.addr, "master", verb.Drain, nil, nil))
 		}
 		if x, y := <-from, <-from; (x == y) != keep {
 			t.Errorf("keep %v: calls came from %s and %s", keep, x, y)

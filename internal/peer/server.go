@@ -9,18 +9,18 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"sync"
 	"time"
 
 	"manada/internal/pki"
+	"manada/internal/verb"
 )
-
-// maxBody bounds the body of a call.
-const maxBody = 1 << 20
 
 // ServerConfig says what a Server needs.
 type ServerConfig struct {
-	Hub *Hub
+	Self pki.Name // this host
+	Hub  *Hub     // nil on a host with nothing but a proxy
 	// TLS is pki.Identity.ServerTLSOptionalClient where newcomers may join
 	// over this port, else ServerTLS.
 	TLS *tls.Config
@@ -41,20 +41,13 @@ type ServerConfig struct {
 	Silence time.Duration
 }
 
-// Server is the port over which the herd's hosts hear and call each other.
-//
-//	GET  /v1/beats   this host's beats, line by line, as they are published
-//	POST /v1/beats   beats pushed to this host (a guardian's)
-//	GET  /v1/view    the newest beat of everybody this host hears, as []Row
-//	POST /v1/join    newcomers
-//	POST /v1/refresh hosts that lack secrets of the herd
-//
-// and what Handle adds. All but the last two need a certificate of the herd;
-// proxies may only GET, and POST to DrainPath.
+// Server answers the verbs of the registry (package verb) that were mounted on it: over
+// the port by which the herd's hosts hear and call each other, and over a socket of the
+// host. It mounts by itself what its configuration has: beats, the view, newcomers.
 type Server struct {
-	cfg  ServerConfig
-	mux  *http.ServeMux
-	done chan struct{} // closed when Serve ends: streams have no other end
+	cfg   ServerConfig
+	verbs *verbs
+	done  chan struct{} // closed when Serve ends: streams have no other end
 
 	proxies proxies // that listen
 
@@ -71,19 +64,21 @@ func NewServer(cfg ServerConfig) *Server {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{cfg: cfg, mux: http.NewServeMux(), done: make(chan struct{})}
-	s.mux.HandleFunc("GET /v1/beats", s.sendBeats)
-	s.mux.HandleFunc("POST /v1/beats", s.takeBeats)
-	s.mux.HandleFunc("GET /v1/view", func(w http.ResponseWriter, _ *http.Request) { WriteJSON(w, cfg.Hub.View()) })
-	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		WriteError(w, Refuse(http.StatusNotFound, CodeNotFound, "", "%s %s is not served here", r.Method, r.URL.Path))
-	})
+	s := &Server{cfg: cfg, verbs: newVerbs(cfg.Self.Node), done: make(chan struct{})}
+	s.Handle(verb.Join, open(cfg.Join))
+	s.Handle(verb.Refresh, open(cfg.Refresh))
+	if cfg.Hub != nil {
+		s.Handle(verb.Beats, http.HandlerFunc(s.sendBeats))
+		s.Handle(verb.PushBeats, http.HandlerFunc(s.takeBeats))
+		s.Handle(verb.View, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { WriteJSON(w, cfg.Hub.View()) }))
+		s.Handle(verb.Proxies, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { WriteJSON(w, s.listening()) }))
+	}
 	return s
 }
 
-// Handle mounts a verb ("POST /v1/switchover"). The handler finds out who calls
-// with CallerOf. Mount before Serve.
-func (s *Server) Handle(pattern string, h http.Handler) { s.mux.Handle(pattern, h) }
+// Handle mounts a verb. The handler finds out who calls with CallerOf; that he may, and
+// that he gave what the verb takes, was seen to. Mount before Serve.
+func (s *Server) Handle(v verb.Verb, h http.Handler) { s.verbs.handle(v, h) }
 
 // Serve answers on the listener until ctx ends, which ends all streams at once
 // and gives calls a second to finish. It closes the listener. A server serves once.
@@ -131,25 +126,31 @@ func (s *Server) serveHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer s.busy.Done()
-	if r.Method == http.MethodPost && r.URL.Path == "/v1/join" {
-		s.open(w, r, s.cfg.Join)
-		return
-	}
-	if r.Method == http.MethodPost && r.URL.Path == "/v1/refresh" {
-		s.open(w, r, s.cfg.Refresh)
-		return
-	}
-	who, err := s.admit(r)
+	by, err := s.admit(r)
+	s.verbs.serve(w, r, who{by, false, err})
+}
+
+// ServeLocal answers programs of this host over a socket, which its user alone may open,
+// until ctx ends.
+func (s *Server) ServeLocal(ctx context.Context, path string) error {
+	_ = os.Remove(path)
+	l, err := net.Listen("unix", path)
 	if err != nil {
-		WriteError(w, err)
-		return
+		return fmt.Errorf("listen for this host's programs: %w", err)
 	}
-	rc := http.NewResponseController(w)
-	if r.URL.Path != "/v1/beats" {
-		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
-		rc.SetReadDeadline(time.Now().Add(30 * time.Second))
+	if err := os.Chmod(path, 0o600); err != nil {
+		l.Close()
+		return fmt.Errorf("listen for this host's programs: %w", err)
 	}
-	s.mux.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, who)))
+	srv := &http.Server{ReadHeaderTimeout: 5 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.verbs.serve(w, r, who{Name: s.cfg.Self, local: true})
+	})}
+	stop := context.AfterFunc(ctx, func() { srv.Close() })
+	defer stop()
+	if err := srv.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve this host's programs: %w", err)
+	}
+	return nil
 }
 
 // enter counts a request in, unless Serve is already waiting for the last ones.
@@ -164,14 +165,16 @@ func (s *Server) enter() bool {
 }
 
 // open answers what needs no client certificate.
-func (s *Server) open(w http.ResponseWriter, r *http.Request, h http.Handler) {
-	if h == nil {
-		WriteError(w, Refuse(http.StatusNotFound, CodeNotFound, "ask another data or witness host of the herd", "this host does not answer that"))
-		return
-	}
-	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
-	http.NewResponseController(w).SetReadDeadline(time.Now().Add(5 * time.Second))
-	h.ServeHTTP(w, r)
+func open(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if h == nil {
+			WriteError(w, Refuse(http.StatusNotFound, CodeNotFound, "ask another data or witness host of the herd", "this host does not answer that"))
+			return
+		}
+		r.Body = http.MaxBytesReader(w, r.Body, verb.MaxBody)
+		http.NewResponseController(w).SetReadDeadline(time.Now().Add(5 * time.Second))
+		h.ServeHTTP(w, r)
+	})
 }
 
 // admit says who calls, from the certificate that TLS has verified.
@@ -180,23 +183,19 @@ func (s *Server) admit(r *http.Request) (pki.Name, error) {
 		return pki.Name{}, Refuse(http.StatusUnauthorized, CodeNoHost,
 			"a host gets a certificate by joining: manada node token", "a certificate of this herd is needed")
 	}
-	who, err := pki.NameOf(r.TLS.VerifiedChains[0][0])
+	by, err := pki.NameOf(r.TLS.VerifiedChains[0][0])
 	if err != nil {
 		return pki.Name{}, Refuse(http.StatusForbidden, CodeForbidden, "", "%v", err)
 	}
-	if who.Cluster != s.cfg.Hub.cfg.Cluster {
-		return pki.Name{}, Refuse(http.StatusForbidden, CodeForbidden, "", "%s belongs to cluster %q", who.Node, who.Cluster)
-	}
-	if !who.Member() && r.Method != http.MethodGet && r.Method != http.MethodHead && !(r.Method == http.MethodPost && r.URL.Path == DrainPath) {
-		return pki.Name{}, Refuse(http.StatusForbidden, CodeForbidden,
-			"type the command on a data or witness host", "%s is a %s and may not change the herd", who.Node, who.Kind)
+	if by.Cluster != s.cfg.Self.Cluster {
+		return pki.Name{}, Refuse(http.StatusForbidden, CodeForbidden, "", "%s belongs to cluster %q", by.Node, by.Cluster)
 	}
 	if s.cfg.Admit != nil {
 		if err := s.cfg.Admit(r.TLS.VerifiedChains[0][0]); err != nil {
 			return pki.Name{}, Refuse(http.StatusForbidden, CodeForbidden, "", "%v", err)
 		}
 	}
-	return who, nil
+	return by, nil
 }
 
 type callerKey struct{}

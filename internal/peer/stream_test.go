@@ -12,6 +12,7 @@ import (
 
 	"manada/internal/cluster"
 	"manada/internal/pki"
+	"manada/internal/verb"
 )
 
 func TestSlowSubscriberGetsTheNewestOnly(t *testing.T) {
@@ -205,7 +206,7 @@ func TestServerEndsWhileCallsAreUnderWay(t *testing.T) {
 	h := newHerd(t, herdName, "master")
 	entered := make(chan struct{})
 	a := h.host("master").serve(func(s *Server) {
-		s.Handle("POST /v1/slow", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.Handle(verb.Resume, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			close(entered)
 			time.Sleep(100 * time.Millisecond) // as long as the work takes
 			WriteJSON(w, "done")
@@ -216,7 +217,7 @@ func TestServerEndsWhileCallsAreUnderWay(t *testing.T) {
 	c := &Client{TLS: h.id("slave", pki.KindData).TLSFor, DialTimeout: 5 * time.Second}
 	go func() {
 		var out string
-		err := c.Call(context.Background(), a.addr, "master", "POST", "/v1/slow", nil, &out)
+		err := c.Call(context.Background(), a.addr, "master", verb.Resume, nil, &out)
 		if err == nil && out != "done" {
 			t.Errorf("answer %q", out)
 		}

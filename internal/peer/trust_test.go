@@ -15,6 +15,7 @@ import (
 
 	"manada/internal/cluster"
 	"manada/internal/pki"
+	"manada/internal/verb"
 )
 
 func TestAnotherAuthorityIsRefused(t *testing.T) {
@@ -88,7 +89,7 @@ func TestBeatsUnderAnotherNameAreDropped(t *testing.T) {
 
 func TestProxiesMayOnlyLook(t *testing.T) {
 	h := newHerd(t, herdName, "master")
-	verb := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	change := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		who, ok := CallerOf(r.Context())
 		if !ok {
 			t.Error("no caller")
@@ -103,11 +104,11 @@ func TestProxiesMayOnlyLook(t *testing.T) {
 		}
 		WriteJSON(w, map[string]string{"by": who.Node, "kind": who.Kind, "to": in.To})
 	})
-	a := h.host("master").serve(func(s *Server) { s.Handle("POST /v1/switchover", verb) })
+	a := h.host("master").serve(func(s *Server) { s.Handle(verb.Switchover, change) })
 	a.beating(cluster.Beat{})
 	ctx := t.Context()
 	call := func(id *pki.Identity, in, out any) error {
-		return (&Client{TLS: id.TLSFor, DialTimeout: 5 * time.Second}).Call(ctx, a.addr, "master", "POST", "/v1/switchover", in, out)
+		return (&Client{TLS: id.TLSFor, DialTimeout: 5 * time.Second}).Call(ctx, a.addr, "master", verb.Switchover, in, out)
 	}
 	var out map[string]string
 	must(t, call(h.id("slave", pki.KindWitness), map[string]string{"to": "slave"}, &out))

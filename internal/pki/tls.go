@@ -148,7 +148,29 @@ func (id *Identity) UnnamedTLS(node string) *tls.Config {
 	return c
 }
 
+// ProxyTLS is for a connection to that host with nothing but a proxy, whose word on
+// the herd counts for nothing: it is asked for its own tables and given orders.
+func (id *Identity) ProxyTLS(node string) *tls.Config {
+	return id.anyClientTLS(func(n Name) error {
+		if n.Kind != KindProxy || n.Node != node {
+			return fmt.Errorf("the host that answers is the %s %s, not the proxy %s", n.Kind, n.Node, node)
+		}
+		return nil
+	})
+}
+
 func (id *Identity) clientTLS(want func(Name) error) *tls.Config {
+	return id.anyClientTLS(func(n Name) error {
+		if !n.Member() {
+			// Less is asked of who may become a proxy: it must never pass
+			// for a host that is believed, whatever its name.
+			return fmt.Errorf("the host that answers, %s, is a %s: give the address of a data or witness host", n.Node, n.Kind)
+		}
+		return want(n)
+	})
+}
+
+func (id *Identity) anyClientTLS(want func(Name) error) *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13,
 		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
@@ -161,11 +183,6 @@ func (id *Identity) clientTLS(want func(Name) error) *tls.Config {
 			n, err := id.verifyServer(s)
 			if err != nil {
 				return err
-			}
-			if !n.Member() {
-				// Less is asked of who may become a proxy: it must never pass
-				// for a host that is believed, whatever its name.
-				return fmt.Errorf("the host that answers, %s, is a %s: give the address of a data or witness host", n.Node, n.Kind)
 			}
 			return want(n)
 		},

@@ -209,7 +209,7 @@ func (h *hostAgent) run(ctx context.Context, stop func() bool) error {
 		return fmt.Errorf("listen for the other hosts on %s: %w", h.cfg.ListenOn(h.cfg.Ports.Peer), err)
 	}
 	authority := h.authority()
-	srv := peer.NewServer(peer.ServerConfig{Hub: h.hub, TLS: h.id.ServerTLSOptionalClient(), Join: authority, Refresh: h.secrets, Admit: h.admit(ctx),
+	srv := peer.NewServer(peer.ServerConfig{Self: h.id.Name(), Hub: h.hub, TLS: h.id.ServerTLSOptionalClient(), Join: authority, Refresh: h.secrets, Admit: h.admit(ctx),
 		Watch: func(l net.Listener) net.Listener { return h.id.Listener(l, h.log) }, Log: h.log})
 	h.agent.Mount(srv)
 	h.mount(srv, authority)
@@ -236,9 +236,7 @@ func (h *hostAgent) run(ctx context.Context, stop func() bool) error {
 	}
 	g.Go(func() error { h.keepLogs(ctx); return nil })
 	g.Go(func() error { return h.keepSchedule(ctx) })
-	if h.cfg.Has(config.Database) {
-		g.Go(func() error { return h.agent.ServeLocal(ctx, filepath.Join(h.cfg.RunDir, agent.SocketName)) })
-	}
+	g.Go(func() error { return srv.ServeLocal(ctx, filepath.Join(h.cfg.RunDir, agent.SocketName)) })
 	err = g.Wait()
 	if errors.Is(err, context.Canceled) || errors.Is(err, http.ErrServerClosed) {
 		return nil

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -21,6 +20,7 @@ import (
 	"manada/internal/store"
 	"manada/internal/store/storetest"
 	"manada/internal/store/voter"
+	"manada/internal/verb"
 )
 
 func must(t *testing.T, err error) {
@@ -69,7 +69,7 @@ func newMember(t *testing.T) *member {
 	must(t, st.CreateSecret(t.Context(), sealed))
 	m.secrets = m.keeper()
 	authority := m.authority()
-	srv := peer.NewServer(peer.ServerConfig{Hub: hub, TLS: id.ServerTLSOptionalClient(), Join: authority, Admit: m.admit(t.Context()),
+	srv := peer.NewServer(peer.ServerConfig{Self: id.Name(), Hub: hub, TLS: id.ServerTLSOptionalClient(), Join: authority, Admit: m.admit(t.Context()),
 		Watch: func(l net.Listener) net.Listener { return id.Listener(l, log) }, Log: log})
 	m.mount(srv, authority)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -98,10 +98,10 @@ func (m *member) join(t *testing.T, dir, node, kind, token string) (*pki.Identit
 	return j.Identity, nil
 }
 
-func (m *member) call(t *testing.T, id *pki.Identity, path string) error {
+func (m *member) call(t *testing.T, id *pki.Identity, v verb.Verb) error {
 	t.Helper()
 	cl := peer.Client{TLS: func(string) *tls.Config { return id.ClientTLSAny() }, DialTimeout: 5 * time.Second}
-	return cl.Call(t.Context(), m.addr, "", http.MethodGet, path, nil, nil)
+	return cl.Call(t.Context(), m.addr, "", v, nil, nil)
 }
 
 func wantRefusal(t *testing.T, err, want error, text string) {
@@ -117,7 +117,7 @@ func TestTokensStayUntilTheyExpire(t *testing.T) {
 	dir := t.TempDir()
 	first, err := m.join(t, dir, "pg2", pki.KindData, good)
 	must(t, err)
-	must(t, m.call(t, first, "/v1/facts"))
+	must(t, m.call(t, first, verb.Facts))
 	// Somebody else is told that it was used, and by whom.
 	_, err = m.join(t, t.TempDir(), "pg3", pki.KindData, good)
 	wantRefusal(t, err, pki.ErrTokenUsed, "by pg2")
@@ -150,7 +150,7 @@ func TestNamesOfOtherHosts(t *testing.T) {
 		return m.store.PutNode(t.Context(), store.Node{Name: "pg2", Kind: "data", Addrs: cluster.Addresses{Peer: "192.0.2.9:7400"}})
 	}
 	must(t, register())
-	must(t, m.call(t, old, "/v1/facts"))
+	must(t, m.call(t, old, verb.Facts))
 	// It is down, but belongs to the herd.
 	_, err = join("pg2")
 	wantRefusal(t, err, pki.ErrNotAllowed, "manada node remove pg2")
@@ -160,10 +160,10 @@ func TestNamesOfOtherHosts(t *testing.T) {
 	// Removed: its old identity is good for nothing, its name is free again.
 	must(t, m.store.RemoveNode(t.Context(), "pg2"))
 	m.askRegistry(t.Context(), 0)
-	if err := m.call(t, old, "/v1/facts"); err == nil || !strings.Contains(err.Error(), "was removed") {
+	if err := m.call(t, old, verb.Facts); err == nil || !strings.Contains(err.Error(), "was removed") {
 		t.Fatalf("a removed host was answered: %v", err)
 	}
-	if err := m.call(t, old, "/v1/renew"); err == nil || !strings.Contains(err.Error(), "was removed") {
+	if err := m.call(t, old, verb.Renew); err == nil || !strings.Contains(err.Error(), "was removed") {
 		t.Fatalf("a removed host's certificate was renewed: %v", err)
 	}
 	if err := register(); !errors.Is(err, store.ErrRemoved) {
@@ -171,7 +171,7 @@ func TestNamesOfOtherHosts(t *testing.T) {
 	}
 	fresh, err := join("pg2")
 	must(t, err)
-	must(t, m.call(t, fresh, "/v1/facts")) // at once, whatever this member still remembers
+	must(t, m.call(t, fresh, verb.Facts)) // at once, whatever this member still remembers
 	must(t, register())
 }
 
@@ -197,7 +197,7 @@ func TestRenewal(t *testing.T) {
 	if serial(pooler) == before {
 		t.Fatal("the same certificate")
 	}
-	must(t, m.call(t, pooler, "/v1/facts"))
+	must(t, m.call(t, pooler, verb.Facts))
 	before = serial(m.id)
 	if done, err := m.renew(t.Context(), late); !done || err != nil {
 		t.Fatalf("a member was not renewed: %v %v", done, err)

@@ -21,6 +21,7 @@ import (
 	"manada/internal/cluster"
 	"manada/internal/peer"
 	"manada/internal/pgconnect"
+	"manada/internal/verb"
 )
 
 // Job is a backup that runs or the last one that ended on this host.
@@ -131,7 +132,7 @@ func (h *hostAgent) postBackup(w http.ResponseWriter, r *http.Request) {
 // askBackup has the primary, which may be this host, start a backup.
 func (h *hostAgent) askBackup(ctx context.Context, q BackupRequest) (*Job, error) {
 	j := &Job{}
-	err := h.onPrimary(ctx, "/v1/backup", q, j, func() (err error) {
+	err := h.onPrimary(ctx, verb.StartBackup, q, j, func() (err error) {
 		j, err = h.startBackup(q)
 		return err
 	})
@@ -139,8 +140,8 @@ func (h *hostAgent) askBackup(ctx context.Context, q BackupRequest) (*Job, error
 }
 
 // onPrimary does something here, when this host leads, or asks the primary for
-// it by the verb.
-func (h *hostAgent) onPrimary(ctx context.Context, verb string, in, out any, here func() error) error {
+// it.
+func (h *hostAgent) onPrimary(ctx context.Context, v verb.Verb, in, out any, here func() error) error {
 	st := h.agent.Status()
 	switch {
 	case st.Primary == "":
@@ -153,7 +154,7 @@ func (h *hostAgent) onPrimary(ctx context.Context, verb string, in, out any, her
 		return peer.Refuse(http.StatusServiceUnavailable, peer.CodeUnavailable, "manada status", "the address of %s is not known", st.Primary)
 	}
 	c := peer.Client{TLS: h.id.TLSFor}
-	return c.Call(ctx, addr, st.Primary, http.MethodPost, verb, in, out)
+	return c.Call(ctx, addr, st.Primary, v, in, out)
 }
 
 func (h *hostAgent) startBackup(q BackupRequest) (*Job, error) {

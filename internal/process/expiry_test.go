@@ -14,6 +14,7 @@ import (
 
 	"manada/internal/pki"
 	"manada/internal/store"
+	"manada/internal/verb"
 )
 
 // line is a connection to a member's peers' port that stays open.
@@ -121,7 +122,7 @@ func TestCertificatesEndWhileItRuns(t *testing.T) {
 			}
 		}
 		learn()
-		if err := m.call(t, pooler, "/v1/facts"); err != nil {
+		if err := m.call(t, pooler, verb.Facts); err != nil {
 			t.Fatalf("a new connection, %s after the renewal was due: %v", time.Since(due), err)
 		}
 		if _, err := m.store.Nodes(ctx); err != nil {
@@ -146,7 +147,7 @@ func TestCertificatesEndWhileItRuns(t *testing.T) {
 		if _, ok := list.Find(c.Fingerprint); !ok {
 			t.Errorf("the new certificate of %s is not registered", id.Node())
 		}
-		must(t, m.call(t, id, "/v1/facts"))
+		must(t, m.call(t, id, verb.Facts))
 	}
 	m.tooLate(t, late, open["late"], token)
 }
@@ -155,7 +156,7 @@ func TestCertificatesEndWhileItRuns(t *testing.T) {
 // open ends with the next change of the list; nor does the token's newcomer.
 func (m *member) tooLate(t *testing.T, late *pki.Identity, open line, token string) {
 	t.Helper()
-	if err := m.call(t, late, "/v1/facts"); err == nil || !strings.Contains(err.Error(), "expired") {
+	if err := m.call(t, late, verb.Facts); err == nil || !strings.Contains(err.Error(), "expired") {
 		t.Errorf("with a certificate that has ended: %v", err)
 	}
 	reads := func(id *pki.Identity) error {

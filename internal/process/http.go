@@ -13,6 +13,7 @@ import (
 	"manada/internal/peer"
 	"manada/internal/pki"
 	"manada/internal/store"
+	"manada/internal/verb"
 )
 
 // serveHTTP answers load balancers, Prometheus and whoever asks for the
@@ -60,29 +61,30 @@ func (h *hostAgent) getPostgres(w http.ResponseWriter, r *http.Request) {
 
 // mount adds what needs more than the agent to the peers' port.
 func (h *hostAgent) mount(s *peer.Server, authority *pki.Authority) {
-	s.Handle("GET /v1/facts", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		f, err := h.herdFacts(r.Context())
-		if err != nil {
-			peer.WriteError(w, err)
-			return
-		}
-		peer.WriteJSON(w, f)
-	}))
-	s.Handle("GET /v1/postgres", http.HandlerFunc(h.getPostgres))
-	s.Handle("GET /v1/config", http.HandlerFunc(h.getConfig))
-	s.Handle("POST /v1/config", http.HandlerFunc(h.postConfig))
-	s.Handle("GET /v1/registry", http.HandlerFunc(h.getRegistry))
-	s.Handle("GET /v1/secrets", http.HandlerFunc(h.getSecrets))
-	s.Handle("POST /v1/secrets/rotate", http.HandlerFunc(h.postRotate))
-	s.Handle("POST /v1/secrets/superuser", http.HandlerFunc(h.postSuperuser))
-	s.Handle("GET /v1/renew", authority.RenewHandler())
-	s.Handle("POST /v1/restore/plan", http.HandlerFunc(h.postPlan))
-	s.Handle("POST /v1/backup", http.HandlerFunc(h.postBackup))
-	s.Handle("POST /v1/stanza", http.HandlerFunc(h.postStanza))
-	s.Handle("POST /v1/archive-check", http.HandlerFunc(h.postArchiveCheck))
-	s.Handle("GET /v1/backup", http.HandlerFunc(h.getBackup))
-	orders := proxyOrders(h.cfg)
-	s.Handle("GET /v1/proxy", orders)
-	s.Handle("GET /v1/proxy/{name}", orders)
-	s.Handle("POST /v1/proxy/{name}", orders)
+	on := func(v verb.Verb, f http.HandlerFunc) { s.Handle(v, f) }
+	on(verb.Facts, h.getFacts)
+	on(verb.Postgres, h.getPostgres)
+	on(verb.Config, h.getConfig)
+	on(verb.SetConfig, h.postConfig)
+	on(verb.Registry, h.getRegistry)
+	on(verb.Secrets, h.getSecrets)
+	on(verb.Rotate, h.postRotate)
+	on(verb.Superuser, h.postSuperuser)
+	s.Handle(verb.Renew, authority.RenewHandler())
+	on(verb.Plan, h.postPlan)
+	on(verb.StartBackup, h.postBackup)
+	on(verb.Stanza, h.postStanza)
+	on(verb.ArchiveCheck, h.postArchiveCheck)
+	on(verb.Backup, h.getBackup)
+	mountProxy(s, h.cfg)
+}
+
+// getFacts tells a newcomer of the herd.
+func (h *hostAgent) getFacts(w http.ResponseWriter, r *http.Request) {
+	f, err := h.herdFacts(r.Context())
+	if err != nil {
+		peer.WriteError(w, err)
+		return
+	}
+	peer.WriteJSON(w, f)
 }

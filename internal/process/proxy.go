@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"maps"
 	"net"
-	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -21,6 +20,7 @@ import (
 	"manada/internal/proxy"
 	"manada/internal/proxy/console"
 	"manada/internal/proxy/route"
+	"manada/internal/verb"
 )
 
 // Proxy runs this host's proxy until ctx ends, then drains it. It follows the
@@ -37,8 +37,11 @@ func Proxy(ctx context.Context, c *config.Config, version string, log *slog.Logg
 	if c.HasAgent() {
 		seeds = append([]string{c.Addresses().Peer}, seeds...)
 	}
-	boot := rand.Text() // by which agents know this process
-	follow := peer.Follow(peer.Config{Cluster: c.Cluster, TLS: id.TLSFor, Log: log, Proxy: boot}, seeds)
+	boot, asked := rand.Text(), "" // by which agents know this process, and where it is asked
+	if c.AnswersPeers() {
+		asked = c.Addresses().Peer
+	}
+	follow := peer.Follow(peer.Config{Cluster: c.Cluster, TLS: id.TLSFor, Log: log, Proxy: boot, ProxyAddr: asked}, seeds)
 	defer follow.Close()
 
 	topo := &route.Holder{}
@@ -63,6 +66,7 @@ func Proxy(ctx context.Context, c *config.Config, version string, log *slog.Logg
 	g.Go(func() error { keepProxySecrets(ctx, c, id, log); return nil })
 	g.Go(func() error { p.keepReloading(ctx, changed); return nil })
 	g.Go(func() error { return p.serveOrders(ctx) })
+	g.Go(func() error { p.servePeers(ctx); return nil })
 	g.Go(func() error { return p.proxy.Run(ctx) })
 	g.Go(func() error { return serveHTTP(ctx, c, id, l, p.proxy.Handler(), log) })
 	g.Go(func() error { proxy.KeepHeadroom(ctx); return nil })
@@ -73,7 +77,7 @@ func Proxy(ctx context.Context, c *config.Config, version string, log *slog.Logg
 func proxySettings(c *config.Config) (out []console.Setting) {
 	for _, s := range c.Settings() {
 		if strings.HasPrefix(s.Key, "proxy.") || slices.Contains([]string{"cluster", "node", "listen", "ports.sql", "ports.read_only", "ports.proxy_http", "postgresql.hba"}, s.Key) {
-			out = append(out, console.Setting{Key: s.Key, Value: s.Value, Default: config.Default(s.Key)})
+			out = append(out, console.Setting{Key: s.Key, Value: s.Value, Default: config.Default(s.Key), AtStart: config.OnlyAtStart(config.ProxyRole, s.Key)})
 		}
 	}
 	return out
@@ -84,7 +88,7 @@ func drainAnswers(node, boot string, id *pki.Identity) func(context.Context, *ro
 	client := &peer.Client{TLS: id.TLSFor, Keep: true} // the second answer is part of the outage
 	return func(ctx context.Context, d *route.Drain, a cluster.DrainAnswer) error {
 		a.Proxy, a.Boot = node, boot
-		return client.Call(ctx, d.Agent, d.Leader, http.MethodPost, peer.DrainPath, a, nil)
+		return client.Call(ctx, d.Agent, d.Leader, verb.Drain, a, nil)
 	}
 }
 

@@ -15,7 +15,7 @@ import (
 	"manada/internal/api"
 	"manada/internal/config"
 	"manada/internal/peer"
-	"manada/internal/proxy/console"
+	"manada/internal/verb"
 )
 
 // serveOrders takes orders for the proxy on a socket of this host, which its user
@@ -36,6 +36,46 @@ func (p *proxyHost) serveOrders(ctx context.Context) error {
 	return api.Serve(ctx, l, p.proxy.Console(), nil, p.log, time.Second)
 }
 
+// servePeers answers the herd on a host that has no agent, which does elsewhere: the
+// verbs of its proxy and no others. Clients do not wait for it: a port that is taken is
+// tried again.
+func (p *proxyHost) servePeers(ctx context.Context) {
+	if p.cfg.HasAgent() || !p.cfg.AnswersPeers() {
+		return
+	}
+	said := ""
+	for ctx.Err() == nil {
+		err := p.peersOnce(ctx)
+		if err != nil && err.Error() != said {
+			said = err.Error()
+			p.log.Warn("the herd's other hosts do not reach this proxy's console", "error", said)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(2 * time.Second):
+		}
+	}
+}
+
+func (p *proxyHost) peersOnce(ctx context.Context) error {
+	l, err := net.Listen("tcp", p.cfg.ListenOn(p.cfg.Ports.Peer))
+	if err != nil {
+		return fmt.Errorf("listen for the other hosts: %w", err)
+	}
+	srv := peer.NewServer(peer.ServerConfig{Self: p.id.Name(), TLS: p.id.ServerTLS(), Log: p.log,
+		Watch: func(l net.Listener) net.Listener { return p.id.Listener(l, p.log) }})
+	mountProxy(srv, p.cfg)
+	return srv.Serve(ctx, l)
+}
+
+// mountProxy adds a proxy's verbs to the ports of its host.
+func mountProxy(s *peer.Server, c *config.Config) {
+	orders := proxyOrders(c)
+	for _, v := range verb.Proxy {
+		s.Handle(v, orders)
+	}
+}
+
 // proxyOrders passes what members of the herd ask of this host's proxy on to its
 // socket.
 func proxyOrders(c *config.Config) http.Handler {
@@ -43,7 +83,7 @@ func proxyOrders(c *config.Config) http.Handler {
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(&url.URL{Scheme: "http", Host: "proxy"})
 			who, _ := peer.CallerOf(r.In.Context())
-			r.Out.Header.Set(console.ByHeader, who.Node)
+			r.Out.Header.Set(verb.ByHeader, who.Node)
 		},
 		Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{Timeout: 2 * time.Second}).DialContext(ctx, "unix", c.ProxySocket())
@@ -57,7 +97,6 @@ func proxyOrders(c *config.Config) http.Handler {
 			peer.WriteError(w, peer.Refuse(http.StatusNotFound, peer.CodeNotFound, "manada status lists the hosts", "%s has no proxy", c.Node))
 			return
 		}
-		http.NewResponseController(w).SetReadDeadline(time.Time{}) // an order may wait for long
 		pass.ServeHTTP(w, r)
 	})
 }

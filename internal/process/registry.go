@@ -14,6 +14,7 @@ import (
 	"manada/internal/config"
 	"manada/internal/peer"
 	"manada/internal/pki"
+	"manada/internal/verb"
 )
 
 const (
@@ -239,7 +240,7 @@ func askMembers(ctx context.Context, id *pki.Identity, peers map[string]string, 
 	for _, node := range slices.Sorted(maps.Keys(peers)) {
 		var list cluster.Registry
 		one, cancel := context.WithTimeout(ctx, 2*time.Second)
-		asked := cl.Call(one, peers[node], node, http.MethodGet, "/v1/registry", nil, &list)
+		asked := cl.Call(one, peers[node], node, verb.Registry, nil, &list)
 		cancel()
 		if asked == nil && list.Rev > 0 && will(list) {
 			return list, nil

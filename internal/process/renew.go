@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"net/http"
 	"slices"
 	"time"
 
@@ -14,6 +13,7 @@ import (
 	"manada/internal/peer"
 	"manada/internal/pki"
 	"manada/internal/rotate"
+	"manada/internal/verb"
 )
 
 // How often a host looks whether its certificate ends soon, at least, and how
@@ -105,7 +105,7 @@ func renewThrough(ctx context.Context, id *pki.Identity, peers map[string]string
 	cl := peer.Client{TLS: id.TLSFor, DialTimeout: 3 * time.Second}
 	for _, node := range slices.Sorted(maps.Keys(peers)) {
 		var r pki.Renewed
-		if err = cl.Call(ctx, peers[node], node, http.MethodGet, "/v1/renew", nil, &r); err != nil {
+		if err = cl.Call(ctx, peers[node], node, verb.Renew, nil, &r); err != nil {
 			continue
 		}
 		if err = settle(ctx); err != nil {

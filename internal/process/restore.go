@@ -16,6 +16,7 @@ import (
 	"manada/internal/cluster"
 	"manada/internal/peer"
 	"manada/internal/postgres"
+	"manada/internal/verb"
 )
 
 // PlanRequest asks what a restore of the herd would do: POST /v1/restore/plan.
@@ -87,7 +88,7 @@ func (h *hostAgent) postPlan(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		var p RestorePlan
-		if err := (&peer.Client{TLS: h.id.TLSFor}).Call(r.Context(), addr, st.Primary, r.Method, r.URL.Path, q, &p); err != nil {
+		if err := (&peer.Client{TLS: h.id.TLSFor}).Call(r.Context(), addr, st.Primary, verb.Plan, q, &p); err != nil {
 			peer.WriteError(w, err)
 			return
 		}

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 	"time"
 
 	"manada/internal/backup"
@@ -16,6 +15,7 @@ import (
 	"manada/internal/health"
 	"manada/internal/peer"
 	"manada/internal/schedule"
+	"manada/internal/verb"
 )
 
 // scheduleFile is in the repository, so that every host can tell of it and a new
@@ -145,7 +145,7 @@ func (h *hostAgent) jobOn(ctx context.Context, node string) (*Job, error) {
 	defer cancel()
 	var j Job
 	c := peer.Client{TLS: h.id.TLSFor}
-	return &j, c.Call(ctx, addr, node, http.MethodGet, "/v1/backup", nil, &j)
+	return &j, c.Call(ctx, addr, node, verb.Backup, nil, &j)
 }
 
 // addSchedule tells of the schedule in the status. A backup by hand makes up for

@@ -21,6 +21,7 @@ import (
 	"manada/internal/pki"
 	"manada/internal/postgres"
 	"manada/internal/rotate"
+	"manada/internal/verb"
 )
 
 func passwordsOf(s pki.Secrets) postgres.Passwords {
@@ -167,7 +168,7 @@ func (h *hostAgent) postSuperuser(w http.ResponseWriter, r *http.Request) {
 	if !peer.Take(w, r, &q) {
 		return
 	}
-	err := h.onPrimary(r.Context(), "/v1/secrets/superuser", q, nil, func() error {
+	err := h.onPrimary(r.Context(), verb.Superuser, q, nil, func() error {
 		is, err := h.db.HasPassword(r.Context(), cluster.RoleSuperuser, q.Password)
 		if err != nil {
 			return err

@@ -8,6 +8,7 @@ import (
 
 	"manada/internal/backup"
 	"manada/internal/peer"
+	"manada/internal/verb"
 )
 
 // Switched is the answer of POST /v1/archive-check: the segment that the primary
@@ -21,7 +22,7 @@ type Switched struct {
 // it fits: POST /v1/stanza.
 func (h *hostAgent) postStanza(w http.ResponseWriter, r *http.Request) {
 	answer := map[string]string{"stanza": h.cfg.Backup.Stanza}
-	err := h.onPrimary(r.Context(), "/v1/stanza", struct{}{}, &answer, func() error {
+	err := h.onPrimary(r.Context(), verb.Stanza, struct{}{}, &answer, func() error {
 		s, err := h.repo.open()
 		if err != nil {
 			return peer.Refuse(http.StatusConflict, "no_repository", "give one host of the herd the role repository", "%v", err)
@@ -43,7 +44,7 @@ func (h *hostAgent) postStanza(w http.ResponseWriter, r *http.Request) {
 // so that there is one to be archived.
 func (h *hostAgent) postArchiveCheck(w http.ResponseWriter, r *http.Request) {
 	var s Switched
-	err := h.onPrimary(r.Context(), "/v1/archive-check", struct{}{}, &s, func() (err error) {
+	err := h.onPrimary(r.Context(), verb.ArchiveCheck, struct{}{}, &s, func() (err error) {
 		s.Node = h.cfg.Node
 		s.WAL, err = h.switchWAL(r.Context())
 		return err

@@ -3,7 +3,6 @@ package process
 import (
 	"context"
 	"log/slog"
-	"net/http"
 	"sync"
 	"time"
 
@@ -12,6 +11,7 @@ import (
 	"manada/internal/keeper"
 	"manada/internal/peer"
 	"manada/internal/pki"
+	"manada/internal/verb"
 )
 
 const (
@@ -38,7 +38,7 @@ func Writer(c *config.Config, id *pki.Identity, log *slog.Logger) func(context.C
 		ctx, cancel := context.WithTimeout(ctx, time.Second)
 		defer cancel()
 		var rows []peer.Row
-		err := client.Call(ctx, c.Addresses().Peer, c.Node, http.MethodGet, "/v1/view", nil, &rows)
+		err := client.Call(ctx, c.Addresses().Peer, c.Node, verb.View, nil, &rows)
 		was := known
 		asked = time.Now()
 		if w, ok := writerIn(rows, c.Node, last); ok {

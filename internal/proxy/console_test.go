@@ -91,7 +91,7 @@ func TestConsoleShowsWhatIsThere(t *testing.T) {
 			t.Errorf("%v", l)
 		}
 	}
-	if got := table(t, c, "show config"); len(got) != 1 || got[0]["value"] != "7" {
+	if got := table(t, c, "show config"); len(got) != 2 || got[0]["value"] != "7" || got[1]["key"] != "max_client_conn" || got[1]["value"] != "7" {
 		t.Errorf("%v", got)
 	}
 	if _, err := c.Exec(t.Context(), fmt.Sprintf("kill_client %d", one["id"])); err != nil {
@@ -126,7 +126,7 @@ func TestConsoleRights(t *testing.T) {
 	f.admin(t, "create role manada_admin; grant manada_admin to "+role)
 	f.afterwards(t, "drop role manada_admin")
 	c = connect(t, url("x"))
-	if _, err := c.Exec(t.Context(), "disable x"); err != nil {
+	if _, err := c.Exec(t.Context(), "disable template1"); err != nil {
 		t.Errorf("%v", err)
 	}
 	if _, err := pgx.Connect(t.Context(), url("wrong")); code(err) != "28P01" {

@@ -12,10 +12,8 @@ import (
 	"manada/internal/cluster"
 	"manada/internal/peer"
 	"manada/internal/pki"
+	"manada/internal/verb"
 )
-
-// Path is where another host is asked, with POST.
-const Path = "/v1/refresh"
 
 // maxRequest bounds a request, in bytes.
 const maxRequest = 16 << 10
@@ -65,7 +63,7 @@ func (k *Keeper) askFor(ctx context.Context, q pki.Refresh) (*pki.Refreshed, err
 		}
 		var a pki.Refreshed
 		one, cancel := context.WithTimeout(ctx, 4*time.Second)
-		asked := cl.Call(one, peers[node], node, http.MethodPost, Path, q, &a)
+		asked := cl.Call(one, peers[node], node, verb.Refresh, q, &a)
 		cancel()
 		if asked == nil && a.Vault != nil {
 			return &a, nil

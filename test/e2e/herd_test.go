@@ -42,6 +42,7 @@ func TestHerd(t *testing.T) {
 		{"ManualAndEvents", manualAndEvents},
 		{"BadConfiguration", badConfiguration},
 		{"ProxyOrders", proxyOrders},
+		{"ProxyFromAfar", proxyFromAfar},
 		{"SlotLost", slotLost},
 		{"ForeignDirectory", foreignDirectory},
 		{"BackupInterrupted", backupInterrupted},

@@ -14,6 +14,54 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
+// proxyFromAfar: a host with nothing but a proxy is asked, and given orders, from other
+// hosts, each of which knows its own file alone; what is wrong is said with a code.
+func proxyFromAfar(t *testing.T) {
+	e := shared(t, time.Minute)
+	e.healthy()
+	of := func(host string, args ...string) result {
+		return e.bare(append([]string{"proxy"}, append(args, "-c", filepath.Join(e.Data, host, "manada.yaml"))...)...)
+	}
+	for _, host := range []string{"slave", "backup", "proxy"} {
+		for _, args := range [][]string{{"show", "pools"}, {"show", "databases", "--node", "proxy"}, {"show", "pools", "--herd"}} {
+			if r := e.ok(of(host, args...)); !strings.Contains(r.out, "postgres") || strings.HasPrefix(r.out, "proxy ") != (args[len(args)-1] == "--herd") {
+				t.Errorf("%s: proxy %v: %+v", host, args, r)
+			}
+		}
+		e.ok(of(host, "disable", "postgres"))
+		e.ok(of(host, "enable", "postgres", "--node", "proxy"))
+		e.ok(of(host, "reload"))
+		for _, wrong := range []struct {
+			code int
+			says string
+			args []string
+		}{
+			{2, "no such database: nosuch", []string{"pause", "nosuch"}}, {2, "no such database: nosuch", []string{"disable", "nosuch"}},
+			{1, "database postgres is not paused", []string{"resume", "postgres"}}, {1, "nothing is paused", []string{"resume"}},
+			{1, "postgres is not disabled", []string{"enable", "postgres"}}, {2, "there is no client 99999", []string{"kill-client", "99999"}},
+			{2, "not abc", []string{"kill-client", "abc"}}, {2, "ID is missing", []string{"kill-client"}}, {2, "one argument too many", []string{"reload", "x"}},
+			{2, "there is no host nosuch", []string{"pause", "--node", "nosuch"}}, {2, "no table nosuch", []string{"show", "nosuch"}},
+			{2, "no table nosuch", []string{"show", "nosuch", "--herd"}}, {2, "--herd wants a table", []string{"show", "--herd"}},
+			{1, "no proxy of slave is heard", []string{"show", "pools", "--node", "slave"}},
+		} {
+			e.refused(of(host, wrong.args...), wrong.code, wrong.says)
+		}
+	}
+	e.ok(of("slave", "pause", "template1"))
+	e.refused(of("backup", "pause", "template1"), 1, "database template1 is already paused")
+	e.ok(of("slave", "resume", "template1"))
+	if err := e.StopHost(e.ctx, "proxy"); err != nil {
+		t.Fatal(err)
+	}
+	e.refused(of("slave", "show", "pools", "--node", "proxy"), 1, "no proxy of proxy is heard")
+	e.refused(of("proxy", "show", "pools"), 1, "the proxy of proxy does not answer")
+	e.refused(of("slave", "show", "pools", "--herd"), 1, "not shown is the proxy of proxy")
+	if err := e.StartHost(e.ctx, "proxy"); err != nil {
+		t.Fatal(err)
+	}
+	e.ok(of("slave", "show", "pools"))
+}
+
 // proxyOrders: a reload reaches the proxy without ending a client, the same tables and
 // orders are there at the console and at the command line, and a database of the
 // console's name is told of.
@@ -107,7 +155,7 @@ func proxyOrders(t *testing.T) {
 	e.refused(e.manada("proxy", "kill"), 2, "--all")
 	e.refused(e.manada("proxy", "disable"), 2, "DATABASE is missing")
 	e.refused(e.manada("proxy", "resume", "postgres"), 1, "is not paused")
-	e.refused(e.manada("proxy", "show", "pools", "--node", "nosuch"), 2, "nosuch has no proxy")
+	e.refused(e.manada("proxy", "show", "pools", "--node", "nosuch"), 2, "no host nosuch")
 	e.ok(e.manada("proxy", "disable", "postgres"))
 	if out, err := exec.CommandContext(e.ctx, "psql", "-Xc", "select 1", uri).CombinedOutput(); err == nil || !strings.Contains(string(out), "not currently accepting connections") {
 		t.Errorf("%v %s", err, out)

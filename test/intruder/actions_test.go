@@ -11,6 +11,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"strings"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -18,8 +19,8 @@ import (
 
 	"manada/internal/cluster"
 	"manada/internal/config"
-	"manada/internal/peer"
 	"manada/internal/pki"
+	"manada/internal/verb"
 )
 
 // action is something that somebody tries; nil is success.
@@ -61,22 +62,59 @@ func actions() []action {
 			action{"2379 delete " + host, func(s *site, p person) error { return s.deleteStore(p, host) }},
 			action{"2380 members " + host, web(http.MethodGet, host, storePeerPort, "/members")},
 			action{"2380 raft " + host, rafts(host)},
-			action{"7400 view " + host, web(http.MethodGet, host, peerPort, "/v1/view")},
-			action{"7400 facts " + host, web(http.MethodGet, host, peerPort, "/v1/facts")},
-			action{"7400 registry " + host, web(http.MethodGet, host, peerPort, "/v1/registry")},
-			action{"7400 renew " + host, web(http.MethodGet, host, peerPort, "/v1/renew")},
-			action{"7400 beats " + host, web(http.MethodGet, host, peerPort, "/v1/beats")},
-			action{"7400 token " + host, web(http.MethodPost, host, peerPort, "/v1/token")},
 			action{"7400 drain " + host, func(s *site, p person) error { return s.drains(p, host, p.node()) }},
 			action{"never 7400 drain in another's name " + host, func(s *site, p person) error { return s.drains(p, host, "master") }},
-			action{"7400 verb " + host, web(http.MethodPost, host, peerPort, "/v1/resume")},
 		)
+		for _, v := range verb.All {
+			if v.Who != verb.Anyone && v.Name != verb.Drain.Name && v.Name != verb.PushBeats.Name { // Tokens, Older and people_test.go; above; a stream
+				all = append(all, action{called(v) + " " + host, reaches(v, host)})
+			}
+		}
+	}
+	for _, v := range verb.Proxy {
+		all = append(all, action{called(v) + " proxy", reaches(v, "proxy")})
 	}
 	return all
 }
 
 // tryFor bounds one try.
 const tryFor = 5 * time.Second
+
+// called is the action of asking a verb over the peers' port.
+func called(v verb.Verb) string {
+	if v.Who == verb.Local {
+		return "never 7400 " + v.Name
+	}
+	return "7400 " + v.Name
+}
+
+// mayAsk says what the registry of verbs says of an action of the peers' port.
+func mayAsk(name string, who verb.Who) bool {
+	for _, v := range verb.All {
+		rest, ok := strings.CutPrefix(name, called(v)+" ")
+		if ok && !strings.Contains(rest, " ") && v.Who != verb.Local {
+			return v.Who <= who
+		}
+	}
+	return strings.HasPrefix(name, "7400 drain ")
+}
+
+// reaches asks a verb of a host; being heard is success. What would change something
+// brings an argument that no verb takes, which is looked at only behind who asks.
+func reaches(v verb.Verb, host string) func(*site, person) error {
+	return func(s *site, p person) error {
+		status, err := s.call(p, v.Method, host, peerPort, v.At("pools").Path, []byte(`{"intruder": true}`))
+		switch {
+		case err != nil:
+			return err
+		case status == http.StatusUnauthorized || status == http.StatusForbidden:
+			return fmt.Errorf("status %d", status)
+		case !v.Asks() && status != http.StatusBadRequest:
+			s.Errorf("%s of %s took what it does not take: status %d", v.Name, host, status)
+		}
+		return nil
+	}
+}
 
 // web makes a request of the person; an answer of success is success.
 func web(method, host string, port func(*config.Ports) int, path string) func(*site, person) error {
@@ -96,7 +134,7 @@ func (s *site) drains(p person, host, name string) error {
 	if err != nil {
 		return err
 	}
-	status, err := s.call(p, http.MethodPost, host, peerPort, peer.DrainPath, body)
+	status, err := s.call(p, http.MethodPost, host, peerPort, verb.Drain.Path, body)
 	if err == nil && status != http.StatusConflict {
 		err = fmt.Errorf("status %d", status)
 	}

@@ -15,7 +15,7 @@ func (s *site) noise() {
 	ports := map[string][]func(*config.Ports) int{
 		"master": {peerPort, clientPort, storePeerPort, httpPort, pgPort},
 		"backup": {peerPort, clientPort, storePeerPort, httpPort, backupPort},
-		"proxy":  {sqlPort, proxyPort, func(p *config.Ports) int { return p.ReadOnly }},
+		"proxy":  {peerPort, sqlPort, proxyPort, func(p *config.Ports) int { return p.ReadOnly }},
 	}
 	stop := make(chan struct{})
 	var wg sync.WaitGroup

@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"math/big"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,6 +21,7 @@ import (
 	"manada/internal/config"
 	"manada/internal/peer"
 	"manada/internal/pki"
+	"manada/internal/verb"
 )
 
 // person is somebody who tries: with a certificate or none, and the passwords
@@ -74,7 +74,7 @@ func (s *site) joined(node, kind string) person {
 		Token string `json:"token"`
 	}
 	c := peer.Client{TLS: member.TLSFor, DialTimeout: 5 * time.Second}
-	must(s, c.Call(s.ctx, s.at("backup", peerPort), "backup", http.MethodPost, "/v1/token", map[string]string{"node": node, "kind": kind}, &answer))
+	must(s, c.Call(s.ctx, s.at("backup", peerPort), "backup", verb.Token, map[string]string{"node": node, "kind": kind}, &answer))
 	dir, err := s.join(node, kind, answer.Token)
 	must(s, err)
 	p := copied(s, node, dir)

@@ -61,6 +61,7 @@ func TestHostByHost(t *testing.T) {
 	for _, n := range s.Nodes {
 		if n.Role == cluster.RoleStandby {
 			u.host(n.Name)
+			u.verbs(was, is)
 			u.manada("switchover", n.Name)
 		}
 	}
@@ -101,6 +102,25 @@ func (u *upgrade) manada(args ...string) {
 	if out, err := u.Manada(u.ctx, args...); err != nil {
 		u.Fatalf("manada %s: %v\n%s", strings.Join(args, " "), err, out)
 	}
+}
+
+// verbs gives orders by the programs of both releases, while hosts of both answer, each
+// often enough to come to both.
+func (u *upgrade) verbs(was, is string) {
+	u.Helper()
+	for _, program := range []string{was, is} {
+		u.Use(program)
+		for range 4 {
+			u.manada("pause", "--reason", "upgrade")
+			u.manada("resume")
+		}
+		u.manada("config", "set", "work_mem", "5MB")
+		u.manada("config", "unset", "work_mem")
+		u.manada("node", "token")
+		u.manada("explain")
+	}
+	u.manada("proxy", "show", "pools")
+	u.Use(is)
 }
 
 // host gives a host the new program: it is stopped in order and started again.

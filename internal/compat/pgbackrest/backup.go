@@ -6,6 +6,7 @@ import (
 
 	"manada/internal/backup"
 	"manada/internal/process"
+	"manada/internal/verb"
 )
 
 // request is what the primary is asked for.
@@ -47,7 +48,7 @@ func (f *face) backup(ctx context.Context) error {
 		return err
 	}
 	var job process.Job
-	if err := f.herd.Write(ctx, "/v1/backup", q, &job); err != nil {
+	if err := f.herd.Write(ctx, verb.StartBackup, q, &job); err != nil {
 		return err
 	}
 	f.log.info("execute non-exclusive backup start on %s", job.Node)
@@ -100,7 +101,7 @@ func (f *face) follow(ctx context.Context, job process.Job) (process.Job, error)
 		case <-time.After(200 * time.Millisecond):
 		}
 		var now process.Job
-		err := f.herd.Read(ctx, "/v1/backup", &now)
+		err := f.herd.Read(ctx, verb.Backup, &now)
 		switch {
 		case err == nil && now.ID == job.ID:
 			job, lost = now, time.Now()

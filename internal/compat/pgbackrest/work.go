@@ -9,6 +9,7 @@ import (
 	"manada/internal/backup"
 	"manada/internal/blob"
 	"manada/internal/process"
+	"manada/internal/verb"
 )
 
 func (f *face) stanzaCreate(ctx context.Context) error {
@@ -22,7 +23,7 @@ func (f *face) stanzaCreate(ctx context.Context) error {
 		return err
 	}
 	var answer map[string]string
-	if err := f.herd.Write(ctx, "/v1/stanza", struct{}{}, &answer); err != nil {
+	if err := f.herd.Write(ctx, verb.Stanza, struct{}{}, &answer); err != nil {
 		return err
 	}
 	if len(before) == 1 && len(before[0].DB) > 0 {
@@ -40,12 +41,12 @@ func (f *face) check(ctx context.Context) error {
 		return err
 	}
 	var answer map[string]string
-	if err := f.herd.Write(ctx, "/v1/stanza", struct{}{}, &answer); err != nil {
+	if err := f.herd.Write(ctx, verb.Stanza, struct{}{}, &answer); err != nil {
 		return err
 	}
 	var s process.Switched
 	f.log.info("check repo1 archive for WAL (primary)")
-	if err := f.herd.Write(ctx, "/v1/archive-check", struct{}{}, &s); err != nil {
+	if err := f.herd.Write(ctx, verb.ArchiveCheck, struct{}{}, &s); err != nil {
 		return err
 	}
 	limit := time.Minute
@@ -89,7 +90,7 @@ func (f *face) info(ctx context.Context) error {
 			return err
 		}
 		var job process.Job
-		o.Storage, o.BackupRunning = r.Storage, f.herd.Read(ctx, "/v1/backup", &job) == nil && job.State == "running"
+		o.Storage, o.BackupRunning = r.Storage, f.herd.Read(ctx, verb.Backup, &job) == nil && job.State == "running"
 	}
 	info, err := backup.GetInfo(ctx, o)
 	if err != nil {

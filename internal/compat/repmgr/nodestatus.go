@@ -11,6 +11,7 @@ import (
 	"manada/internal/cli"
 	"manada/internal/config"
 	"manada/internal/postgres"
+	"manada/internal/verb"
 )
 
 // nodeStatus prints `node status` of a database on this machine.
@@ -24,7 +25,7 @@ func (f *face) nodeStatus(ctx context.Context, h *cli.Herd, ns []*node) int {
 		return f.fail(errBadConfig, fmt.Errorf("no record found for node %s", host.Node))
 	}
 	var facts postgres.Facts
-	if err := h.Ask(ctx, host, "/v1/postgres", &facts); err != nil {
+	if err := h.Ask(ctx, host, verb.Postgres, &facts); err != nil {
 		return f.fail(errDBConn, err)
 	}
 	return status(f.out, f.err, ns[i], ns, facts, f.line.options)

@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"manada/internal/verb"
 )
 
 // The same tables and verbs for programs, by HTTP:
@@ -23,13 +25,13 @@ type Index struct {
 	Verbs  []VerbEntry `json:"verbs"`
 }
 
-// VerbEntry is a Verb for programs.
+// VerbEntry is a verb for programs.
 type VerbEntry struct {
-	Name     string `json:"name"`
-	Argument string `json:"argument"` // "", "[database]", "database", "client id"
-	Danger   Danger `json:"danger"`
-	Who      string `json:"who"`
-	Sentence string `json:"sentence"`
+	Name     string      `json:"name"`
+	Argument string      `json:"argument"` // "", "[database]", "database", "client id"
+	Danger   verb.Danger `json:"danger"`
+	Who      string      `json:"who"`
+	Sentence string      `json:"sentence"`
 }
 
 // Table is what SHOW shows. Values are texts, whole numbers and null.
@@ -49,14 +51,11 @@ type Done struct {
 	Note string `json:"note,omitempty"`
 }
 
-// ByHeader names who gave an order to whoever passed it on, for the log.
-const ByHeader = "X-Manada-By"
-
 // Handler serves those who may give every order: whoever lets somebody reach it has
 // made sure of that. source gives what there is for whom it names.
 func Handler(source func(by string) *Source) http.Handler {
 	mux := http.NewServeMux()
-	of := func(r *http.Request) *Source { return source(r.Header.Get(ByHeader)) }
+	of := func(r *http.Request) *Source { return source(r.Header.Get(verb.ByHeader)) }
 	mux.HandleFunc("GET /v1/proxy", func(w http.ResponseWriter, r *http.Request) { answer(w, http.StatusOK, index(of(r))) })
 	mux.HandleFunc("GET /v1/proxy/{name}", func(w http.ResponseWriter, r *http.Request) {
 		t := find(of(r), r.PathValue("name"))
@@ -72,13 +71,14 @@ func Handler(source func(by string) *Source) http.Handler {
 
 func index(s *Source) (out Index) {
 	for _, t := range shows {
-		if t.wired(s) {
+		if t.wired(s) && !t.hidden {
 			out.Tables = append(out.Tables, strings.ToLower(t.name))
 		}
 	}
-	for _, v := range Verbs {
-		if s.Orders[v.Name] != nil {
-			out.Verbs = append(out.Verbs, VerbEntry{v.Name, []string{"", "[database]", "database", "client id"}[v.Argument], v.Danger, v.Right.String(), v.Sentence})
+	for _, v := range verb.Orders {
+		if s.Orders[v.Word()] != nil {
+			argument := strings.TrimSpace(takes(v, map[string]string{"DATABASE": "database", "ID": "client id"}, "", ""))
+			out.Verbs = append(out.Verbs, VerbEntry{v.Word(), argument, v.Danger, Admin.String(), v.Sentence})
 		}
 	}
 	return out
@@ -111,8 +111,8 @@ func carryOut(w http.ResponseWriter, r *http.Request, s *Source) {
 		return
 	}
 	http.NewResponseController(w).SetReadDeadline(time.Time{}) // an order may wait for long
-	v, ok := Lookup(r.PathValue("name"))
-	if !ok || s.Orders[v.Name] == nil {
+	v, ok := verb.Order(r.PathValue("name"))
+	if !ok || s.Orders[v.Word()] == nil {
 		refuse(w, http.StatusNotFound, "42601", "there is no verb "+r.PathValue("name"), "GET /v1/proxy lists them")
 		return
 	}
@@ -120,16 +120,16 @@ func carryOut(w http.ResponseWriter, r *http.Request, s *Source) {
 	if q.Argument != "" {
 		args = []string{q.Argument}
 	}
-	if e := v.check(Admin, args); e != nil {
+	if e := check(v, Admin, args); e != nil {
 		refuse(w, http.StatusBadRequest, e.Code, e.Message, e.Hint)
 		return
 	}
-	note, e := s.Orders[v.Name](r.Context(), q.Argument)
+	note, e := s.Orders[v.Word()](r.Context(), q.Argument)
 	if e != nil {
 		refuse(w, http.StatusConflict, e.Code, e.Message, e.Hint)
 		return
 	}
-	answer(w, http.StatusOK, Done{v.Name, note})
+	answer(w, http.StatusOK, Done{v.Word(), note})
 }
 
 func refuse(w http.ResponseWriter, status int, code, text, hint string) {

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"manada/internal/verb"
 )
 
 // Programs see the same tables and give the same orders as the console's clients.
@@ -15,14 +17,14 @@ func TestHandler(t *testing.T) {
 	h := Handler(func(who string) *Source { by = who; return &o.Source })
 	ask := func(method, path, body string) (int, string) {
 		r := httptest.NewRequest(method, path, strings.NewReader(body))
-		r.Header.Set(ByHeader, "db1")
+		r.Header.Set(verb.ByHeader, "db1")
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, r)
 		return w.Code, w.Body.String()
 	}
 	_, text := ask("GET", "/v1/proxy", "")
 	var all Index
-	if err := json.Unmarshal([]byte(text), &all); err != nil || len(all.Verbs) != len(Verbs) || !slices.Contains(all.Tables, "pools") {
+	if err := json.Unmarshal([]byte(text), &all); err != nil || len(all.Verbs) != len(verb.Orders) || !slices.Contains(all.Tables, "pools") {
 		t.Fatalf("%v\n%s", err, text)
 	}
 	for _, v := range all.Verbs {

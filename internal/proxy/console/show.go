@@ -3,6 +3,7 @@ package console
 import (
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -15,32 +16,57 @@ type show struct {
 	cols  []column
 	wired func(*Source) bool
 	rows  func(*Source) []row
+	// hidden: it is for drivers, and no table of the proxy's.
+	hidden bool
 }
 
 var socketColumns = columns("type", "user", "database", "replication", "state", "addr", "port:i", "local_addr", "local_port:i",
 	"connect_time", "request_time", "wait:i", "wait_us:i", "close_needed:i", "ptr", "link", "remote_pid:i", "tls", "application_name",
 	"prepared_statements:i", "id:i")
 
-var shows = []show{
-	{"CLIENTS", socketColumns, func(s *Source) bool { return s.Clients != nil }, clients},
-	{"SERVERS", socketColumns, func(s *Source) bool { return s.Servers != nil }, servers},
-	{"POOLS", columns("database", "user", "cl_active:i", "cl_waiting:i", "cl_active_cancel_req:i", "cl_waiting_cancel_req:i", "sv_active:i",
-		"sv_active_cancel:i", "sv_being_canceled:i", "sv_idle:i", "sv_used:i", "sv_tested:i", "sv_login:i", "maxwait:i", "maxwait_us:i",
-		"pool_mode", "load_balance_hosts"), func(s *Source) bool { return s.Pools != nil }, pools},
-	{"DATABASES", columns("name", "host", "port:i", "database", "force_user", "pool_size:i", "min_pool_size:i", "reserve_pool_size:i",
-		"server_lifetime:i", "pool_mode", "load_balance_hosts", "max_connections:i", "current_connections:i", "max_client_connections:i",
-		"current_client_connections:i", "paused:i", "disabled:i"), func(s *Source) bool { return s.Databases != nil }, databases},
-	{"USERS", columns("name", "pool_size", "reserve_pool_size", "pool_mode", "max_user_connections:i", "current_connections:i",
-		"max_user_client_connections:i", "current_client_connections:i"), func(s *Source) bool { return s.Users != nil }, users},
-	{"STATS", statColumns("total_", "avg_"), hasStats, func(s *Source) []row { return stats(s, true, true) }},
-	{"STATS_TOTALS", statColumns("", "-"), hasStats, func(s *Source) []row { return stats(s, true, false) }},
-	{"STATS_AVERAGES", statColumns("-", "averages"), hasStats, func(s *Source) []row { return stats(s, false, true) }},
-	{"PINS", columns("id:i", "user", "database", "application_name", "reason"), func(s *Source) bool { return s.Pins != nil }, pins},
-	{"LISTS", columns("list", "items:i"), func(s *Source) bool {
+// shows are the tables, and the settings that drivers ask for.
+var shows = slices.Concat([]show{
+	table("CLIENTS", func(s *Source) bool { return s.Clients != nil }, clients, socketColumns),
+	table("SERVERS", func(s *Source) bool { return s.Servers != nil }, servers, socketColumns),
+	table("POOLS", func(s *Source) bool { return s.Pools != nil }, pools, columns("database", "user", "cl_active:i", "cl_waiting:i", "cl_active_cancel_req:i",
+		"cl_waiting_cancel_req:i", "sv_active:i", "sv_active_cancel:i", "sv_being_canceled:i", "sv_idle:i", "sv_used:i", "sv_tested:i", "sv_login:i",
+		"maxwait:i", "maxwait_us:i", "pool_mode", "load_balance_hosts")),
+	table("DATABASES", func(s *Source) bool { return s.Databases != nil }, databases, columns("name", "host", "port:i", "database", "force_user", "pool_size:i",
+		"min_pool_size:i", "reserve_pool_size:i", "server_lifetime:i", "pool_mode", "load_balance_hosts", "max_connections:i", "current_connections:i",
+		"max_client_connections:i", "current_client_connections:i", "paused:i", "disabled:i")),
+	table("USERS", func(s *Source) bool { return s.Users != nil }, users, columns("name", "pool_size", "reserve_pool_size", "pool_mode",
+		"max_user_connections:i", "current_connections:i", "max_user_client_connections:i", "current_client_connections:i")),
+	table("STATS", hasStats, func(s *Source) []row { return stats(s, true, true) }, statColumns("total_", "avg_")),
+	table("STATS_TOTALS", hasStats, func(s *Source) []row { return stats(s, true, false) }, statColumns("", "-")),
+	table("STATS_AVERAGES", hasStats, func(s *Source) []row { return stats(s, false, true) }, statColumns("-", "averages")),
+	table("TOTALS", func(s *Source) bool { return s.Sum != nil }, totals, columns("name", "value:n")),
+	table("PINS", func(s *Source) bool { return s.Pins != nil }, pins, columns("id:i", "user", "database", "application_name", "reason")),
+	table("LISTS", func(s *Source) bool {
 		return s.Databases != nil && s.Users != nil && s.Pools != nil && s.Clients != nil && s.Servers != nil
-	}, lists},
-	{"CONFIG", columns("key", "value", "default", "changeable"), func(s *Source) bool { return s.Config != nil }, config},
-	{"VERSION", columns("version"), func(s *Source) bool { return true }, func(s *Source) []row { return []row{{"Manada " + s.Version}} }},
+	}, lists, columns("list", "items:i")),
+	table("STATE", func(s *Source) bool { return s.Paused != nil }, state, columns("key", "value")),
+	table("CONFIG", func(s *Source) bool { return s.Config != nil }, config, columns("key", "value", "default", "changeable")),
+	table("VERSION", func(*Source) bool { return true }, func(s *Source) []row { return []row{{"Manada " + s.Version}} }, columns("version")),
+}, driverSettings())
+
+func table(name string, wired func(*Source) bool, rows func(*Source) []row, cols []column) show {
+	return show{name: name, cols: cols, wired: wired, rows: rows}
+}
+
+// driverSettings are those that PgBouncer shows to drivers, too.
+func driverSettings() (out []show) {
+	for _, name := range []string{"client_encoding", "datestyle", "timezone", "standard_conforming_strings", "default_transaction_isolation"} {
+		value := "read committed"
+		for _, p := range Parameters {
+			if strings.EqualFold(p[0], name) {
+				value = p[1]
+			}
+		}
+		one := table(name, func(*Source) bool { return true }, func(*Source) []row { return []row{{value}} }, columns(name))
+		one.hidden = true
+		out = append(out, one)
+	}
+	return out
 }
 
 // statColumns are the columns of the statistics with prefixes for totals and
@@ -93,6 +119,25 @@ func stats(s *Source, total, average bool) []row {
 func (c Counts) row() row {
 	return row{c.Assignments, c.Transactions, c.Queries, c.Received, c.Sent, c.TransactionTime, c.QueryTime, c.Wait,
 		c.ClientParses, c.ServerParses, c.Binds, c.Logins}
+}
+
+// totals are of all databases together. PgBouncer's names differ from those of its other tables.
+func totals(s *Source) (out []row) {
+	names := []string{"server_assignment_count", "xact_count", "query_count", "client_bytes", "server_bytes", "xact_time", "query_time", "wait_time",
+		"ps_client_parse_count", "ps_server_parse_count", "ps_bind_count", "client_login_count"}
+	st := s.Sum()
+	for i, v := range st.Total.row() {
+		out = append(out, row{"total_" + names[i], v})
+	}
+	for i, v := range st.Average.row() {
+		out = append(out, row{"avg_" + names[i], v})
+	}
+	return out
+}
+
+func state(s *Source) []row {
+	yes := map[bool]string{true: "yes", false: "no"}
+	return []row{{"active", yes[!s.Paused()]}, {"paused", yes[s.Paused()]}}
 }
 
 func clients(s *Source) []row {
@@ -197,14 +242,6 @@ func lists(s *Source) []row {
 	return []row{{"databases", len(s.Databases())}, {"users", len(s.Users())}, {"peers", 0}, {"pools", len(s.Pools())}, {"peer_pools", 0},
 		{"free_clients", 0}, {"used_clients", len(s.Clients())}, {"login_clients", 0}, {"free_servers", 0}, {"used_servers", len(s.Servers())},
 		{"dns_names", 0}, {"dns_zones", 0}, {"dns_queries", 0}, {"dns_pending", 0}}
-}
-
-func config(s *Source) []row {
-	var out []row
-	for _, k := range s.Config() {
-		out = append(out, row{k.Key, k.Value, k.Default, "yes"})
-	}
-	return out
 }
 
 // find finds a table that the source has.

@@ -93,6 +93,13 @@ type Counts struct {
 	Logins                             int64
 }
 
+// Plus is the sum of two.
+func (c Counts) Plus(o Counts) Counts {
+	return Counts{c.Assignments + o.Assignments, c.Transactions + o.Transactions, c.Queries + o.Queries, c.Received + o.Received, c.Sent + o.Sent,
+		c.TransactionTime + o.TransactionTime, c.QueryTime + o.QueryTime, c.Wait + o.Wait,
+		c.ClientParses + o.ClientParses, c.ServerParses + o.ServerParses, c.Binds + o.Binds, c.Logins + o.Logins}
+}
+
 // Stats are a database's counts, and their growth in the last whole period: per
 // second, and the times for each.
 type Stats struct {
@@ -108,7 +115,10 @@ type Pin struct {
 }
 
 // Setting is a key of the configuration.
-type Setting struct{ Key, Value, Default string }
+type Setting struct {
+	Key, Value, Default string
+	AtStart             bool // it counts only from the next start on
+}
 
 // Source is what the console shows and who carries out its orders. What is nil is not
 // there. Its functions are safe for concurrent use; those with a context may take long.
@@ -120,7 +130,9 @@ type Source struct {
 	Databases func() []Database
 	Users     func() []User
 	Stats     func() []Stats
+	Sum       func() Stats // of all databases together
 	Pins      func() []Pin
+	Paused    func() bool // all databases are
 	Config    func() []Setting
 
 	// Orders by the name of their verb: what is not there is no command.

@@ -6,76 +6,25 @@ import (
 	"strings"
 
 	"manada/internal/proxy/wire"
+	"manada/internal/verb"
 )
-
-// Argument says what a verb wants behind it.
-type Argument uint8
-
-const (
-	Nothing  Argument = iota
-	Optional          // a database; without one it is for all
-	Needed            // a database
-	ClientID          // that of a client
-)
-
-// Danger is what a verb does to clients.
-type Danger string
-
-const (
-	Harmless Danger = "none"  // they notice nothing
-	Holds    Danger = "holds" // they wait, or are not let in
-	Ends     Danger = "ends"  // they are ended
-)
-
-// Verb is an order that changes something. Source.Orders carries it out.
-type Verb struct {
-	Name     string
-	Argument Argument
-	Danger   Danger
-	Right    Right // who may give it
-	Sentence string
-}
-
-// Verbs are all orders: the one list that the console, the host's socket, the peers'
-// port and the command line go by, and what SHOW HELP and `manada proxy --help` show.
-var Verbs = []Verb{
-	{"PAUSE", Optional, Holds, Admin, "hands out no server connection any more, waits until all are given back and closes them; clients wait"},
-	{"RESUME", Optional, Harmless, Admin, "ends PAUSE and KILL"},
-	{"DISABLE", Needed, Holds, Admin, "lets no new client in"},
-	{"ENABLE", Needed, Harmless, Admin, "ends DISABLE"},
-	{"RECONNECT", Optional, Harmless, Admin, "closes each server connection as soon as it is given back"},
-	{"WAIT_CLOSE", Optional, Harmless, Admin, "waits until the server connections that RECONNECT or a change left behind are closed"},
-	{"KILL", Optional, Ends, Admin, "ends all clients and server connections at once, and holds new ones until RESUME"},
-	{"KILL_CLIENT", ClientID, Ends, Admin, "ends one client; its id is in SHOW CLIENTS"},
-	{"RELOAD", Nothing, Harmless, Admin, "has the host's configuration read again; no client is disconnected"},
-}
-
-// Lookup finds a verb by its name, in any case.
-func Lookup(name string) (Verb, bool) {
-	for _, v := range Verbs {
-		if strings.EqualFold(v.Name, name) {
-			return v, true
-		}
-	}
-	return Verb{}, false
-}
 
 // check says why a verb cannot be given with these arguments by somebody with a right.
-func (v Verb) check(right Right, args []string) *wire.Error {
+func check(v verb.Verb, right Right, args []string) *wire.Error {
 	bad := func(code, text string) *wire.Error {
 		return &wire.Error{Severity: "ERROR", Code: code, Message: text}
 	}
 	switch {
 	case len(args) > 1:
-		return bad("42601", v.Name+" takes one argument at most")
-	case len(args) == 1 && v.Argument == Nothing:
-		return bad("42601", v.Name+" takes no argument")
-	case len(args) == 0 && v.Argument == Needed:
-		return bad("42601", "a database is required")
-	case len(args) == 0 && v.Argument == ClientID:
+		return bad("42601", v.Word()+" takes one argument at most")
+	case len(args) == 1 && len(v.Arguments) == 0:
+		return bad("42601", v.Word()+" takes no argument")
+	case len(args) == 0 && len(v.Arguments) > 0 && v.Arguments[0].Needed && v.Arguments[0].As == "ID":
 		return bad("42601", "a client's id is required")
-	case right < v.Right:
-		e := bad("42501", "permission denied for "+v.Name)
+	case len(args) == 0 && len(v.Arguments) > 0 && v.Arguments[0].Needed:
+		return bad("42601", "a database is required")
+	case right < Admin:
+		e := bad("42501", "permission denied for "+v.Word())
 		e.Hint = "Superusers and members of the role manada_admin give orders here."
 		return e
 	}
@@ -114,12 +63,15 @@ func parse(s *Source, right Right, sql string) (*command, *wire.Error) {
 	case first == "SET" && len(list) > 1 && ofDriver(list[1]):
 		return &command{tag: "SET"}, nil
 	}
-	if v, ok := Lookup(first); ok && s.Orders[v.Name] != nil {
-		if e := v.check(right, list[1:]); e != nil {
+	if v, ok := verb.Order(first); ok && s.Orders[v.Word()] != nil {
+		if e := check(v, right, list[1:]); e != nil {
 			return nil, e
 		}
-		order, arg := s.Orders[v.Name], strings.Join(list[1:], "")
-		return &command{tag: v.Name, run: func(ctx context.Context) (string, *wire.Error) { return order(ctx, arg) }}, nil
+		order, arg := s.Orders[v.Word()], strings.Join(list[1:], "")
+		return &command{tag: v.Word(), run: func(ctx context.Context) (string, *wire.Error) { return order(ctx, arg) }}, nil
+	}
+	if e := elsewhere(s, list); e != nil {
+		return nil, e
 	}
 	return nil, errSyntax(sql)
 }
@@ -174,15 +126,27 @@ func help(s *Source) string {
 	var b strings.Builder
 	var names []string
 	for _, t := range shows {
-		if t.wired(s) {
+		if t.wired(s) && !t.hidden {
 			names = append(names, t.name)
 		}
 	}
 	fmt.Fprintf(&b, "\n\tSHOW HELP|%s", strings.Join(names, "|"))
-	for _, v := range Verbs {
-		if s.Orders[v.Name] != nil {
-			fmt.Fprintf(&b, "\n\t%s%s: %s", v.Name, []string{"", " [<db>]", " <db>", " <client_id>"}[v.Argument], v.Sentence)
+	for _, v := range verb.Orders {
+		if s.Orders[v.Word()] != nil {
+			fmt.Fprintf(&b, "\n\t%s%s: %s", v.Word(), takes(v, map[string]string{"DATABASE": "db", "ID": "client_id"}, "<", ">"), v.Sentence)
 		}
 	}
 	return b.String()
+}
+
+// takes is what a verb wants behind it, as a help writes it.
+func takes(v verb.Verb, names map[string]string, open, end string) string {
+	if len(v.Arguments) == 0 {
+		return ""
+	}
+	what := open + names[v.Arguments[0].As] + end
+	if !v.Arguments[0].Needed {
+		what = "[" + what + "]"
+	}
+	return " " + what
 }

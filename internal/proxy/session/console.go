@@ -31,10 +31,27 @@ type about struct {
 	since                 time.Time
 }
 
+// An ID is shown in a column of four bytes, as PgBouncer's: clients have 28 bits, and
+// connections beside theirs a bit that says what they are.
+const (
+	clientBits = 28
+	readerID   = 1 << 28 // that of a session for its reads
+	sharedID   = 1 << 29 // one of a pool, with PostgreSQL's process
+)
+
 var lastID atomic.Uint64
 
+// nextID is that of the next client, in a circle.
+func nextID() uint64 {
+	for {
+		if id := lastID.Add(1) & (1<<clientBits - 1); id != 0 {
+			return id
+		}
+	}
+}
+
 func aboutClient(c *client, b *pool.Backend) about {
-	a := about{id: lastID.Add(1), database: c.startup.Database(), application: c.startup.Get("application_name"), replication: "none",
+	a := about{id: nextID(), database: c.startup.Database(), application: c.startup.Get("application_name"), replication: "none",
 		remote: remote(c.conn), local: c.conn.LocalAddr().String(), tls: tlsOf(c.conn), since: time.Now()}
 	if b.Conn != nil {
 		a.serverTLS, a.server, a.serverLocal = tlsOf(b.Conn), b.Addr, b.Conn.LocalAddr().String()
@@ -138,10 +155,10 @@ func (c *client) serveConsole(ctx context.Context, final []byte) error {
 // another way: by is for the log.
 func (s *Server) Console(by string) *console.Source {
 	orders := map[string]console.Order{
-		"PAUSE": plain(s.pools.desk.Pause), "RESUME": plain(s.pools.desk.Resume), "RECONNECT": plain(s.pools.desk.Reconnect),
-		"WAIT_CLOSE": plain(s.pools.desk.WaitClose), "KILL": plain(s.kill), "KILL_CLIENT": plain(s.killClient),
-		"DISABLE": plain(func(_ context.Context, db string) *wire.Error { s.disabled.set(db, true); return nil }),
-		"ENABLE":  plain(func(_ context.Context, db string) *wire.Error { s.disabled.set(db, false); return nil }),
+		"PAUSE": s.known(s.pools.desk.Pause), "RESUME": plain(s.pools.desk.Resume), "RECONNECT": s.known(s.pools.desk.Reconnect),
+		"WAIT_CLOSE": s.known(s.pools.desk.WaitClose), "KILL": s.known(s.kill), "KILL_CLIENT": plain(s.killClient),
+		"DISABLE": s.known(func(_ context.Context, db string) *wire.Error { s.disabled.set(db, true); return nil }),
+		"ENABLE":  plain(s.enable),
 	}
 	if s.options().ReadAgain != nil {
 		orders["RELOAD"] = s.readAgain
@@ -157,12 +174,50 @@ func (s *Server) Console(by string) *console.Source {
 		config = func() []console.Setting { return s.options().Config() }
 	}
 	return &console.Source{Version: s.options().Version, Clients: s.clientList, Servers: s.serverList, Pools: s.poolList,
-		Databases: s.databaseList, Users: s.userList, Stats: s.statList, Pins: s.pinList, Config: config, Orders: orders}
+		Databases: s.databaseList, Users: s.userList, Stats: s.statList, Sum: s.statSum, Pins: s.pinList, Paused: s.paused, Config: config,
+		Orders: orders}
+}
+
+// paused says whether PAUSE or KILL holds all databases.
+func (s *Server) paused() (all bool) {
+	s.pools.desk.View(func(b *rules.Book, _ rules.Moment) { all = b.Paused() })
+	return all
 }
 
 // plain is an order that leaves nothing to say.
 func plain(do func(context.Context, string) *wire.Error) console.Order {
 	return func(ctx context.Context, arg string) (string, *wire.Error) { return "", do(ctx, arg) }
+}
+
+// known is an order for a database that there must be. Where PostgreSQL cannot be asked
+// it is believed to be there: holding clients may be just what is wanted then.
+func (s *Server) known(do func(context.Context, string) *wire.Error) console.Order {
+	return func(ctx context.Context, database string) (string, *wire.Error) {
+		if database != "" && s.missing(ctx, database) {
+			return "", &wire.Error{Severity: "ERROR", Code: "3D000", Message: "no such database: " + database, Hint: "SHOW DATABASES lists those with clients or connections."}
+		}
+		return "", do(ctx, database)
+	}
+}
+
+// missing says whether PostgreSQL says that it has no such database.
+func (s *Server) missing(ctx context.Context, database string) bool {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	v := s.Topology.Current()
+	if !v.HasPrimary() {
+		return false
+	}
+	found, err := s.Verifiers.Lookup(ctx, v.Primary.Addr, "", database)
+	return err == nil && !found.Rights.Exists
+}
+
+func (s *Server) enable(_ context.Context, database string) *wire.Error {
+	if !s.disabled.is(database) {
+		return &wire.Error{Severity: "ERROR", Code: "55000", Message: "database " + database + " is not disabled"}
+	}
+	s.disabled.set(database, false)
+	return nil
 }
 
 // readAgain is RELOAD.
@@ -194,22 +249,22 @@ func (s *Server) kill(ctx context.Context, database string) *wire.Error {
 
 func (s *Server) killClient(_ context.Context, id string) *wire.Error {
 	n, err := strconv.ParseUint(id, 10, 64)
+	if err != nil {
+		return &wire.Error{Severity: "ERROR", Code: "22023", Message: "a client's id is a number, not " + id, Hint: "SHOW CLIENTS shows it in its last column."}
+	}
 	for _, one := range s.registry.list() {
-		if h := one.handle.Load(); err == nil && one.about.id == n && h != nil {
+		if h := one.handle.Load(); one.about.id == n && h != nil {
 			h.Kill(wire.Fatal("57P01", "terminating connection due to administrator command", "KILL_CLIENT was given at the proxy's console."))
 			return nil
 		}
 	}
-	return &wire.Error{Severity: "ERROR", Code: "42704", Message: "client not found"}
+	return &wire.Error{Severity: "ERROR", Code: "42704", Message: "there is no client " + id, Hint: "SHOW CLIENTS lists those that are connected."}
 }
 
 // inOrder are the sessions in the order in which they came.
 func (s *Server) inOrder() []*session {
 	return slices.SortedFunc(slices.Values(s.registry.list()), func(a, b *session) int { return cmp.Compare(a.about.id, b.about.id) })
 }
-
-// reader bit of a server's ID: that of a session's connection for reads.
-const readerID = 1 << 40
 
 func (s *Server) clientList() (out []console.Client) {
 	shared := s.pools.held()
@@ -329,7 +384,8 @@ func (s *Server) databaseList() []console.Database {
 	}
 	s.pools.desk.View(func(b *rules.Book, _ rules.Moment) {
 		for _, v := range b.Databases() {
-			find(v.Name).Paused = v.Paused
+			d := find(v.Name)
+			d.Paused, d.MaxClients = v.Paused, v.MaxClients
 		}
 	})
 	s.disabled.mu.Lock()
@@ -354,6 +410,13 @@ func (s *Server) userList() []console.User {
 		list[p.User].Clients += p.Active + p.Waiting
 		list[p.User].Servers += p.Servers + p.Idle + p.Login
 	}
+	s.pools.desk.View(func(b *rules.Book, _ rules.Moment) {
+		for _, v := range b.Users() {
+			if list[v.Name] != nil {
+				list[v.Name].MaxClients = v.MaxClients
+			}
+		}
+	})
 	var out []console.User
 	for _, name := range slices.Sorted(maps.Keys(list)) {
 		out = append(out, *list[name])

@@ -8,9 +8,6 @@ import (
 	"manada/internal/proxy/pool/rules"
 )
 
-// sharedID bit of a server's ID in the console: one of the pools.
-const sharedID = 1 << 41
-
 // holding is what a session has of the pools at a moment.
 type holding struct {
 	state  string // active, idle, waiting
@@ -42,7 +39,7 @@ func (p *pools) held() map[*session]holding {
 // idOf is the server's ID in the console: PostgreSQL gives no process two of them.
 func idOf(s *rules.Server) uint64 {
 	if one, ok := s.Data.(*loop.Server); ok {
-		return sharedID | uint64(backendOf(one).pid)
+		return sharedID | uint64(backendOf(one).pid)&(1<<clientBits-1)
 	}
 	return sharedID
 }

@@ -119,6 +119,27 @@ func (s *Server) statList() (out []console.Stats) {
 	return out
 }
 
+// statSum is what it shows of all databases together.
+func (s *Server) statSum() (out console.Stats) {
+	for _, t := range s.Tallies() {
+		out.Total = out.Total.Plus(counted(&t.Stats))
+	}
+	s.tallies.mu.Lock()
+	defer s.tallies.mu.Unlock()
+	before, after := &s.tallies.was[0], &s.tallies.was[1]
+	if before.at.IsZero() {
+		return out
+	}
+	sum := func(r *reading) (all console.Counts) {
+		for i := range r.stats {
+			all = all.Plus(counted(&r.stats[i]))
+		}
+		return all
+	}
+	out.Average = average(sum(before), sum(after), after.at.Sub(before.at))
+	return out
+}
+
 // counted is what the console shows of statistics.
 func counted(s *loop.Stats) console.Counts {
 	return console.Counts{Assignments: s.Assignments, Transactions: s.Transactions, Queries: s.Queries, Received: s.Received, Sent: s.Sent,

@@ -48,7 +48,11 @@ func (b *Book) Pause(name string, out []Decision) ([]Decision, *wire.Error) {
 		}
 		b.pausedAll = true
 	} else {
-		b.database(name).paused = true
+		d := b.database(name)
+		if d.paused {
+			return out, errState("database %s is already paused", name)
+		}
+		d.paused = true
 	}
 	return b.settle(b.sweep(name, func(s *Server) bool { return s.state == idle }, out)), nil
 }

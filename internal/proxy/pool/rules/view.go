@@ -111,6 +111,9 @@ func (b *Book) Databases() []DatabaseView {
 	return all
 }
 
+// Paused says whether all databases are.
+func (b *Book) Paused() bool { return b.pausedAll }
+
 // UserView is a user as the console shows it.
 type UserView struct {
 	Name             string
