@@ -3,6 +3,8 @@ package loop
 import (
 	"manada/internal/proxy/conv"
 	"manada/internal/proxy/wire"
+
+	"golang.org/x/sys/unix"
 )
 
 // Conversation is what a loop drives for a client; *conv.Conv is the real one.
@@ -259,7 +261,7 @@ func (l *Loop) end(c *client, said bool) {
 	l.clients.put(slot)
 	l.load.Add(-1)
 	owner.Ended()
-	if !said && !s.short && l.outTo != i {
+	if !said && !s.short && !s.pending {
 		l.closeSock(i, s)
 		return
 	}
@@ -276,14 +278,16 @@ func (l *Loop) drop(c *client, side conv.Side, how conv.How) {
 	i := c.socks[side]
 	s := l.socks.at(i)
 	c.servers[side], c.socks[side] = nil, 0
-	l.flush()
+	l.flushFor(s)
 	if feeder := c.socks[conv.Client]; feeder != 0 && s.short {
 		l.touch(feeder, l.socks.at(feeder)) // it has waited for this one
 	}
 	if how != conv.Close && server.Keeper != nil && !s.short {
 		s.client, s.server, s.stop = 0, server, false
 		s.rest = nil // conv has taken all of it, perhaps a moment ago: it is not put back
-		l.touch(i, s)
+		if s.armed != unix.EPOLLIN || !s.added {
+			l.touch(i, s)
+		}
 		c.owner.Back(side, server, how)
 		if how == conv.Discard {
 			l.clear(i, s)

@@ -18,8 +18,9 @@ func (l *Loop) step(c *client, ev conv.Event) (consumed int) {
 		l.mark(c, &l.fx.Marks)
 	}
 	l.said = false
-	for i := range l.fx.List {
-		fx := &l.fx.List[i]
+	list := l.fx.List // no step begins within one
+	for i := range list {
+		fx := &list[i]
 		l.said = l.said || fx.Kind == conv.Send && fx.Side == conv.Client
 		if fx.Kind == conv.End {
 			l.end(c, l.said)
@@ -79,7 +80,9 @@ func (l *Loop) want(c *client, side conv.Side) {
 		l.answers = append(l.answers, answer{c.handle, side, s})
 	}
 	i := c.socks[conv.Client]
-	l.touch(i, l.socks.at(i)) // if it has hung up it need not wait
+	if s := l.socks.at(i); s.half { // it need not wait
+		l.touch(i, s)
+	}
 }
 
 // answer is what a Want got at once: a server, or none. It is told after the step.
@@ -126,7 +129,7 @@ func (l *Loop) reading(c *client, side conv.Side, on bool) {
 }
 
 // settle does what has followed from the steps so far: held bytes that are
-// wanted now are offered, what was put together is sent, epoll is told.
+// wanted now are offered, epoll is told.
 func (l *Loop) settle() {
 	for {
 		if l.resumed < len(l.resume) {
@@ -140,7 +143,6 @@ func (l *Loop) settle() {
 			l.answer()
 			continue
 		}
-		l.flush()
 		if len(l.dirty) == 0 {
 			return
 		}
