@@ -278,7 +278,9 @@ func (l *Loop) drop(c *client, side conv.Side, how conv.How) {
 	i := c.socks[side]
 	s := l.socks.at(i)
 	c.servers[side], c.socks[side] = nil, 0
-	l.flushFor(s)
+	if s.pending || l.alone { // whom nobody else keeps waiting is answered first
+		l.flush()
+	}
 	if feeder := c.socks[conv.Client]; feeder != 0 && s.short {
 		l.touch(feeder, l.socks.at(feeder)) // it has waited for this one
 	}

@@ -44,6 +44,7 @@ type Loop struct {
 	out    []byte // small pieces that are sent when the turn ends
 	outs   []piece
 
+	alone   bool     // one thing has happened in this turn
 	said    bool     // something was sent to the client in the last step
 	answers []answer // what was wanted and had at once, or not
 
@@ -94,6 +95,7 @@ func (l *Loop) run() {
 			l.group.log.Error("epoll_wait failed", "error", err)
 			panic(err) // a mistake of ours
 		}
+		l.alone = n == 1
 		for i := range n {
 			ev := &l.events[i]
 			if ev.Fd == 0 {
