@@ -213,13 +213,21 @@ func (c *caller) silent(errs []error) error {
 	return fail(exitFailed, hint, "no host of the herd answers:%s", b.String())
 }
 
-// write asks one host that answers. Only then the outcome can be unknown.
+// write asks one host that answers. Only then the outcome can be unknown; what may be
+// asked twice is, when the host was lost meanwhile.
 func (c *caller) write(ctx context.Context, v verb.Verb, in, out any) error {
-	_, t, err := read[cluster.Status](ctx, c, verb.Status, 2*time.Second)
-	if err != nil {
-		return err
+	once := func() error {
+		_, t, err := read[cluster.Status](ctx, c, verb.Status, 2*time.Second)
+		if err != nil {
+			return err
+		}
+		return c.client().Call(ctx, t.addr, t.node, v, in, out)
 	}
-	return c.client().Call(ctx, t.addr, t.node, v, in, out)
+	err := once()
+	if _, refused := peer.AsError(err); err != nil && v.Again && !refused && ctx.Err() == nil {
+		err = once()
+	}
+	return err
 }
 
 func (c *caller) status(ctx context.Context) (cluster.Status, error) {
