@@ -68,10 +68,12 @@ func NewStartup(settings []wire.Param) *Startup {
 	return s
 }
 
-// Names is what is known of names of functions, operators, relations and types. It
+// Names is what is known of names of functions, operators, relations and types, and of
+// the OIDs of these. It
 // may change: then Version is another one.
 type Names interface {
 	classify.Names
+	DangerousType(oid uint32) bool
 	Version() uint64
 }
 
