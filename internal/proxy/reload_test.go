@@ -46,7 +46,7 @@ func TestReload(t *testing.T) {
 	}()
 	admin := connect(t, fmt.Sprintf("postgres://postgres:postgres@%s/manada?sslmode=disable", f.Addr(session.ReadWrite)))
 	f.reload(t, withSettings)
-	if got := table(t, admin, "show config"); len(got) != 1 || got[0]["value"] != "7" {
+	if got := table(t, admin, "show config"); len(got) != 2 || got[0]["value"] != "7" {
 		t.Errorf("a console that was there before shows %v", got)
 	}
 	eventually(t, "one waits", func() bool {
