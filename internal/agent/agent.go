@@ -28,6 +28,7 @@ type Config struct {
 	Kind                    string // "data" or "witness"
 	Founder                 bool   // this host was told to found the herd
 	Spec                    decide.Spec
+	Run                     string // id of the `manada run` that started it; empty: none did
 	Beat                    time.Duration
 	RenewEvery              time.Duration
 	StopTimeout             time.Duration // of a fast stop, before it becomes immediate
@@ -96,6 +97,7 @@ type Agent struct {
 	drainNews  chan struct{} // something changed in the drain
 
 	leaving  atomic.Bool // a lone leader leaves its last word
+	admits   atomic.Bool // this host's proxy may use the socket of PostgreSQL
 	stopping atomic.Bool // this host is being stopped: it takes over nothing any more
 	ending   atomic.Bool // and PostgreSQL with it: nothing is begun any more
 

@@ -58,6 +58,9 @@ func (a *Agent) localBeat(b *cluster.Beat, v *decide.View) {
 	b.Instance, b.Postgres, b.Timeline = l.Instance, l.Postgres, l.Timeline
 	b.WAL, b.Leads, b.Upstream = l.WAL, l.Leads, l.Upstream
 	b.ControlNonce, b.MayLead, b.Senders = l.ControlNonce, l.MayLead, l.Senders
+	if a.admits.Load() {
+		b.Run = a.cfg.Run
+	}
 	b.Manual, b.Priority, b.ShowsCert = l.Manual, l.Priority, true
 	if l.Promised != 0 {
 		b.Frozen = l.Promised

@@ -37,7 +37,9 @@ func (a *Agent) access(ctx context.Context) {
 	a.mu.Unlock()
 	if err := a.db.SetAccess(ctx, members, slices.Compact(proxies)); err != nil {
 		a.log.Warn("cannot keep pg_hba.conf at the members' addresses", "error", err.Error())
+		return
 	}
+	a.admits.Store(a.db.AdmitsOverSocket(ctx))
 }
 
 // movedFor is for how long an address still counts as a member's after its name

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -22,6 +23,7 @@ import (
 	"manada/internal/durable"
 	"manada/internal/herd"
 	"manada/internal/pki"
+	"manada/internal/process"
 	"manada/internal/supervisor"
 )
 
@@ -211,9 +213,9 @@ func children(c *config.Config, exe string) []supervisor.Child {
 func childEnv(environ []string, a config.Account) []string {
 	env := slices.DeleteFunc(slices.Clone(environ), func(e string) bool {
 		name, _, _ := strings.Cut(e, "=")
-		return slices.Contains([]string{"NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "MANADA_CONFIG", "USER", "LOGNAME"}, name)
+		return slices.Contains([]string{"NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "MANADA_CONFIG", process.RunVariable, "USER", "LOGNAME"}, name)
 	})
-	return append(env, "USER="+a.Name, "LOGNAME="+a.Name)
+	return append(env, process.RunVariable+"="+rand.Text(), "USER="+a.Name, "LOGNAME="+a.Name)
 }
 
 func signals() <-chan syscall.Signal {

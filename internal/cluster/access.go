@@ -30,7 +30,7 @@ func (r Replicator) HBA(proxies ...string) []string {
 		lines = append(lines, r.admit(p, " clientcert=verify-ca")...)
 	}
 	role := hbaQuote(r.Role)
-	return append(lines, "host replication "+role+" all reject", "host all "+role+" all reject")
+	return append(lines, "host replication "+role+" all reject", "host all "+role+" all reject", "local all "+role+" reject")
 }
 
 func (r Replicator) admit(from, options string) []string {

@@ -88,6 +88,10 @@ type Beat struct {
 	// ShowsCert: its receivers show the host's certificate to the primary.
 	ShowsCert bool `json:"shows_cert,omitempty"`
 
+	// Run is the id of the `manada run` that the node's processes are children of, once
+	// PostgreSQL's unix socket is open to the proxy among them.
+	Run string `json:"run,omitempty"`
+
 	Op      string    `json:"op,omitempty"`     // long work under way, for people: "pg_rewind from slave"
 	Reason  string    `json:"reason,omitempty"` // of the last decision
 	Senders []Sender  `json:"senders,omitempty"`

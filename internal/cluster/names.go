@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -20,6 +21,18 @@ const (
 	// Placeholder is a standby name that nobody bears.
 	Placeholder = "manada:none"
 )
+
+// PeerRoles log in over the unix socket of their host without a password: the user of
+// the operating system counts.
+var PeerRoles = []string{RoleSuperuser, RoleMonitor, RoleBackup}
+
+// NetworkRoles are those of the herd that come from other hosts and by no socket.
+var NetworkRoles = []string{RoleReplication, RoleRewind}
+
+// IsOwnRole says whether a role is one of the herd's own.
+func IsOwnRole(role string) bool {
+	return role == RoleProxy || slices.Contains(PeerRoles, role) || slices.Contains(NetworkRoles, role)
+}
 
 var nodeName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,39}$`)
 

@@ -12,7 +12,7 @@ import (
 const EnvPrefix = "MANADA_"
 
 // notKeys are variables of ours that are no override of a key.
-var notKeys = []string{"MANADA_CONFIG", "MANADA_FOREGROUND", "MANADA_PUBLISHED"}
+var notKeys = []string{"MANADA_CONFIG", "MANADA_FOREGROUND", "MANADA_PUBLISHED", "MANADA_RUN_ID"}
 
 // EnvName is the variable that overrides a key.
 func EnvName(path string) string {

@@ -21,6 +21,10 @@ const (
 	upstreamFile = "upstream.conf" // primary_conninfo, primary_slot_name, restore_command
 )
 
+// socketMode lets nobody but our user (and root) open the socket: whoever is that is
+// the superuser anyway, so that passwords alone admit nobody there.
+const socketMode = "0700"
+
 func (i *Instance) run(name string) string { return filepath.Join(i.cfg.RunDir, name) }
 
 // quote makes a value for postgresql.conf.
@@ -87,7 +91,7 @@ func (i *Instance) fixed() []setting {
 		{"listen_addresses", strings.Join(i.cfg.Listen, ",")},
 		{"port", fmt.Sprint(i.cfg.Port)},
 		{"unix_socket_directories", i.socketDir},
-		{"unix_socket_permissions", "0777"}, // pg_hba.conf decides; the directory is private where it is ours
+		{"unix_socket_permissions", socketMode}, // pg_hba.conf knows no users of this host but ours
 		{"cluster_name", i.cfg.Node},
 		{"password_encryption", "scram-sha-256"},
 		{"archive_mode", "on"},
@@ -141,7 +145,7 @@ func (i *Instance) renderIdent() string {
 	var b strings.Builder
 	b.WriteString("# Rendered by manada.\n")
 	for _, u := range []string{osUser(), "root"} {
-		for _, r := range []string{cluster.RoleSuperuser, cluster.RoleMonitor, cluster.RoleBackup} {
+		for _, r := range cluster.PeerRoles {
 			fmt.Fprintf(&b, "manada %q %q\n", u, r)
 		}
 	}
@@ -215,9 +219,17 @@ func writeDataDirConf(dir string) error {
 	return nil
 }
 
+func socketName(port int) string { return fmt.Sprintf(".s.PGSQL.%d", port) }
+
+// SocketPath is where PostgreSQL's unix socket is.
+func SocketPath(runDir string, port int) (string, error) {
+	dir, _, err := guardian.SocketDir(runDir, len(socketName(port)))
+	return filepath.Join(dir, socketName(port)), err
+}
+
 // socketDirFor chooses where the unix socket goes.
 func socketDirFor(cfg Config) (string, error) {
-	dir, short, err := guardian.SocketDir(cfg.RunDir, len(fmt.Sprintf(".s.PGSQL.%d", cfg.Port)))
+	dir, short, err := guardian.SocketDir(cfg.RunDir, len(socketName(cfg.Port)))
 	if short && err == nil {
 		cfg.Logger.Info("run directory's path is too long for a socket", "run_dir", cfg.RunDir, "socket_dir", dir)
 	}

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -24,8 +25,9 @@ type Instance struct {
 	marksMu sync.Mutex
 	confMu  sync.Mutex // the rendered files, cfg.Params, cfg.HBA and access
 	access  access
-	main    session // the one persistent session
-	drain   session // open during a switchover
+	admits  atomic.Bool // see AdmitsOverSocket
+	main    session     // the one persistent session
+	drain   session     // open during a switchover
 	probe   prober
 	inForce inForceProbe
 	waits   waitTracker

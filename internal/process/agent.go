@@ -109,7 +109,7 @@ func agentConfig(c *config.Config, f Facts, version string) agent.Config {
 		Cluster: c.Cluster, Node: c.Node, Location: c.Location, Version: version, Kind: c.Kind(), Founder: f.Founder,
 		ID: c.NodeID, Failover: c.Failover, Priority: c.Priority,
 		Manual: c.Failover == config.FailoverManual || c.Priority == 0,
-		Beat:   t.Beat, RenewEvery: max(t.SuspectAfter/4, 100*time.Millisecond), StopTimeout: 20 * time.Second,
+		Run:    os.Getenv(RunVariable), Beat: t.Beat, RenewEvery: max(t.SuspectAfter/4, 100*time.Millisecond), StopTimeout: 20 * time.Second,
 		Addrs: c.Addresses(), StateDir: c.StateDir(), IdentityDir: c.IdentityDir(), RepoPath: repo, Peers: f.Peers,
 		MembersFrom: c.PostgreSQL.MembersFrom,
 		Spec: decide.Spec{

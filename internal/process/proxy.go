@@ -59,7 +59,11 @@ func Proxy(ctx context.Context, c *config.Config, version string, log *slog.Logg
 		return fmt.Errorf("listen for HTTP on %s: %w", addr, err)
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { keepTopology(ctx, follow, topo, id, c.Timing.SuspectAfter); return nil })
+	own, err := ownSocketOf(c)
+	if err != nil {
+		return err
+	}
+	g.Go(func() error { keepTopology(ctx, follow, topo, id, own, c.Timing.SuspectAfter); return nil })
 	g.Go(func() error { keepProxyFacts(ctx, c, follow, f); return nil })
 	g.Go(func() error { keepProxyCertificate(ctx, c, id, log); return nil })
 	g.Go(func() error { keepProxyRegistry(ctx, c, id); return nil })
@@ -93,7 +97,7 @@ func drainAnswers(node, boot string, id *pki.Identity) func(context.Context, *ro
 }
 
 // keepTopology derives where sessions go from the newest beats.
-func keepTopology(ctx context.Context, f *peer.Follower, topo *route.Holder, id *pki.Identity, fresh time.Duration) {
+func keepTopology(ctx context.Context, f *peer.Follower, topo *route.Holder, id *pki.Identity, own ownSocket, fresh time.Duration) {
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -104,6 +108,7 @@ func keepTopology(ctx context.Context, f *peer.Follower, topo *route.Holder, id 
 			beats = append(beats, route.Heard{Beat: heard[n].Beat, Age: now.Sub(heard[n].At), Silent: now.Sub(heard[n].Direct)})
 		}
 		v := route.FromBeats(beats, max(fresh, time.Second))
+		v.SetSocket(own.node, own.path(heard[own.node].Beat))
 		v.At, v.Proxies = now, route.Proxies(beats, registeredProxies(id))
 		topo.Set(v)
 		select {

@@ -92,7 +92,7 @@ func (p *Proxy) askers(d *pool.Dialer) {
 		if !v.HasPrimary() {
 			return errors.New("there is no primary to ask")
 		}
-		return p.catalogs.Ask(ctx, v.Primary.Addr, database, sql, params, n, row)
+		return p.catalogs.Ask(ctx, v.Primary.Nearest(), database, sql, params, n, row)
 	}
 	p.sessions.Forsake = p.catalogs.Leave
 	p.sessions.Capacity = func(ctx context.Context, addr string) (pool.Capacity, error) {
@@ -228,7 +228,7 @@ func (p *Proxy) follow(ctx context.Context) {
 	for {
 		changed := p.cfg.Topology.Changed()
 		v := p.cfg.Topology.Current()
-		if v.Epoch != last.Epoch || v.Open != last.Open || v.Primary != last.Primary {
+		if v.Epoch != last.Epoch || v.Open != last.Open || !v.Primary.Is(last.Primary) {
 			p.cfg.Log.Info("topology changed", "epoch", v.Epoch, "open", v.Open, "primary", v.Primary.Name, "why", v.Why)
 		}
 		last = v

@@ -18,8 +18,13 @@ func options(cfg *Config) (session.Options, error) {
 	if err != nil {
 		return session.Options{}, err
 	}
+	var replicators []string
+	for _, r := range cfg.Replication {
+		replicators = append(replicators, r.Role)
+	}
 	return session.Options{
-		ClientTLS: cfg.ClientTLS, RequireTLS: cfg.RequireTLS, MaxClients: cfg.MaxClientConn,
+		Replicators: replicators,
+		ClientTLS:   cfg.ClientTLS, RequireTLS: cfg.RequireTLS, MaxClients: cfg.MaxClientConn,
 		LoginTimeout: cfg.LoginTimeout, ConnectWait: cfg.ConnectWait,
 		ReadOnlyFallback: cfg.ReadOnlyFallback, MockSecret: mockSecret(cfg.MockSecret), MaxUnproved: cfg.MaxClientConn + spareClients,
 		Split: cfg.Split, HBA: rules, Version: cfg.Version, Config: cfg.Settings, Pool: cfg.Pool, NodeLimit: cfg.NodeLimit,

@@ -35,6 +35,7 @@ func TestTrustThreeHosts(t *testing.T) {
 		run  func(*testing.T)
 	}{
 		{"only TLS from outside", l.onlyTLS},
+		{"the socket of the own host", l.ownSocket},
 		{"tablespaces", l.tablespaces},
 		{"wrong and used tokens", l.badTokens},
 		{"the primary's host is unplugged", l.primaryUnplugged},
@@ -141,6 +142,32 @@ func (l *lab) await(host string, within time.Duration, what string, ok func(clus
 func (l *lab) dsn(port int, hosts ...string) string {
 	return fmt.Sprintf("host=%s port=%d dbname=app user=app password='change me' sslmode=verify-full sslrootcert=%s connect_timeout=3",
 		strings.Join(hosts, ","), port, filepath.Join(l.root, "app", "manada-ca.crt"))
+}
+
+// ownSocket: a proxy comes to the PostgreSQL of its own host over the socket, and to that
+// of another over TLS, with the same password from everybody.
+func (l *lab) ownSocket(t *testing.T) {
+	primary := l.healthy("witness").Primary
+	for _, c := range []struct {
+		port int
+		via  string
+		want string // "socket", or "TLS" and the certificate that is shown
+	}{
+		{5431, primary, "socket"},
+		{5431, other(primary), "TLS " + other(primary)},
+		{5430, other(primary), "socket"},
+		{5430, primary, "TLS " + primary},
+	} {
+		v, err := value(t.Context(), l.dsn(c.port, c.via), `select case when client_addr is null then 'socket' else 'TLS ' || substring(client_dn from 'CN=([a-z0-9-]+)') end
+  from pg_stat_activity join pg_stat_ssl using (pid) where pid = pg_backend_pid()`)
+		check(t, err)
+		if v != c.want {
+			t.Errorf("through %s on port %d: %s, want %s", c.via, c.port, v, c.want)
+		}
+		if _, err := value(t.Context(), strings.Replace(l.dsn(c.port, c.via), "change me", "wrong", 1), "select 1"); err == nil || !strings.Contains(err.Error(), "28P01") {
+			t.Errorf("through %s on port %d with a wrong password: %v", c.via, c.port, err)
+		}
+	}
 }
 
 // other is the database host that is not this one.

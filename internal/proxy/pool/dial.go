@@ -8,10 +8,13 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"manada/internal/proxy/tlsmem"
 	"manada/internal/proxy/wire"
@@ -23,8 +26,9 @@ type Dialer struct {
 	// TLS is used for every connection except those that PlainLocal exempts.
 	// ServerName is filled in from the address when it is empty.
 	TLS *tls.Config
-	// PlainLocal allows connections without TLS to unix sockets and loopback
-	// addresses; with TLS == nil these are the only ones possible.
+	// PlainLocal allows connections without TLS to loopback addresses, and to unix
+	// sockets whoever listens there; with TLS == nil these are the only ones possible.
+	// Else a unix socket has to be one of this user's own.
 	PlainLocal bool
 	// ConnectTimeout bounds the connection of the socket, LoginTimeout
 	// everything from the first byte to ReadyForQuery.
@@ -107,7 +111,7 @@ func (d *Dialer) dial(ctx context.Context, addr string) (net.Conn, error) {
 			return nil, fmt.Errorf("address of postgres %q: %w", addr, err)
 		}
 	}
-	plain := d.PlainLocal && (network == "unix" || isLoopback(host))
+	plain := network == "unix" || d.PlainLocal && isLoopback(host)
 	if !plain && d.TLS == nil {
 		return nil, fmt.Errorf("connect to postgres at %s: %w", addr, ErrPlain)
 	}
@@ -116,11 +120,17 @@ func (d *Dialer) dial(ctx context.Context, addr string) (net.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to postgres: %w", err)
 	}
+	if u, ok := conn.(*net.UnixConn); ok && !d.PlainLocal {
+		if err := ours(u); err != nil {
+			conn.Close()
+			return nil, fmt.Errorf("connect to postgres at %s: %w", addr, err)
+		}
+	}
 	if err := conn.SetDeadline(time.Now().Add(d.LoginTimeout)); err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("connect to postgres at %s: %w", addr, err)
 	}
-	if plain || network == "unix" {
+	if plain {
 		return conn, nil
 	}
 	secure, err := d.startTLS(ctx, conn, host)
@@ -129,6 +139,25 @@ func (d *Dialer) dial(ctx context.Context, addr string) (net.Conn, error) {
 		return nil, fmt.Errorf("start TLS with postgres at %s: %w", addr, err)
 	}
 	return secure, nil
+}
+
+// ErrStranger means that somebody else listens where PostgreSQL should.
+var ErrStranger = errors.New("whoever listens there is not this user's PostgreSQL: remove the socket and restart the host")
+
+// ours refuses a socket on which another user of the operating system listens.
+func ours(c *net.UnixConn) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var cred *unix.Ucred
+	if e := raw.Control(func(fd uintptr) { cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); e != nil {
+		return e
+	}
+	if err == nil && int(cred.Uid) != os.Geteuid() {
+		err = ErrStranger
+	}
+	return err
 }
 
 func (d *Dialer) startTLS(ctx context.Context, conn net.Conn, host string) (net.Conn, error) {

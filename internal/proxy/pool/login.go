@@ -164,6 +164,9 @@ func (b *Backend) authenticate(r *wire.Reader, l Login) error {
 			if !checked {
 				return scram.ErrServer
 			}
+			if _, local := b.Conn.(*net.UnixConn); local && c == nil {
+				return ErrUnasked
+			}
 			return nil
 		case code == wire.AuthSASL && c == nil:
 			c, checked = newClient(l), false
@@ -202,6 +205,10 @@ func newClient(l Login) *scram.Client {
 
 // ErrMethod means that pg_hba.conf asks for something the proxy cannot answer.
 var ErrMethod = errors.New("authentication method not supported by the proxy")
+
+// ErrUnasked means that PostgreSQL let the proxy in over the unix socket as whoever runs
+// it: the client's password was not asked for.
+var ErrUnasked = errors.New("pg_hba.conf asks for no password on the unix socket, want scram-sha-256")
 
 func errMethod(code uint32) error {
 	name := fmt.Sprintf("method %d", code)

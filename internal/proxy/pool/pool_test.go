@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -282,4 +283,28 @@ func TestLoginWantsServerSignature(t *testing.T) {
 	}
 	l.Close()
 	<-done
+}
+
+// On a socket the password has to be asked for: pg_hba.conf may let in there whoever runs
+// the proxy.
+func TestSocketThatAsksForNothing(t *testing.T) {
+	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		c.Read(make([]byte, 1000))
+		c.Write(wire.AppendMessage(wire.AppendAuth(nil, wire.AuthOK, nil), wire.TypeReady, []byte("I")))
+	}()
+	d := &Dialer{ConnectTimeout: time.Second, LoginTimeout: 5 * time.Second}
+	_, err = d.Open(t.Context(), l.Addr().String(), Login{Params: []wire.Param{{Name: "user", Value: "app"}}, Keys: &scram.Keys{}})
+	if !errors.Is(err, ErrUnasked) {
+		t.Errorf("%v", err)
+	}
 }

@@ -63,7 +63,7 @@ func FromBeats(beats []Heard, fresh time.Duration) View {
 	case leader.Beat.Addrs.SQL == "":
 		v.Why = fmt.Sprintf("%s leads epoch %d but has not said where its PostgreSQL listens", term.Leader, term.Epoch)
 	default:
-		v.Primary = Node{term.Leader, leader.Beat.Addrs.SQL}
+		v.Primary = Node{Name: term.Leader, Addr: leader.Beat.Addrs.SQL}
 		v.Doubt = doubt(beats, leader, fresh)
 		v.CutOff = leader.cutOff(fresh)
 	}
@@ -152,7 +152,7 @@ func standbys(nodes map[string]Heard, term *cluster.Term, fresh time.Duration) [
 		if name == term.Leader || b.Postgres != cluster.PostgresStandby || b.Addrs.SQL == "" {
 			continue
 		}
-		s := Standby{Node: Node{name, b.Addrs.SQL}, LagBytes: -1, LagMS: -1}
+		s := Standby{Node: Node{Name: name, Addr: b.Addrs.SQL}, LagBytes: -1, LagMS: -1}
 		s.Streaming = b.Streaming && b.Rejoin == "" && b.Certified == term.Epoch && h.Age <= fresh && !h.cutOff(fresh)
 		if end.LSN != 0 && b.Replay != 0 {
 			s.LagBytes = max(0, int64(end.LSN)-int64(b.Replay))
@@ -175,7 +175,7 @@ func members(nodes map[string]Heard, term *cluster.Term, fresh time.Duration) []
 		if b.Addrs.SQL == "" {
 			continue
 		}
-		m := Member{Node: Node{name, b.Addrs.SQL}, Primary: name == term.Leader, LagBytes: -1}
+		m := Member{Node: Node{Name: name, Addr: b.Addrs.SQL}, Primary: name == term.Leader, LagBytes: -1}
 		m.Up = h.Age <= fresh && (b.Postgres == cluster.PostgresPrimary || b.Postgres == cluster.PostgresStandby)
 		if !m.Primary && leader.WAL.LSN != 0 && b.Replay != 0 {
 			m.LagBytes = max(0, int64(leader.WAL.LSN)-int64(b.Replay))

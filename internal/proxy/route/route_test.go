@@ -39,8 +39,8 @@ func heard(bs ...cluster.Beat) (out []Heard) {
 func TestFromBeats(t *testing.T) {
 	const fresh = 3 * time.Second
 	t7, t8won, t8 := term(7, "master", true), term(8, "slave", false), term(8, "slave", true)
-	slave7 := Standby{Node{"slave", "slave:5432"}, 100, -1, true}
-	master := Node{"master", "master:5432"}
+	slave7 := Standby{Node{Name: "slave", Addr: "slave:5432"}, 100, -1, true}
+	master := Node{Name: "master", Addr: "master:5432"}
 	guardian := cluster.Beat{Node: "master", From: "guardian", Postgres: cluster.PostgresDown}
 	stale := func(h []Heard, i int) []Heard { h[i].Age = time.Minute; return h }
 	down := leads("master", 0)
@@ -71,12 +71,12 @@ func TestFromBeats(t *testing.T) {
 		{"highest revision wins, heard from anybody", heard(with(leads("master", 7), t7, 5), with(follows("slave", 7, 900), t8won, 6)),
 			View{Known: true, Epoch: 8}, "won by slave and is not open yet"},
 		{"deposed leader still says it leads", heard(with(leads("master", 7), t7, 5), with(leads("slave", 8), t8, 7)),
-			View{Known: true, Epoch: 8, Open: true, Primary: Node{"slave", "slave:5432"}}, ""},
+			View{Known: true, Epoch: 8, Open: true, Primary: Node{Name: "slave", Addr: "slave:5432"}}, ""},
 		{"open, leader of an older epoch only", heard(with(leads("slave", 7), t8, 7)),
 			View{Known: true, Epoch: 8, Open: true}, "should lead epoch 8"},
 		{"leader's postgres is down", heard(with(down, t7, 5)), View{Known: true, Epoch: 7, Open: true}, "(down, heard 100ms ago)"},
 		{"leader unheard of", heard(with(follows("slave", 7, 900), t7, 5)),
-			View{Known: true, Epoch: 7, Open: true, Standbys: []Standby{{Node{"slave", "slave:5432"}, -1, -1, true}}}, "has not been heard"},
+			View{Known: true, Epoch: 7, Open: true, Standbys: []Standby{{Node{Name: "slave", Addr: "slave:5432"}, -1, -1, true}}}, "has not been heard"},
 		{"a silent agent is not a dead primary", stale(heard(with(leads("master", 7), t7, 5)), 0),
 			View{Known: true, Epoch: 7, Open: true, Primary: master, Doubt: "master was last heard 1m0s ago"}, ""},
 		{"unless its guardian says so", append(stale(heard(with(leads("master", 7), t7, 5)), 0), heard(guardian)...),
@@ -134,7 +134,7 @@ func TestDrainOfTheNewestRecord(t *testing.T) {
 
 func TestPick(t *testing.T) {
 	s := func(name string, bytes, ms int64, streaming bool) Standby {
-		return Standby{Node{name, name}, bytes, ms, streaming}
+		return Standby{Node{Name: name, Addr: name}, bytes, ms, streaming}
 	}
 	v := View{Standbys: []Standby{s("a", 0, 0, true), s("b", 10, -1, true), s("late", 5000, 0, true), s("old", 0, 9000, true), s("gone", 0, 0, false)}}
 	r := Reader{Limits: Limits{LagBytes: 1000, Lag: time.Second}}
@@ -193,9 +193,9 @@ func TestMembers(t *testing.T) {
 	witness := cluster.Beat{Node: "witness", From: "agent", Postgres: cluster.PostgresNone}
 	v := FromBeats(heard(m, follows("slave", 7, 900), down, witness), time.Second)
 	want := []Member{
-		{Node: Node{"master", "master:5432"}, Up: true, Primary: true, LagBytes: -1},
-		{Node: Node{"slave", "slave:5432"}, Up: true, LagBytes: 100, State: "streaming", Sync: "quorum"},
-		{Node: Node{"third", "third:5432"}, LagBytes: -1},
+		{Node: Node{Name: "master", Addr: "master:5432"}, Up: true, Primary: true, LagBytes: -1},
+		{Node: Node{Name: "slave", Addr: "slave:5432"}, Up: true, LagBytes: 100, State: "streaming", Sync: "quorum"},
+		{Node: Node{Name: "third", Addr: "third:5432"}, LagBytes: -1},
 	}
 	if d := cmp.Diff(want, v.Members); d != "" {
 		t.Error(d)

@@ -1,6 +1,7 @@
 package route
 
 import (
+	"cmp"
 	"sync"
 	"time"
 
@@ -12,7 +13,15 @@ type Node struct {
 	Name string
 	// Addr is "host:port", or the absolute path of a unix socket.
 	Addr string
+	// Socket is the unix socket of the node where it is this host's own, else empty.
+	Socket string
 }
+
+// Nearest is where the proxy connects on its own account.
+func (n Node) Nearest() string { return cmp.Or(n.Socket, n.Addr) }
+
+// Is says whether two are the same node, however it is reached.
+func (n Node) Is(o Node) bool { return n.Name == o.Name && n.Addr == o.Addr }
 
 // Standby is a node in recovery.
 type Standby struct {
@@ -80,6 +89,24 @@ func (v View) HasPrimary() bool { return v.Known && v.Open && v.Primary.Name != 
 // that nobody renews, as on a host that stood still, knows nothing.
 func (v View) Writable() bool {
 	return v.HasPrimary() && v.Doubt == "" && (v.At.IsZero() || time.Since(v.At) < time.Second)
+}
+
+// SetSocket says that a node is this host's own, and where its unix socket is. It is for
+// who makes the view, before it is handed out.
+func (v *View) SetSocket(node, path string) {
+	if v.Primary.Name == node {
+		v.Primary.Socket = path
+	}
+	for i := range v.Standbys {
+		if v.Standbys[i].Name == node {
+			v.Standbys[i].Socket = path
+		}
+	}
+	for i := range v.Members {
+		if v.Members[i].Name == node {
+			v.Members[i].Socket = path
+		}
+	}
 }
 
 // Topology is what the proxy follows.

@@ -149,7 +149,7 @@ func (c *client) lookUp(ctx context.Context, role, database string) (secret pool
 	err = errNoNode
 	if v := c.Topology.Current(); v.HasPrimary() && !v.CutOff {
 		c.guest.Until(func(done func()) {
-			c.Verifiers.Ask(v.Primary.Addr, role, database, func(s pool.Secret, failed error) {
+			c.Verifiers.Ask(v.Primary.Nearest(), role, database, func(s pool.Secret, failed error) {
 				secret, err = s, failed
 				done()
 			})
@@ -171,7 +171,7 @@ func (c *client) lookLonger(ctx context.Context, role, database string) (pool.Se
 		err := errNoNode
 		if v.HasPrimary() {
 			if err = c.reachable(ctx, v); err == nil {
-				secret, err = c.Verifiers.Lookup(ctx, v.Primary.Addr, role, database)
+				secret, err = c.Verifiers.Lookup(ctx, v.Primary.Nearest(), role, database)
 			} else if c.port == ReadOnly {
 				err = errNoNode // what a standby says is enough
 			}
@@ -184,7 +184,7 @@ func (c *client) lookLonger(ctx context.Context, role, database string) (pool.Se
 				break
 			}
 			var other error
-			if secret, other = c.Verifiers.Lookup(ctx, s.Addr, role, database); other == nil {
+			if secret, other = c.Verifiers.Lookup(ctx, s.Nearest(), role, database); other == nil {
 				return nil
 			} else if errors.Is(err, errNoNode) {
 				err = other

@@ -97,7 +97,7 @@ func (c *client) open(ctx context.Context, v route.View, l pool.Login) (*pool.Ba
 			break
 		}
 		skip[s.Name] = true
-		b, err := c.Dialer.Open(ctx, s.Addr, l)
+		b, err := c.Dialer.Open(ctx, c.way(s.Node), l)
 		if err == nil {
 			if standby, known := b.InRecovery(); standby || !known {
 				return b, destination{s.Node, v.Epoch, false}, nil
@@ -154,7 +154,7 @@ func (c *client) openPrimary(ctx context.Context, v route.View, l pool.Login) (*
 	}
 	ctx, cancel := whilePrimary(ctx, c.Topology, v)
 	defer cancel()
-	b, err := c.Dialer.Open(ctx, v.Primary.Addr, l)
+	b, err := c.Dialer.Open(ctx, c.way(v.Primary), l)
 	if err != nil {
 		if ctx.Err() != nil && errors.Is(context.Cause(ctx), errChanged) {
 			err = errChanged
@@ -181,7 +181,7 @@ func (c *client) reachable(ctx context.Context, v route.View) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, tryPath)
 	defer cancel()
-	err := c.Dialer.Reach(ctx, v.Primary.Addr)
+	err := c.Dialer.Reach(ctx, v.Primary.Nearest())
 	if err == nil {
 		return nil
 	}
@@ -199,7 +199,7 @@ func whilePrimary(ctx context.Context, t route.Topology, v route.View) (context.
 	go func() {
 		for {
 			changed := t.Changed()
-			if now := t.Current(); now.Epoch != v.Epoch || now.Primary != v.Primary || now.CutOff && !v.CutOff {
+			if now := t.Current(); now.Epoch != v.Epoch || !now.Primary.Is(v.Primary) || now.CutOff && !v.CutOff {
 				cancel(errChanged)
 				return
 			}
@@ -299,7 +299,7 @@ func transient(err error) bool {
 			return true
 		}
 		return e.Class() == "08"
-	case errors.As(err, &cert), errors.Is(err, pool.ErrMethod), errors.Is(err, pool.ErrPlain),
+	case errors.As(err, &cert), errors.Is(err, pool.ErrMethod), errors.Is(err, pool.ErrUnasked), errors.Is(err, pool.ErrPlain), errors.Is(err, pool.ErrStranger),
 		errors.Is(err, scram.ErrStale), errors.Is(err, scram.ErrServer), errors.Is(err, wire.ErrProtocol):
 		return false
 	}

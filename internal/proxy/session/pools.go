@@ -88,7 +88,7 @@ func (p *pools) Open(ctx context.Context, s *rules.Server, how desk.How) (any, *
 		defer cancel()
 		ctx = within
 	}
-	b, err := p.Dialer.Open(ctx, at.addr, pool.Login{Params: params, Keys: &who.keys})
+	b, err := p.Dialer.Open(ctx, p.wayAs(at.node, a.User), pool.Login{Params: params, Keys: &who.keys})
 	if err != nil && at.standby {
 		return nil, p.unreachable(node.Name, err)
 	}
@@ -153,7 +153,7 @@ func (p *pools) follow(v route.View) {
 	if p.Options.Split {
 		p.readers(v)
 	}
-	p.desk.Lead(p.desk.Node(v.Primary.Name, place{addr: v.Primary.Addr}, p.limit(v, v.Primary), v.Epoch), "")
+	p.desk.Lead(p.desk.Node(v.Primary.Name, place{node: v.Primary}, p.limit(v, v.Primary), v.Epoch), "")
 }
 
 // limit is how many connections may be held to a node. p.mu is held.
@@ -161,7 +161,7 @@ func (p *pools) limit(v route.View, n route.Node) int {
 	if limit := p.options().NodeLimit; limit > 0 {
 		return limit
 	}
-	p.ask(v, n.Addr)
+	p.ask(v, n)
 	return cmp.Or(p.limits[n.Addr], firstLimit)
 }
 
@@ -173,20 +173,21 @@ func (p *pools) askAhead(v route.View) {
 	}
 	for _, m := range v.Members {
 		if m.Up {
-			p.ask(v, m.Addr)
+			p.ask(v, m.Node)
 		}
 	}
 }
 
 // ask finds out what a node allows, now and then. One of an address is asked at a time.
 // p.mu is held.
-func (p *pools) ask(v route.View, addr string) {
+func (p *pools) ask(v route.View, n route.Node) {
+	addr := n.Addr
 	if p.asking[addr] || p.Server.Capacity == nil {
 		return
 	}
 	p.asking[addr] = true
 	p.work.Go(func() {
-		c, err := p.Server.Capacity(p.life, addr)
+		c, err := p.Server.Capacity(p.life, n.Nearest())
 		wait := 10 * time.Second
 		if err != nil {
 			wait = time.Second
@@ -195,11 +196,10 @@ func (p *pools) ask(v route.View, addr string) {
 		if err == nil {
 			p.limits[addr] = rules.NodeLimit(c.Max, c.Reserved, herdNeeds, v.Proxies)
 		}
-		same := p.leader.Addr == addr
-		limit, name, epoch := p.limits[addr], p.leader.Name, p.epoch
+		leader, limit, epoch := p.leader, p.limits[addr], p.epoch
 		p.mu.Unlock()
-		if same && limit > 0 { // a standby's counts when it is followed again
-			p.desk.Node(name, place{addr: addr}, limit, epoch)
+		if leader.Addr == addr && limit > 0 { // a standby's counts when it is followed again
+			p.desk.Node(leader.Name, place{node: leader}, limit, epoch)
 		}
 		t := time.NewTimer(wait)
 		defer t.Stop()

@@ -87,7 +87,7 @@ func (s *session) open(c *loop.Client, st route.Standby) {
 	l.Params = append(l.Params, wire.Param{Name: "default_transaction_read_only", Value: "on"})
 	ctx, cancel := context.WithTimeout(s.life, openTimeout)
 	defer cancel()
-	b, err := s.Dialer.Open(ctx, st.Addr, l)
+	b, err := s.Dialer.Open(ctx, s.wayAs(st.Node, s.user), l)
 	if err == nil {
 		err = s.sameAs(ctx, b)
 		if err == nil {
@@ -121,7 +121,7 @@ func (s *session) grant(c *loop.Client, st route.Standby, b *pool.Backend) error
 	s.reads.joined(st.Name)
 	s.nodes.add(st.Name, 1)
 	c.Grant(conv.Reader, &loop.Server{Socket: socket, Link: conv.NewLink(st.Name, 0, nil, b.Status),
-		Backend: &backend{node: st.Name, addr: st.Addr, pid: b.PID, key: b.Key}}, func() { s.lostReader(st.Name) })
+		Backend: &backend{node: st.Name, addr: b.Addr, pid: b.PID, key: b.Key}}, func() { s.lostReader(st.Name) })
 	return nil
 }
 

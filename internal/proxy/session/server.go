@@ -77,6 +77,7 @@ type Options struct {
 	Pool                                                rules.Config
 	NodeLimit                                           int                      // connections to a node over all pools; 0: computed
 	HBA                                                 hba.Rules                // who may log in; nil: everybody
+	Replicators                                         []string                 // roles that are trusted with replication
 	Version                                             string                   // of the program
 	Config                                              func() []console.Setting // for the console; nil: nothing is shown
 	// ReadAgain has the configuration read again, for the console: it returns when the
@@ -241,7 +242,7 @@ func (s *Server) Stirred() <-chan struct{} { return s.loops.Stirred() }
 func (s *Server) abandon(v route.View) {
 	addr := ""
 	if v.HasPrimary() && !v.CutOff {
-		addr = v.Primary.Addr
+		addr = v.Primary.Nearest()
 	}
 	if before, _ := s.asked.Swap(addr).(string); before != "" && before != addr {
 		s.Verifiers.Abandon(before)

@@ -55,7 +55,7 @@ func backendOf(s *loop.Server) *backend {
 
 func newSession(c *client, b *pool.Backend, d destination) *session {
 	s := &session{Server: c.Server, port: c.port, user: c.user, about: aboutClient(c, b),
-		main: backend{node: d.node.Name, addr: d.node.Addr, pid: b.PID, key: b.Key}}
+		main: backend{node: d.node.Name, addr: b.Addr, pid: b.PID, key: b.Key}}
 	if d.primary {
 		s.main.epoch = d.epoch
 	}
@@ -184,7 +184,7 @@ func (s *session) Ask(c *loop.Client, fx *conv.Effect, server *loop.Server) {
 	if server != nil {
 		addr, node = backendOf(server).addr, server.Link.Node
 	} else if v := s.Topology.Current(); v.HasPrimary() { // the next one that it would be given
-		addr, node = v.Primary.Addr, v.Primary.Name
+		addr, node = v.Primary.Nearest(), v.Primary.Name
 	}
 	if fx.Kind == conv.AskReplayed {
 		s.work.Go(func() { c.Tell(conv.Event{Kind: conv.Replayed, Flushed: s.reads.replayed(s, addr, node, at)}) })

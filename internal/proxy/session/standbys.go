@@ -16,7 +16,7 @@ import (
 
 // place is how to get to a node, and what its connections are for: a node's Data.
 type place struct {
-	addr    string
+	node    route.Node
 	standby bool
 }
 
@@ -65,7 +65,7 @@ func (p *pools) checked(ctx context.Context, b *pool.Backend, a *rules.Account, 
 func (p *pools) readers(v route.View) {
 	now := map[string]*rules.Node{}
 	for _, s := range v.Standbys {
-		now[s.Name] = p.desk.Node(s.Name, place{s.Addr, true}, p.limit(v, s.Node), v.Epoch)
+		now[s.Name] = p.desk.Node(s.Name, place{s.Node, true}, p.limit(v, s.Node), v.Epoch)
 	}
 	for name := range p.standbys {
 		if now[name] == nil && name != v.Primary.Name {
