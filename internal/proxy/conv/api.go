@@ -41,6 +41,8 @@ const (
 	// has read the request that SendCancel asked for.
 	Cancel
 	CancelDone
+	// CancelLost instead: nobody knows whether PostgreSQL reads it yet.
+	CancelLost
 	// Drain tells the phase of a switchover, see Phase.
 	Drain
 	// Expired is a timer that was armed.
@@ -53,6 +55,9 @@ const (
 	Shutdown
 	// Limited: other Limits hold. What is under way is measured from now.
 	Limited
+	// SendsNoMore: the client has said so while it waits for a server. See Gone for
+	// one that has not been read to its end.
+	SendsNoMore
 )
 
 // Why a side ended.

@@ -104,7 +104,7 @@ func (c *Conv) message(r *run, typ byte, total int, rest []byte) bool {
 	if c.cfg.Walsender && typ == wire.TypeQuery && !c.mayAsk(r) {
 		return false
 	}
-	if c.links[Main] == nil && c.haunted(typ) {
+	if c.haunted(typ) {
 		return c.meets(r, typ, total, rest)
 	}
 	if !c.open {

@@ -56,6 +56,7 @@ type Conv struct {
 	enters bool // it is not told Welcome yet
 	armed  [Timers]bool
 	late   bool        // what it runs was cancelled, see QueryTimer
+	called bool        // it is off, as soon as the server has the client's settings, see callOff
 	leaves bool        // it said good-bye, or sends no more
 	half   bool        // the latter: it gets the answers that are on their way
 	bad    *wire.Error // what it sent is nothing that PostgreSQL takes
@@ -138,18 +139,6 @@ func (c *Conv) undid(n *note) {
 // Pin says why nobody but Main may answer the client; "" when others may.
 func (c *Conv) Pin() string { return c.pin }
 
-// Runs is the side that works for the client at the moment: a request to cancel is
-// for it. Client: none.
-func (c *Conv) Runs() Side {
-	switch {
-	case c.wait == forAnswer:
-		return Reader
-	case c.links[Main] != nil && !c.links[Main].free():
-		return Main
-	}
-	return Client
-}
-
 // InTransaction says whether the client has a transaction open.
 func (c *Conv) InTransaction() bool { return c.status() != 'I' }
 
@@ -176,10 +165,8 @@ func (c *Conv) Step(ev Event, fx *Effects) (consumed int) {
 		c.names.named(fx)
 	case Cancel:
 		c.cancel(fx)
-	case CancelDone:
-		if l := c.links[ev.Side]; l != nil && l.cancels > 0 {
-			l.cancels--
-		}
+	case CancelDone, CancelLost:
+		c.cancelRead(ev, fx)
 	case Drain:
 		c.drain(ev.Phase)
 	case Expired:
@@ -192,6 +179,8 @@ func (c *Conv) Step(ev Event, fx *Effects) (consumed int) {
 		c.shut = true
 	case Limited:
 		c.limited(ev.Limits, fx)
+	case SendsNoMore:
+		c.sendsNoMore(fx)
 	}
 	c.settle(fx)
 	return consumed
@@ -202,24 +191,6 @@ func (c *Conv) from(side Side, b []byte, fx *Effects) (consumed int) {
 		return c.fromClient(b, fx)
 	}
 	return c.fromServer(side, b, fx)
-}
-
-// cancel asks for an end of what is done for the client. What waits for a server was
-// not begun: it is answered without one.
-func (c *Conv) cancel(fx *Effects) {
-	if side := c.Runs(); side != Client {
-		c.links[side].cancels++
-		fx.add(Effect{Kind: SendCancel, Side: side})
-		return
-	}
-	if c.wait != forMain && c.wait != forHold || c.links[Main] != nil || c.enters || c.read.pending {
-		return
-	}
-	if c.wait == forMain {
-		fx.add(Effect{Kind: Withdraw, Side: Main})
-	}
-	c.wait, c.owed.peeked = nothing, false
-	c.ghost = ghost{canceled: true}
 }
 
 // settle does what has become possible.

@@ -68,6 +68,10 @@ func (c *Conv) suffer(f fate, l *Link, fx *Effects) {
 	c.set.local, c.set.rolledBack, c.barrier, c.unsure = false, false, false, false
 	switch f {
 	case again:
+		if c.called {
+			c.callOff(fx)
+			break
+		}
 		if !tuning {
 			c.read.bytes, c.owed.unit = c.owed.unit, c.read.bytes
 			c.read.bytes = ungiven(c.read.bytes, c.owed.given)

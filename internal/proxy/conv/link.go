@@ -21,6 +21,7 @@ type Link struct {
 	copying bool // the server reads COPY's data, and the client has not ended them
 	fatal   bool // the server has said its last words
 	cancels int  // requests to cancel under way
+	haunted bool // one may come yet, whoever has it
 
 	skip  int  // bytes of its message under way still to come
 	drops bool // and they are for nobody

@@ -82,7 +82,10 @@ func (c *Conv) tuned(fx *Effects) {
 	if odd := l.reported.odd; odd != "" && c.cfg.Mode == Auto {
 		c.pinned(odd)
 	}
-	if c.read.pending {
+	switch {
+	case c.called:
+		c.callOff(fx)
+	case c.read.pending:
 		c.read.pending = false
 		c.repeat(fx)
 	}
@@ -133,7 +136,7 @@ func (c *Conv) release(fx *Effects) {
 		return
 	}
 	if _, stays := c.stays(); !stays {
-		c.give(Main, Clean, fx)
+		c.give(Main, l.asItIs(), fx)
 	}
 }
 
@@ -147,7 +150,7 @@ func (s *stmt) stays() bool {
 func (c *Conv) back(side Side, l *Link) How {
 	_, stays := c.stays()
 	switch {
-	case side == Main && (c.skip > 0 || c.unread || l.loaded || c.cfg.Walsender), !l.idle(), l.cancels > 0:
+	case side == Main && (c.skip > 0 || c.unread || l.loaded || c.cfg.Walsender), !l.idle(), l.cancels > 0, l.haunted:
 		return Close // it has half a message, something stands open, or nobody else can use it
 	case side == Main && stays, side == Reader && !c.pooled():
 		return Discard

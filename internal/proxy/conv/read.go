@@ -25,6 +25,7 @@ type reading struct {
 	refused bool   // it has failed
 	pending bool   // Main is to be given it
 	no      bool   // the standby's answer is not wanted: Main is asked at its end
+	asked   int    // questions for positions that are not answered
 }
 
 // offer begins to let a standby answer the unit at the front of r.
@@ -50,16 +51,30 @@ func (c *Conv) offer(r *run, u unit) {
 // second: a standby that crashes may come back with less, and takes the connection
 // with it.
 func (c *Conv) connected(fx *Effects) {
-	if c.read.wrote || c.read.seen {
-		c.wait = forWritten
-		fx.add(Effect{Kind: AskWritten, Side: Main})
+	if !c.read.wrote && !c.read.seen {
+		c.fresh(fx)
 		return
 	}
-	c.fresh(fx)
+	if c.wait = forWritten; c.mayQuestion(fx) {
+		fx.add(Effect{Kind: AskWritten, Side: Main})
+	}
+}
+
+// mayQuestion says whether a position may be asked for. While an answer is on its way
+// for which nobody waits any more it could be taken for that of the next question: Main
+// answers instead.
+func (c *Conv) mayQuestion(fx *Effects) bool {
+	if c.read.asked > 0 {
+		c.decline(fx)
+		return false
+	}
+	c.read.asked++
+	return true
 }
 
 // written is where Main is. 0: nobody knows.
 func (c *Conv) written(flushed, insert cluster.LSN, fx *Effects) {
+	c.read.asked = 0
 	if c.wait != forWritten {
 		return
 	}
@@ -79,8 +94,9 @@ func (c *Conv) written(flushed, insert cluster.LSN, fx *Effects) {
 // fresh asks what the standby has replayed, unless that is known to be enough.
 func (c *Conv) fresh(fx *Effects) {
 	if c.links[Reader].has < c.read.need {
-		c.wait = forReplayed
-		fx.add(Effect{Kind: AskReplayed, Side: Reader, At: c.read.need})
+		if c.wait = forReplayed; c.mayQuestion(fx) {
+			fx.add(Effect{Kind: AskReplayed, Side: Reader, At: c.read.need})
+		}
 		return
 	}
 	c.tell(fx)
@@ -88,6 +104,7 @@ func (c *Conv) fresh(fx *Effects) {
 
 func (c *Conv) replayed(lsn cluster.LSN, fx *Effects) {
 	l := c.links[Reader]
+	c.read.asked = 0
 	if c.wait != forReplayed {
 		return
 	}
@@ -123,6 +140,10 @@ func (c *Conv) taken(failed bool, fx *Effects) {
 		return
 	}
 	c.links[Reader].vars = c.set.vars
+	if c.called {
+		c.callOff(fx)
+		return
+	}
 	c.ask(fx)
 }
 
@@ -199,12 +220,15 @@ func (c *Conv) decline(fx *Effects) {
 	if c.wait < forReader || c.wait > forAnswer {
 		return
 	}
-	c.wait = nothing
-	if !c.ready(fx) {
-		rd.pending = true
+	if c.called {
+		c.callOff(fx)
 		return
 	}
-	c.repeat(fx)
+	c.wait = nothing
+	if rd.pending = !c.ready(fx); !rd.pending {
+		c.repeat(fx)
+	}
+	c.releaseReader(fx)
 }
 
 // repeat gives Main what was kept of a unit.
@@ -296,8 +320,8 @@ func (c *Conv) answered(fx *Effects) {
 	switch {
 	case l.status != 'I':
 		c.give(Reader, Close, fx)
-	case c.pooled() && l.idle() && l.cancels == 0:
-		c.give(Reader, Clean, fx)
+	default:
+		c.releaseReader(fx)
 	}
 }
 

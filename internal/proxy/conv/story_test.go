@@ -235,7 +235,7 @@ func happens(line string) (h happening, err error) {
 		}
 		return ""
 	}
-	if f[0] == "grant" || f[0] == "deny" || f[0] == "gone" || f[0] == "cancel-done" {
+	if f[0] == "grant" || f[0] == "deny" || f[0] == "gone" || f[0] == "cancel-done" || f[0] == "cancel-lost" {
 		if h.Side, err = sideOf(arg(1)); err != nil {
 			return h, err
 		}
@@ -269,6 +269,10 @@ func happens(line string) (h happening, err error) {
 		h.Kind = Cancel
 	case "cancel-done":
 		h.Kind = CancelDone
+	case "cancel-lost":
+		h.Kind = CancelLost
+	case "sends-no-more":
+		h.Kind = SendsNoMore
 	case "expired":
 		h.Kind = Expired
 		h.Timer = map[string]Timer{"query": QueryTimer, "tx": TxTimer, "idle-tx": IdleTxTimer, "idle": IdleTimer}[arg(1)]

@@ -28,7 +28,7 @@ func (c *Conv) gone(side Side, why Why, err *wire.Error, fx *Effects) {
 // nothing of the client.
 func (c *Conv) answering() bool {
 	l := c.links[Main]
-	return c.wait >= forReader && c.wait <= forAnswer || c.wait == forTuning ||
+	return c.wait >= forReader && c.wait <= forAnswer || c.wait == forTuning || c.read.pending ||
 		c.skip == 0 && !c.open && l != nil && l.q.owes() && !l.tail && !l.copying
 }
 

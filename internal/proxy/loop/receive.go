@@ -64,18 +64,19 @@ func (l *Loop) hungUp(i uint32, s *sock, events uint32) {
 	}
 }
 
-// queuePatience is for how long a client waits for a server that has said that it sends
-// no more: most have left, and some are there to hear the answer.
-const queuePatience = 5 * time.Second
+// askEvery is how often a client that sends no more is asked whether it is there yet,
+// while it waits for a server.
+const askEvery = 5 * time.Second
 
-// leaves deals with a client that has hung up: one that nothing reaches, or that waits
-// for a server, has no time for ever.
+// leaves deals with a client that sends no more: one that nothing reaches is gone, and
+// of one that waits for a server it is found out whether it is there.
 func (l *Loop) leaves(s *sock) {
 	switch c := l.clientOf(s); {
 	case s.broken && (s.eof || c.queues()):
 		l.gone(s, conv.Closed)
-	case !s.eof && c.queues() && c.due[leftTimer] == 0:
-		l.arm(c, leftTimer, queuePatience)
+	case c.queues() && c.due[leftTimer] == 0:
+		l.arm(c, leftTimer, askEvery)
+		l.step(c, conv.Event{Kind: conv.SendsNoMore})
 	}
 }
 

@@ -203,7 +203,7 @@ func (l *Loop) gone(s *sock, why conv.Why) {
 	}
 	side, owner := conv.Side(s.side), c.owner
 	if side == conv.Client {
-		s.eof = true
+		s.eof, s.half = true, true
 		l.step(c, conv.Event{Kind: conv.Gone, Side: side, Why: why})
 		return
 	}
@@ -268,8 +268,8 @@ func (l *Loop) expired(e entry) {
 		case boundTimer:
 			l.abandon(c)
 		case leftTimer:
-			if c.queues() {
-				l.gone(l.socks.at(c.socks[conv.Client]), conv.Closed)
+			if s := l.socks.at(c.socks[conv.Client]); s.half {
+				l.leaves(s)
 			}
 		default:
 			l.step(c, conv.Event{Kind: conv.Expired, Timer: conv.Timer(t)})

@@ -192,6 +192,10 @@ func isLoopback(host string) bool {
 	return ip != nil && ip.IsLoopback()
 }
 
+// ErrUnread means that a request was sent of which nobody knows whether PostgreSQL has
+// read it: it may do so any time.
+var ErrUnread = errors.New("PostgreSQL has not read it yet")
+
 // Cancel asks the PostgreSQL at addr to cancel what a backend does, and waits
 // until it has read the request: PostgreSQL then closes the connection.
 func (d *Dialer) Cancel(ctx context.Context, addr string, pid uint32, key []byte) error {
@@ -203,10 +207,11 @@ func (d *Dialer) Cancel(ctx context.Context, addr string, pid uint32, key []byte
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	if _, err := conn.Write(wire.AppendCancel(nil, pid, key)); err != nil {
-		return fmt.Errorf("send cancel request to %s: %w", addr, err)
+		return fmt.Errorf("send cancel request to %s: %w: %w", addr, ErrUnread, err)
 	}
-	if _, err := io.Copy(io.Discard, conn); err != nil && ctx.Err() != nil {
-		return fmt.Errorf("send cancel request to %s: %w", addr, ctx.Err())
+	var late net.Error
+	if _, err := io.Copy(io.Discard, conn); errors.As(err, &late) && late.Timeout() {
+		return fmt.Errorf("send cancel request to %s: %w", addr, ErrUnread)
 	}
-	return nil
+	return nil // a connection that broke was PostgreSQL's to close
 }

@@ -308,3 +308,26 @@ func TestSocketThatAsksForNothing(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// A request to cancel that PostgreSQL does not read in time may still be read.
+func TestCancelThatIsNotRead(t *testing.T) {
+	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	d := &Dialer{PlainLocal: true, ConnectTimeout: time.Second, LoginTimeout: 100 * time.Millisecond}
+	if err := d.Cancel(t.Context(), l.Addr().String(), 1, []byte("1234")); !errors.Is(err, ErrUnread) {
+		t.Errorf("%v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	d.LoginTimeout = time.Minute
+	if err := d.Cancel(ctx, l.Addr().String(), 1, []byte("1234")); !errors.Is(err, ErrUnread) {
+		t.Errorf("%v", err)
+	}
+	l.Close()
+	if err := d.Cancel(t.Context(), l.Addr().String(), 1, []byte("1234")); err == nil || errors.Is(err, ErrUnread) {
+		t.Errorf("nothing was sent: %v", err)
+	}
+}

@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 
@@ -141,6 +142,9 @@ func (s *session) Withdraw(side conv.Side) {
 	if s.shared != nil {
 		s.pools.desk.Withdraw(&s.shared.claims[side])
 	}
+	if side == conv.Reader && s.reads != nil {
+		s.reads.left(s.reads.at())
+	}
 }
 
 // Back: the server's connection is closed.
@@ -202,12 +206,17 @@ func (s *session) Cancel(c *loop.Client, side conv.Side, server *loop.Server) {
 	s.work.Go(func() {
 		ctx, cancel := context.WithTimeout(s.life, s.options().LoginTimeout)
 		defer cancel()
-		if err := s.Dialer.Cancel(ctx, b.addr, b.pid, b.key); err != nil {
+		err := s.Dialer.Cancel(ctx, b.addr, b.pid, b.key)
+		if err != nil {
 			s.Log.Warn("cancel request not delivered", "node", b.node, "error", err)
 		} else {
 			s.Stats.Cancels.Add(1)
 		}
-		c.Tell(conv.Event{Kind: conv.CancelDone, Side: side})
+		kind := conv.CancelDone
+		if errors.Is(err, pool.ErrUnread) {
+			kind = conv.CancelLost
+		}
+		c.Tell(conv.Event{Kind: kind, Side: side})
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if s.canceling--; s.canceling == 0 {
