@@ -11,6 +11,7 @@ import (
 	"manada/internal/proxy/session"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // Clients of a database, of a role, and of a role in a database are limited, each with
@@ -63,4 +64,70 @@ func TestServerLifetime(t *testing.T) {
 	eventually(t, "the old one is closed", func() bool {
 		return query[int](t, admin, "select count(*) from pg_stat_activity where pid = $1", first) == 0
 	})
+}
+
+// Clients that have a connection of their own count as the others do, by PostgreSQL's
+// limits and the proxy's: those that replicate, whether or not they are in a database,
+// and those of standbys.
+func TestLimitsCountOwnConnections(t *testing.T) {
+	const many, most = "too many clients for role %q: the proxy allows 2", "too many connections for role %q"
+	h := startHerd(t)
+	for limit, want := range map[string]string{"max_clients=2": many, "": most} {
+		t.Run("limit"+limit[:min(3, len(limit))], func(t *testing.T) {
+			role := h.role(t, "login replication password 'x'")
+			if limit == "" {
+				h.admin(t, "alter role "+role+" connection limit 2")
+			}
+			f := pooled(t, rules.Transaction, 5, func(c *proxy.Config) {
+				if limit != "" {
+					o, err := rules.ParseOverride("*/"+role, limit)
+					if err != nil {
+						t.Fatal(err)
+					}
+					c.Pool.Overrides = []rules.Override{o}
+				}
+			})
+			kinds := map[string]string{
+				"shared":   f.dsn(session.ReadWrite, role, "x", "sslmode=disable"),
+				"physical": f.dsn(session.ReadWrite, role, "x", "sslmode=disable&replication=true"),
+				"logical":  f.dsn(session.ReadWrite, role, "x", "sslmode=disable&replication=database"),
+				"standby":  f.dsn(session.ReadOnly, role, "x", "sslmode=disable"),
+			}
+			want = fmt.Sprintf(want, role)
+			for _, first := range []string{"shared", "physical", "logical", "standby"} {
+				one, err := pgconn.Connect(t.Context(), kinds[first])
+				if err != nil {
+					t.Fatal(first, err)
+				}
+				two, err := pgconn.Connect(t.Context(), kinds["shared"])
+				if err != nil {
+					t.Fatal(first, err)
+				}
+				for what, dsn := range kinds {
+					c, err := pgconn.Connect(t.Context(), dsn)
+					if code(err) != "53300" || !strings.Contains(err.Error(), want) {
+						t.Errorf("%s beside %s: %v, want %s", what, first, err, want)
+					}
+					if err == nil {
+						c.Close(t.Context())
+					}
+				}
+				one.Close(t.Context())
+				two.Close(t.Context())
+				eventually(t, "both to be gone", func() bool {
+					a, err := pgconn.Connect(t.Context(), kinds["shared"])
+					if err != nil {
+						return false
+					}
+					defer a.Close(t.Context())
+					b, err := pgconn.Connect(t.Context(), kinds["shared"])
+					if err != nil {
+						return false
+					}
+					b.Close(t.Context())
+					return true
+				})
+			}
+		})
+	}
 }

@@ -159,7 +159,7 @@ type client struct {
 // boundTimer ends a client that cannot be told its last words.
 const (
 	boundTimer = conv.Timers
-	leftTimer  = conv.Timers + 1 // asks a client in the queue again whether it is there, see leaves
+	leftTimer  = conv.Timers + 1 // asks a client in the queue again whether it is there, see asks
 	timers     = conv.Timers + 2
 )
 

@@ -64,9 +64,12 @@ func (l *Loop) hungUp(i uint32, s *sock, events uint32) {
 	}
 }
 
-// askEvery is how often a client that sends no more is asked whether it is there yet,
-// while it waits for a server.
-const askEvery = 5 * time.Second
+// A client that sends no more is asked whether it is there yet when it has waited for a
+// server for so long, and then now and then.
+const (
+	askFirst = 100 * time.Millisecond
+	askEvery = 5 * time.Second
+)
 
 // leaves deals with a client that sends no more: one that nothing reaches is gone, and
 // of one that waits for a server it is found out whether it is there.
@@ -75,6 +78,13 @@ func (l *Loop) leaves(s *sock) {
 	case s.broken && (s.eof || c.queues()):
 		l.gone(s, conv.Closed)
 	case c.queues() && c.due[leftTimer] == 0:
+		l.arm(c, leftTimer, askFirst)
+	}
+}
+
+// asks finds out whether a client is there that waits and sends no more.
+func (l *Loop) asks(c *client) {
+	if s := l.socks.at(c.socks[conv.Client]); s.half && c.queues() {
 		l.arm(c, leftTimer, askEvery)
 		l.step(c, conv.Event{Kind: conv.SendsNoMore})
 	}

@@ -268,9 +268,7 @@ func (l *Loop) expired(e entry) {
 		case boundTimer:
 			l.abandon(c)
 		case leftTimer:
-			if s := l.socks.at(c.socks[conv.Client]); s.half {
-				l.leaves(s)
-			}
+			l.asks(c)
 		default:
 			l.step(c, conv.Event{Kind: conv.Expired, Timer: conv.Timer(t)})
 		}

@@ -15,6 +15,7 @@ import (
 	"manada/internal/proxy/hba"
 	"manada/internal/proxy/loop"
 	"manada/internal/proxy/pool"
+	"manada/internal/proxy/pool/rules"
 	"manada/internal/proxy/tlsmem"
 	"manada/internal/proxy/wire"
 )
@@ -34,6 +35,7 @@ type client struct {
 	admitted bool
 	secret   pool.Secret   // what is stored for the role, and what it may do in the database
 	waited   time.Duration // for nodes, so far
+	own      *rules.Own    // it is counted as one with a connection of its own
 }
 
 // alpn is the protocol name of PostgreSQL in TLS (version 17 and later).
@@ -75,6 +77,11 @@ func (c *client) logIn(ctx context.Context) (*session, *pool.Backend, error) {
 	if settings, mode, ok := c.pooled(); ok {
 		s, err := c.logInPooled(ctx, settings, mode, keys, final)
 		return s, nil, err
+	}
+	physical, _ := c.startup.Replication()
+	var refused *wire.Error
+	if c.own, refused = c.pools.desk.Enter(c.startup.Database(), c.user, c.secret.Rights, physical); refused != nil {
+		return nil, nil, refused
 	}
 	var s *session
 	var b *pool.Backend

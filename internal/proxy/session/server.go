@@ -201,6 +201,9 @@ func (s *Server) serve(ctx context.Context, g *loop.Guest, port Port) {
 	if c.admitted {
 		s.Stats.Clients[port].Add(-1)
 	}
+	if c.own != nil {
+		s.pools.desk.Leave(c.own)
+	}
 	c.conn.Close()
 }
 

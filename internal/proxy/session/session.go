@@ -10,6 +10,7 @@ import (
 	"manada/internal/proxy/conv"
 	"manada/internal/proxy/loop"
 	"manada/internal/proxy/pool"
+	"manada/internal/proxy/pool/rules"
 	"manada/internal/proxy/wire"
 )
 
@@ -31,6 +32,7 @@ type session struct {
 	main   backend
 	reads  *reads       // nil: only main answers
 	shared *shared      // nil: main is its own
+	own    *rules.Own   // it is counted so; nil when it is shared
 	shown  *conv.Report // what it was told of its settings, when it is shared
 
 	mu        sync.Mutex
@@ -55,7 +57,7 @@ func backendOf(s *loop.Server) *backend {
 }
 
 func newSession(c *client, b *pool.Backend, d destination) *session {
-	s := &session{Server: c.Server, port: c.port, user: c.user, about: aboutClient(c, b),
+	s := &session{Server: c.Server, port: c.port, user: c.user, own: c.own, about: aboutClient(c, b),
 		main: backend{node: d.node.Name, addr: b.Addr, pid: b.PID, key: b.Key}}
 	if d.primary {
 		s.main.epoch = d.epoch
@@ -288,6 +290,9 @@ func (s *session) Ended() {
 	s.registry.remove(s)
 	if s.shared != nil {
 		s.unshare()
+	}
+	if s.own != nil {
+		s.pools.desk.Leave(s.own)
 	}
 	s.Stats.Clients[s.port].Add(-1)
 	if s.reads != nil {

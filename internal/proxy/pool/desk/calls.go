@@ -66,6 +66,28 @@ func (d *Desk) Detach(a *rules.Account) {
 	})
 }
 
+// Enter counts a client that has a connection of its own; in no database when it
+// replicates physically.
+func (d *Desk) Enter(database, user string, r rules.Rights, physical bool) (o *rules.Own, refused *wire.Error) {
+	d.do(func(now rules.Moment, out []rules.Decision) []rules.Decision {
+		if physical {
+			o, refused = d.book.EnterPhysical(user, r)
+			return out
+		}
+		o, refused, out = d.book.Enter(now, database, user, r, out)
+		return out
+	})
+	return o, refused
+}
+
+// Leave ends what Enter began.
+func (d *Desk) Leave(o *rules.Own) {
+	d.do(func(_ rules.Moment, out []rules.Decision) []rules.Decision {
+		d.book.Leave(o)
+		return out
+	})
+}
+
 // Node is the node of a name, with how to get there, its limit and the epoch in which
 // its role began.
 func (d *Desk) Node(name string, data any, limit int, epoch uint64) (n *rules.Node) {

@@ -70,7 +70,8 @@ type Account struct {
 	// Data is the driver's own: how to log in.
 	Data any
 
-	clients    int
+	clients    int // that share connections
+	own        int // that have one of their own
 	tally      *tally
 	generation uint64
 	stamp      string // of what its settings and rights are in PostgreSQL
@@ -88,7 +89,7 @@ type Database struct {
 }
 
 // tally counts the clients of a user over all databases.
-type tally struct{ clients int }
+type tally struct{ clients, accounts int }
 
 // Node is a PostgreSQL. One that left the herd has limit 0 and no servers.
 type Node struct {

@@ -34,8 +34,8 @@ func (r Rights) Refuse(user, database string, ofRole, inDatabase int) *wire.Erro
 	switch {
 	case !r.Login:
 		return wire.Fatal("28000", fmt.Sprintf("role \"%s\" is not permitted to log in", user), "")
-	case !r.Superuser && r.RoleLimit >= 0 && ofRole >= r.RoleLimit:
-		return wire.Fatal(tooMany, fmt.Sprintf("too many connections for role \"%s\"", user), "")
+	case r.roleIsFull(ofRole):
+		return errRole(user)
 	case !r.Exists:
 		return wire.Fatal("3D000", fmt.Sprintf("database \"%s\" does not exist", database), "")
 	case r.DatabaseLimit == invalid:
@@ -52,9 +52,76 @@ func (r Rights) Refuse(user, database string, ofRole, inDatabase int) *wire.Erro
 	return nil
 }
 
-// Attach counts a client that has proved who it is, unless that would be one too
-// many or its database is disabled. Detach ends it.
+// roleIsFull says whether the role's CONNECTION LIMIT is reached.
+func (r Rights) roleIsFull(count int) bool {
+	return !r.Superuser && r.RoleLimit >= 0 && count >= r.RoleLimit
+}
+
+// Attach counts a client that has proved who it is and is to share connections, unless
+// that would be one too many or its database is disabled. Detach ends it.
 func (b *Book) Attach(now Moment, database, user string, r Rights, out []Decision) (*Account, *wire.Error, []Decision) {
+	a, err, out := b.admit(now, database, user, r, out)
+	if err != nil {
+		return nil, err, out
+	}
+	a.clients++
+	for _, p := range a.pools {
+		p.retry = backoff{} // it may have been mended: one log-in tries
+	}
+	return a, nil, b.Changed(now, a, r.Stamp, out)
+}
+
+// Own is a client that has a connection of its own.
+type Own struct {
+	account *Account // nil: it belongs to no database
+	user    string
+}
+
+// Enter counts a client that has a connection of its own, under the same limits. Leave
+// ends it.
+func (b *Book) Enter(now Moment, database, user string, r Rights, out []Decision) (*Own, *wire.Error, []Decision) {
+	a, err, out := b.admit(now, database, user, r, out)
+	if err != nil {
+		return nil, err, out
+	}
+	a.own++
+	return &Own{a, user}, nil, out
+}
+
+// EnterPhysical counts one that replicates physically: in no database. What else
+// PostgreSQL looks at it does itself.
+func (b *Book) EnterPhysical(user string, r Rights) (*Own, *wire.Error) {
+	count := 0
+	if t := b.users[user]; t != nil {
+		count = t.clients
+	}
+	switch {
+	case r.roleIsFull(count):
+		return nil, errRole(user)
+	case b.exceeds(b.clients, b.cfg.MaxClients):
+		return nil, errTooMany(b.cfg.MaxClients)
+	case b.exceeds(count, b.cfg.maxClients("", user)):
+		return nil, errClients(fmt.Sprintf("role \"%s\"", user), b.cfg.maxClients("", user))
+	}
+	b.tally(user).clients++
+	b.clients++
+	return &Own{user: user}, nil
+}
+
+// Leave ends what Enter or EnterPhysical began.
+func (b *Book) Leave(o *Own) {
+	if a := o.account; a != nil {
+		a.own--
+		b.dismiss(a)
+		return
+	}
+	b.users[o.user].clients--
+	b.clients--
+	b.forgetUser(o.user)
+}
+
+// admit counts a client of an account, unless it is refused.
+func (b *Book) admit(now Moment, database, user string, r Rights, out []Decision) (*Account, *wire.Error, []Decision) {
 	if err := b.refuses(database, user, r); err != nil {
 		if a := b.accounts[key{database, user}]; a != nil && revokes(err) {
 			out = b.stale(now, a, out)
@@ -62,15 +129,22 @@ func (b *Book) Attach(now Moment, database, user string, r Rights, out []Decisio
 		return nil, err, out
 	}
 	a := b.account(database, user)
-	a.clients++
 	a.Database.clients++
 	a.tally.clients++
 	b.clients++
-	for _, p := range a.pools {
-		p.retry = backoff{} // it may have been mended: one log-in tries
-	}
-	return a, nil, b.Changed(now, a, r.Stamp, out)
+	return a, nil, out
 }
+
+// dismiss ends what admit began.
+func (b *Book) dismiss(a *Account) {
+	a.Database.clients--
+	a.tally.clients--
+	b.clients--
+	b.forget(a)
+}
+
+// exceeds says whether one more would be too many; limit 0 is none.
+func (b *Book) exceeds(n, limit int) bool { return limit > 0 && n >= limit && b.without != clientLimit }
 
 func (b *Book) refuses(database, user string, r Rights) *wire.Error {
 	count, ofUser, ofDB := 0, 0, 0
@@ -81,23 +155,22 @@ func (b *Book) refuses(database, user string, r Rights) *wire.Error {
 		ofDB = d.clients
 	}
 	if a := b.accounts[key{database, user}]; a != nil {
-		count = a.clients
+		count = a.clients + a.own
 	}
 	if t := b.users[user]; t != nil {
 		ofUser = t.clients
 	}
-	over := func(n, limit int) bool { return limit > 0 && n >= limit && b.without != clientLimit }
 	if err := r.Refuse(user, database, ofUser, ofDB); err != nil {
 		return err
 	}
 	switch {
-	case over(b.clients, b.cfg.MaxClients):
+	case b.exceeds(b.clients, b.cfg.MaxClients):
 		return errTooMany(b.cfg.MaxClients)
-	case over(ofDB, b.cfg.maxClients(database, "")):
+	case b.exceeds(ofDB, b.cfg.maxClients(database, "")):
 		return errClients(fmt.Sprintf("database \"%s\"", database), b.cfg.maxClients(database, ""))
-	case over(ofUser, b.cfg.maxClients("", user)):
+	case b.exceeds(ofUser, b.cfg.maxClients("", user)):
 		return errClients(fmt.Sprintf("role \"%s\"", user), b.cfg.maxClients("", user))
-	case over(count, b.cfg.maxClients(database, user)):
+	case b.exceeds(count, b.cfg.maxClients(database, user)):
 		return errClients(fmt.Sprintf("role \"%s\" in database \"%s\"", user, database), b.cfg.maxClients(database, user))
 	}
 	return nil
@@ -137,14 +210,10 @@ func (b *Book) stale(now Moment, a *Account, out []Decision) []Decision {
 // Detach ends what Attach began. The client's claims were withdrawn and its
 // servers given back before.
 func (b *Book) Detach(a *Account) {
-	a.clients--
-	a.Database.clients--
-	a.tally.clients--
-	b.clients--
-	if a.clients == 0 && a.Settings.Min > 0 {
+	if a.clients--; a.clients == 0 && a.Settings.Min > 0 {
 		b.soon(b.ticked) // nothing is to be kept any more
 	}
-	b.forget(a)
+	b.dismiss(a)
 }
 
 // account finds or makes one.
@@ -153,13 +222,25 @@ func (b *Book) account(database, user string) *Account {
 	if a := b.accounts[k]; a != nil {
 		return a
 	}
-	if b.users[user] == nil {
-		b.users[user] = &tally{}
-	}
-	a := &Account{Database: b.database(database), User: user, Settings: b.cfg.For(database, user), tally: b.users[user]}
+	a := &Account{Database: b.database(database), User: user, Settings: b.cfg.For(database, user), tally: b.tally(user)}
+	a.tally.accounts++
 	b.accounts[k] = a
 	a.Database.accounts = append(a.Database.accounts, a)
 	return a
+}
+
+// tally finds or makes that of a user.
+func (b *Book) tally(user string) *tally {
+	if b.users[user] == nil {
+		b.users[user] = &tally{}
+	}
+	return b.users[user]
+}
+
+func (b *Book) forgetUser(user string) {
+	if *b.users[user] == (tally{}) {
+		delete(b.users, user)
+	}
 }
 
 func (b *Book) database(name string) *Database {
@@ -173,7 +254,7 @@ func (b *Book) database(name string) *Database {
 
 // forget drops an account that nobody uses and that holds nothing.
 func (b *Book) forget(a *Account) {
-	if a.clients > 0 || slices.ContainsFunc(a.pools, func(p *Pool) bool { return len(p.servers) > 0 || p.waiting.n > 0 || p.due > 0 }) {
+	if a.clients+a.own > 0 || slices.ContainsFunc(a.pools, func(p *Pool) bool { return len(p.servers) > 0 || p.waiting.n > 0 || p.due > 0 }) {
 		return
 	}
 	for _, p := range a.pools {
@@ -181,9 +262,8 @@ func (b *Book) forget(a *Account) {
 		p.Node.pools = slices.DeleteFunc(p.Node.pools, func(q *Pool) bool { return q == p })
 	}
 	delete(b.accounts, key{a.Database.Name, a.User})
-	if a.tally.clients == 0 {
-		delete(b.users, a.User)
-	}
+	a.tally.accounts--
+	b.forgetUser(a.User)
 	d := a.Database
 	d.accounts = slices.DeleteFunc(d.accounts, func(x *Account) bool { return x == a })
 	b.forgetDatabase(d)

@@ -67,6 +67,10 @@ func errTooMany(limit int) *wire.Error {
 		"Close unused connections, or raise proxy.max_clients on the proxy's host.")
 }
 
+func errRole(user string) *wire.Error {
+	return wire.Fatal(tooMany, fmt.Sprintf("too many connections for role \"%s\"", user), "")
+}
+
 func errClients(whose string, limit int) *wire.Error {
 	return wire.Fatal(tooMany, fmt.Sprintf("too many clients for %s: the proxy allows %d (max_clients in proxy.pool.overrides)", whose, limit), "")
 }

@@ -289,6 +289,55 @@ func TestLimitsOfClients(t *testing.T) {
 	try("other", "etl", anyone, `53300 sorry, too many clients already: the proxy allows 5 (proxy.max_clients)`)
 }
 
+// Clients with a connection of their own count as the others do, and keep nothing of a
+// pool. Who replicates physically is in no database, and PostgreSQL looks at its rights.
+func TestOwnClientsCount(t *testing.T) {
+	d := newDesk(t, 10, Settings{Min: 1}, "orders", "max_clients=3", "*/app", "max_clients=2")
+	d.b.cfg.MaxClients = 5
+	enter := func(db, user string, r Rights, want string) (o *Own) {
+		t.Helper()
+		var err *wire.Error
+		if out := []Decision(nil); db == "" {
+			o, err = d.b.EnterPhysical(user, r)
+		} else {
+			o, err, out = d.b.Enter(d.now, db, user, r, nil)
+			d.do(out)
+		}
+		got := ""
+		if err != nil {
+			got = err.Message
+		}
+		if got != want {
+			t.Errorf("%s/%s: %q, want %q", db, user, got, want)
+		}
+		return o
+	}
+	const full, role = "too many clients for role \"app\": the proxy allows 2 (max_clients in proxy.pool.overrides)", "too many connections for role \"feed\""
+	first, second := enter("orders", "app", anyone, ""), enter("", "app", Rights{RoleLimit: -1}, "")
+	enter("orders", "app", anyone, full)
+	enter("", "app", Rights{RoleLimit: -1}, full)
+	d.b.Leave(second)
+	a := d.attach("orders", "app")
+	enter("", "app", Rights{RoleLimit: -1}, full)
+	d.b.Detach(a)
+	d.b.Leave(first)
+	feed := enter("", "feed", Rights{RoleLimit: 1}, "")
+	enter("", "feed", Rights{RoleLimit: 1}, role)
+	enter("orders", "feed", limited(1, -1), role)
+	enter("orders", "web", limited(-1, 0), `too many connections for database "orders"`)
+	web := enter("orders", "web", limited(-1, 1), "")
+	enter("orders", "etl", limited(-1, 1), `too many connections for database "orders"`)
+	d.wait(10 * time.Minute)
+	if v := d.b.Pools(d.now); len(v) != 0 {
+		t.Errorf("nobody needs %+v", v)
+	}
+	d.b.Leave(feed)
+	d.b.Leave(web)
+	if b := d.b; len(b.accounts)+len(b.users)+len(b.databases)+b.clients != 0 {
+		t.Errorf("left: %v %v %v %d", b.accounts, b.users, b.databases, b.clients)
+	}
+}
+
 func TestOverrides(t *testing.T) {
 	d := newDesk(t, 10, Settings{Size: 5, QueueTimeout: time.Minute}, "orders/app", "size=1", "*/app", "size=2 mode=transaction", "orders", "size=3 idle_timeout=5s")
 	s := d.b.cfg.For("orders", "app")

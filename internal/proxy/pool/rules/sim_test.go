@@ -44,6 +44,7 @@ type simNode struct {
 }
 
 type simClient struct {
+	own      *Own // it has a connection of its own
 	claim    Claim
 	name     string
 	db       string
@@ -236,6 +237,13 @@ func (s *sim) step() {
 // act is what a client does next.
 func (s *sim) act(c *simClient) {
 	switch {
+	case c.own != nil:
+		if s.r.IntN(5) == 0 {
+			s.b.Leave(c.own)
+			c.own = nil
+		}
+	case !c.attached && s.r.IntN(5) == 0:
+		s.enter(c)
 	case !c.attached:
 		user := c.name[len(c.db)+1:]
 		a, err, out := s.b.Attach(s.now, c.db, user, rights(fmt.Sprint(s.changes[c.name])), nil)
@@ -245,15 +253,7 @@ func (s *sim) act(c *simClient) {
 			return
 		}
 		c.account, c.attached = a, true
-		attached := 0
-		for _, o := range s.clients {
-			if o.attached {
-				attached++
-			}
-		}
-		if attached > 30 {
-			s.t.Fatalf("%d clients, 30 are allowed", attached)
-		}
+		s.countedClients()
 	case c.server != nil:
 		s.give(c)
 	case c.waits:
@@ -276,6 +276,35 @@ func (s *sim) act(c *simClient) {
 			n = c.node.node
 		}
 		s.did(s.b.Want(s.now, &c.claim, c.account, n, s.r.IntN(3), nil))
+	}
+}
+
+// enter lets a client in that has a connection of its own.
+func (s *sim) enter(c *simClient) {
+	user, err := c.name[len(c.db)+1:], (*wire.Error)(nil)
+	if s.r.IntN(2) == 0 {
+		c.own, err = s.b.EnterPhysical(user, rights(""))
+	} else {
+		var out []Decision
+		c.own, err, out = s.b.Enter(s.now, c.db, user, rights(fmt.Sprint(s.changes[c.name])), nil)
+		s.did(out)
+	}
+	if err != nil {
+		s.denied[err.Code]++
+		return
+	}
+	s.countedClients()
+}
+
+func (s *sim) countedClients() {
+	n := 0
+	for _, c := range s.clients {
+		if c.attached || c.own != nil {
+			n++
+		}
+	}
+	if n > 30 || n != s.b.clients {
+		s.t.Fatalf("%d clients, 30 are allowed; the book counts %d", n, s.b.clients)
 	}
 }
 
