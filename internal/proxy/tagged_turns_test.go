@@ -40,7 +40,7 @@ var turns = []struct {
 	{"batch", (*tagged).batch, false, 6},
 	{"cancel", (*tagged).cancel, false, 4},
 	{"discard", (*tagged).discard, false, 2},
-	{"leave", (*tagged).leave, true, 1},
+	{"leave", (*tagged).leave, true, 3},
 	{"vanish", (*tagged).vanish, true, 1},
 }
 
