@@ -213,21 +213,13 @@ func (c *caller) silent(errs []error) error {
 	return fail(exitFailed, hint, "no host of the herd answers:%s", b.String())
 }
 
-// write asks one host that answers. Only then the outcome can be unknown; what may be
-// asked twice is, when the host was lost meanwhile.
+// write asks one host that answers. Only then the outcome can be unknown.
 func (c *caller) write(ctx context.Context, v verb.Verb, in, out any) error {
-	once := func() error {
-		_, t, err := read[cluster.Status](ctx, c, verb.Status, 2*time.Second)
-		if err != nil {
-			return err
-		}
-		return c.client().Call(ctx, t.addr, t.node, v, in, out)
+	_, t, err := read[cluster.Status](ctx, c, verb.Status, 2*time.Second)
+	if err != nil {
+		return err
 	}
-	err := once()
-	if _, refused := peer.AsError(err); err != nil && v.Again && !refused && ctx.Err() == nil {
-		err = once()
-	}
-	return err
+	return c.client().Call(ctx, t.addr, t.node, v, in, out)
 }
 
 func (c *caller) status(ctx context.Context) (cluster.Status, error) {

@@ -20,8 +20,7 @@ func (a *app) reloadCmd() *cobra.Command {
 made by manada up: the file is judged, by PostgreSQL, too; if it is right the
 agent starts again with it, PostgreSQL reloads its own, and the proxy takes it
 while its clients stay connected. What counts only after a restart of the host
-is named. A file with mistakes is refused and the old contents stay in use.
-Another host that has a proxy is told by  manada proxy reload --node NODE .` + exits(exitFailed, exitUsage),
+is named. A file with mistakes is refused and the old contents stay in use.` + exits(exitFailed, exitUsage),
 		Example: "  manada reload\n  manada reload -c /etc/manada/manada.yaml",
 		Args:    noArgs,
 		RunE:    func(c *cobra.Command, _ []string) error { return a.reload(c.Context()) },

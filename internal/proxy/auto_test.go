@@ -57,9 +57,9 @@ func TestOrdinaryWorkIsNotPinned(t *testing.T) {
 		"set standard_conforming_strings = on", "set session characteristics as transaction read only", "set default_transaction_isolation = serializable",
 		"set session characteristics as transaction read write", "reset default_transaction_isolation",
 		"set client_min_messages to warning; set timezone to 'UTC'; select set_config('search_path', '', false)", "reset all; set work_mem = '5MB'",
-		"selec 1", "do $$ begin end", "listen", "create temp table x (a int); selec 2",
+		"selec 1", "do $$ begin end", "listen", "create temp table x (a int); selec 2", "create temp table x (a int); select 1/0",
 	} {
-		if _, err := a.PgConn().Exec(ctx, sql).ReadAll(); err != nil && code(err) != "25P01" && code(err) != "42601" {
+		if _, err := a.PgConn().Exec(ctx, sql).ReadAll(); err != nil && code(err) != "25P01" && code(err) != "42601" && code(err) != "22012" {
 			t.Fatalf("%s: %v", sql, err)
 		}
 		own(sql)
@@ -107,5 +107,49 @@ func TestWhatWasJustMadePins(t *testing.T) {
 			t.Errorf("its own setting: %q", got)
 		}
 		user.Close(t.Context())
+	}
+}
+
+// Who has rolled back what would have stayed gives its connection back. What no rollback
+// takes back, and what was committed, keeps it.
+func TestWhatIsRolledBackPinsNobody(t *testing.T) {
+	f, db := narrow(t)
+	const temp, batch = "create temp table x (a int)", "a batch: "
+	for _, c := range []struct {
+		does string
+		kept bool
+	}{
+		{"begin|" + temp + "|rollback", false}, {"begin|listen l|declare c cursor with hold for select 1|set role pg_monitor|rollback", false},
+		{"begin|" + temp + "|select 1/0|commit", false}, {"begin|savepoint a|" + temp + "|rollback to a|commit", false},
+		{"begin|set local role pg_monitor|commit", false}, {batch + temp + "|select 1/0", false}, {batch + "listen l|rollback", false},
+		{"begin|" + temp + "|commit", true}, {"begin|listen l|savepoint a|listen m|rollback to a|commit", true}, {"begin|select pg_advisory_lock(7)|rollback", true},
+		{"begin|prepare p as select 1|rollback", true}, {batch + temp + "|analyze pg_class|select 1/0", true}, {batch + "explain analyze " + temp[:len(temp)-7] + "as select 1", true},
+	} {
+		t.Run(c.does, func(t *testing.T) {
+			a, b := f.in(t, db), f.in(t, db)
+			if texts, ok := strings.CutPrefix(c.does, batch); ok {
+				var all pgx.Batch
+				for _, sql := range strings.Split(texts, "|") {
+					all.Queue(sql)
+				}
+				_ = a.SendBatch(t.Context(), &all).Close() // some have an error
+			} else {
+				for _, sql := range strings.Split(c.does, "|") {
+					_, _ = a.PgConn().Exec(t.Context(), sql).ReadAll()
+				}
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			defer cancel()
+			if c.kept {
+				var soon context.CancelFunc
+				ctx, soon = context.WithTimeout(ctx, 200*time.Millisecond)
+				defer soon()
+			}
+			if _, err := b.PgConn().Exec(ctx, "select 1").ReadAll(); (err != nil) != c.kept {
+				t.Errorf("another client: %v", err)
+			}
+			a.Close(t.Context())
+			b.Close(t.Context())
+		})
 	}
 }

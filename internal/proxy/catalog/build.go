@@ -54,7 +54,7 @@ type closure struct {
 
 // build makes the set.
 func (g *graph) build() *Names {
-	c := &closure{graph: g, seen: map[object]bool{}, names: Names{set: map[string]struct{}{}, types: map[uint32]struct{}{}}, mentions: map[string][]object{}, calls: map[string][]object{}}
+	c := &closure{graph: g, seen: map[object]bool{}, names: Names{set: map[string]struct{}{}}, mentions: map[string][]object{}, calls: map[string][]object{}}
 	for _, f := range slices.SortedFunc(maps.Keys(g.functions), byOID) {
 		if c.judge(f, g.functions[f]) {
 			c.add(f)
@@ -123,9 +123,6 @@ func (c *closure) spread(o object) {
 			c.call(name, true)
 		}
 	case classRel, classType:
-		if o.class == classType {
-			c.names.types[o.oid] = struct{}{}
-		}
 		if named {
 			c.call(name, false)
 		}

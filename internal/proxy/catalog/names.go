@@ -16,8 +16,7 @@ type Names struct {
 	set map[string]struct{}
 	// harmless are the names of functions none of which is dangerous.
 	harmless map[string]struct{}
-	builtin  map[string]bool     // names of functions that are built in and dangerous
-	types    map[uint32]struct{} // OIDs of dangerous types, by which parameters name them
+	builtin  map[string]bool // names of functions that are built in and dangerous
 	// operators are symbols of dangerous operators between built-in types.
 	operators []string
 	// all: a cast between built-in types, or an operator that is used without being
@@ -26,21 +25,6 @@ type Names struct {
 	// odd: a name of the set has letters outside ASCII, whose bytes depend on the
 	// encoding, or a quote.
 	odd bool
-}
-
-// firstOID is the first that is not built in.
-const firstOID = 16384
-
-// DangerousType says whether a type is one of the set, by its OID.
-func (n *Names) DangerousType(oid uint32) bool {
-	if oid < firstOID {
-		return false
-	}
-	if n == nil || n.all {
-		return true
-	}
-	_, ok := n.types[oid]
-	return ok
 }
 
 // nameLen is how many bytes of an identifier PostgreSQL keeps.
@@ -180,9 +164,6 @@ func (l *Live) Harmless(token []byte) bool { return l.names.Load().Harmless(toke
 
 // Dangerous is that of the present set.
 func (l *Live) Dangerous(token []byte) bool { return l.names.Load().Dangerous(token) }
-
-// DangerousType is that of the present set.
-func (l *Live) DangerousType(oid uint32) bool { return l.names.Load().DangerousType(oid) }
 
 // Leaves is that of the present set.
 func (l *Live) Leaves(text []byte) bool { return l.names.Load().Leaves(text) }

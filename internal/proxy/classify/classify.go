@@ -94,8 +94,12 @@ type Statement struct {
 	// behind when it is used. Ends says that a transaction, or a part of it, begins or
 	// ends, and nothing else.
 	Defines, Suspect, Ends bool
-	// Why says what a Pin may leave behind.
-	Why string
+	// Why says what a Pin may leave behind. Transactional: a rollback takes that back.
+	Why           string
+	Transactional bool
+	// Commits says that what came before in the same batch is committed, whatever becomes
+	// of the rest: the statement cannot run in a transaction block.
+	Commits bool
 	// Mark is what a savepoint's statement does to the one that MarkName names.
 	Mark     Mark
 	MarkName string
@@ -170,6 +174,7 @@ func classify(sql []byte, names Names) Statement {
 				p.carries = append(p.carries, Setting{one.Setting, one.Default, Span{p.toks[from].at, p.toks[to-1].to}})
 			}
 			p.ends = p.ends || one.Ends
+			p.drops = p.drops || one.Kind == Forget || one.Kind == Discard
 			out.Queries += one.Queries
 			out.Setting, out.Default = one.Setting, one.Default
 			if count == 1 {
@@ -193,15 +198,18 @@ func classify(sql []byte, names Names) Statement {
 	}
 	out.Mute, out.Level, out.Local = p.mute, p.level, p.levelLocal
 	out.Sets, out.Resets, out.Prepared = p.sets, p.back, p.uses
-	out.Numbers, out.Inserts, out.Loads = p.numbers, p.inserts || out.Kind == Pin, p.loads
+	out.Numbers, out.Loads = p.numbers, p.loads
+	out.Commits = count == 1 && p.commits
 	if out.Defines = out.Defines && !out.Ends; names != nil {
 		p.judge(&out)
 	}
 	if out.Kind == Pin {
 		if out.Why = p.why; out.Why == "" {
-			out.Why = "a statement that is not known"
+			out.Why, p.lasts = "a statement that is not known", true
 		}
+		out.Transactional = !p.lasts && !p.ends && !p.drops
 	}
+	out.Inserts = p.inserts || out.Kind == Pin && !out.Transactional
 	if count == 0 {
 		out.Kind = Primary
 	}
@@ -212,7 +220,7 @@ var tokens = sync.Pool{New: func() any { return new([]token) }}
 
 // judge says what follows from names.
 func (p *parser) judge(out *Statement) {
-	if (out.Kind != Pin || p.makes) && p.names() {
+	if (out.Kind != Pin || p.makes || !p.lasts) && p.names() {
 		out.Kind, out.Suspect = Pin, p.makes
 	}
 	if p.leaves {
@@ -263,11 +271,22 @@ type parser struct {
 
 	makes, leaves                 bool   // something is made, and its text may leave something behind
 	sets, numbers, inserts, loads bool   // see Statement
-	why                           string // of the first Pin
+	why                           string // of the first Pin, and rather of one that lasts
+	lasts                         bool   // there is one that no rollback takes back
+	commits                       bool   // see Statement
+	drops                         bool   // prepared statements are dropped
 }
 
 // pin is Pin, and remembers why.
 func (p *parser) pin(why string) Kind {
+	if !p.lasts {
+		p.lasts, p.why = true, why
+	}
+	return Pin
+}
+
+// undoable is Pin for what a rollback takes back.
+func (p *parser) undoable(why string) Kind {
 	if p.why == "" {
 		p.why = why
 	}
@@ -331,13 +350,40 @@ func (p *parser) any(words ...string) bool {
 	return false
 }
 
+const temporaryObjects = "temporary objects"
+
+// temporary says whether something in the statement may be a temporary one.
+func (p *parser) temporary() bool {
+	for i := p.from; i < p.to; i++ {
+		switch p.kind(i) {
+		case word:
+			if w := p.word(i); w == "temp" || w == "temporary" || hasTemp(p.bytes(i)) {
+				return true
+			}
+		case quoted:
+			if b := p.bytes(i); b[0] != '"' || hasTemp(b[1:]) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// hasTemp says whether a name is that of a schema of temporary objects.
+func hasTemp(name []byte) bool {
+	const schema = "pg_temp"
+	return len(name) >= len(schema) && bytes.EqualFold(name[:len(schema)], []byte(schema))
+}
+
 // statement classifies the statement from..to.
 func (p *parser) statement() Statement {
 	first := p.from
 	for p.is(first, "(") && first < p.to {
 		first++
 	}
-	switch w := p.word(first); w {
+	w := p.word(first)
+	p.commits = p.commitsBefore(w)
+	switch w {
 	case "select", "values", "table", "with":
 		return p.query(first)
 	case "set":
@@ -393,13 +439,16 @@ func (p *parser) statement() Statement {
 		if plain[w] {
 			return Statement{Kind: Primary}
 		}
-		p.loads = p.loads || w == "load"
+		if p.loads = p.loads || w == "load"; w == "listen" {
+			return Statement{Kind: p.undoable("LISTEN")}
+		}
 		return Statement{Kind: p.pin(pinning[w])}
 	}
 }
 
-// pinning are the statements that are known to leave something behind.
-var pinning = map[string]string{"listen": "LISTEN", "load": "LOAD", "do": "DO", "call": "CALL"}
+// pinning are the statements that are known to leave something behind, whatever becomes of
+// their transaction.
+var pinning = map[string]string{"load": "LOAD", "do": "DO", "call": "CALL"}
 
 // savepoint is SAVEPOINT, RELEASE or ROLLBACK, which may be to a savepoint.
 func (p *parser) savepoint(w string) Statement {
@@ -451,8 +500,8 @@ func (p *parser) query(first int) Statement {
 		into = into || w == "into"
 		s.Kind = max(s.Kind, p.called(i), p.writes(i, w))
 	}
-	if into && p.any("temp", "temporary", "pg_temp") {
-		s.Kind = p.pin("temporary objects")
+	if into && p.temporary() {
+		s.Kind = p.undoable(temporaryObjects)
 	}
 	return s
 }
@@ -495,35 +544,70 @@ func (p *parser) work(w string) Kind {
 	if w == "create" || w == "explain" {
 		p.executes()
 	}
+	k := Primary
 	switch w {
 	case "create":
-		if p.any("temp", "temporary", "pg_temp") {
-			return p.pin("temporary objects")
+		if p.temporary() {
+			k = p.undoable(temporaryObjects)
 		}
 		if p.defines() || !p.any("table") && !p.any("materialized") {
-			return Primary
+			return k
 		}
 		p.from = p.outside("as") // CREATE TABLE t (...) AS SELECT f()
-	case "alter", "import":
-		return Primary
+	case "explain":
+		if (p.any("create") || p.any("into")) && p.temporary() {
+			k = p.undoable(temporaryObjects)
+		}
+	case "import":
+		if p.temporary() {
+			k = p.undoable(temporaryObjects)
+		}
+		return k
+	case "alter":
+		return k
 	case "declare":
-		for i := p.from; i < p.to; i++ {
-			if p.word(i) == "with" && p.word(i+1) == "hold" {
-				return p.pin("a cursor WITH HOLD")
-			}
+		if p.holds() {
+			k = p.undoable("a cursor WITH HOLD")
 		}
 	case "copy":
 		if p.from++; !p.is(p.from, "(") {
-			return Primary
+			return k
 		}
 	}
-	k := Primary
 	for i := p.from; i < p.to; i++ {
 		if t := p.kind(i); t == word || t == quoted {
 			k = max(k, p.called(i))
 		}
 	}
 	return k
+}
+
+// holds says whether a cursor outlives its transaction.
+func (p *parser) holds() bool {
+	for i := p.from; i < p.to; i++ {
+		if p.word(i) == "with" && p.word(i+1) == "hold" {
+			return true
+		}
+	}
+	return false
+}
+
+// commitsBefore says whether a statement that begins with w cannot run in a transaction
+// block, or has transactions of its own.
+func (p *parser) commitsBefore(w string) bool {
+	switch w {
+	case "vacuum", "analyze", "reindex", "cluster":
+		return true
+	case "create", "drop", "alter":
+		switch p.word(p.from + 1) {
+		case "database", "tablespace", "system", "subscription":
+			return true
+		}
+		return p.any("concurrently")
+	case "commit", "rollback":
+		return p.word(p.from+1) == "prepared"
+	}
+	return false
 }
 
 // called judges the name at i when a parenthesis follows: a Read function may
@@ -623,7 +707,7 @@ func (p *parser) pinCall(i int) Kind {
 		p.inserts = true
 		return Primary
 	}
-	if p.why != "" {
+	if p.lasts {
 		return Pin
 	}
 	name := p.bytes(i)

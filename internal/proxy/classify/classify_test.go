@@ -57,6 +57,8 @@ var cases = []struct {
 	{"deallocate all", Forget}, {"deallocate x", Forget}, {"discard all", Discard},
 	{"show pool_nodes", PoolNodes}, {"SHOW Pool_Nodes ;", PoolNodes}, {"show pool_nodes x", Primary}, {"show pool_nodes; select 1", Pin},
 
+	{"set local role x", Primary}, {"set local session authorization x", Primary}, {"create table \"pg_temp\".t (i int)", Pin}, {"create table pg_temp_3.t (i int)", Pin},
+	{"explain analyze create temp table t as select 1", Pin}, {"import foreign schema a from server b into pg_temp", Pin}, {"select 1 into u&\"pg\\005ftemp\".t", Pin},
 	{"set role x", Pin}, {"set role = x", Pin}, {"set session authorization x", Pin}, {"set client_encoding = sjis", Pin},
 	{"set standard_conforming_strings = off", Pin}, {"set local standard_conforming_strings = off", Pin}, {"reset standard_conforming_strings", Pin},
 	{"set standard_conforming_strings = on", Primary}, {"SET standard_conforming_strings TO 'ON'", Primary}, {"set standard_conforming_strings = 1", Primary},
@@ -230,6 +232,37 @@ func TestWhy(t *testing.T) {
 		s := Known([]byte(sql), badNames{})
 		if s.Why != want || (s.Kind == Pin) != (want != "") {
 			t.Errorf("%q: %q, kind %d, want %q", sql, s.Why, s.Kind, want)
+		}
+	}
+}
+
+// What a rollback takes back, and what it does not.
+func TestTransactional(t *testing.T) {
+	for sql, want := range map[string]bool{
+		"create temp table t (i int)": true, "create temp table t as select 1": true, "create temp view v as select f()": true, "select 1 into temp t": true,
+		"listen x": true, "declare c cursor with hold for select 1": true, "set role x": true, "reset role": true, "reset session authorization": true,
+		"set search_path = pg_temp": true, "create temp table t (i int); select 1/0": true, "listen x; create temp table t (i int)": true, "set a = 1; listen x": true,
+
+		"select pg_advisory_lock(1)": false, "prepare p as select 1": false, "load 'x'": false, "do $$ begin end $$": false, "call p()": false, "execute p": false,
+		"create temp table t as select f()": false, "select f() into temp t": false, "declare c cursor with hold for select f()": false, "listen x; select f()": false,
+		"create temp table t as select * from bad": false, "create temp table t (i bad)": false, "declare c cursor with hold for table bad": false, "explain analyze create temp table t as select bad": false,
+		"begin; create temp table t (i int)": false, "create temp table t (i int); commit": false, "listen x; deallocate all": false, "deallocate all; listen x": false,
+		"set standard_conforming_strings = off": false, "set names sjis": false, "whatever": false, "listen x; whatever": false, "select 1": false,
+	} {
+		if s := Known([]byte(sql), badNames{}); s.Transactional != want {
+			t.Errorf("%q: %v, kind %d, %s", sql, s.Transactional, s.Kind, s.Why)
+		}
+	}
+}
+
+// What commits what its batch has done before.
+func TestCommits(t *testing.T) {
+	for sql, want := range map[string]bool{
+		"vacuum t": true, "analyze": true, "create database d": true, "drop index concurrently i": true, "alter table t detach partition p concurrently": true, "commit prepared 'x'": true,
+		"commit": false, "create table t (i int)": false, "alter table t add i int": false, "rollback": false, "select 1": false,
+	} {
+		if s := Text([]byte(sql)); s.Commits != want {
+			t.Errorf("%q: %v", sql, s.Commits)
 		}
 	}
 }

@@ -122,7 +122,8 @@ var words = func() []string {
 	for _, list := range []map[string]bool{plain, grammar, functions, volatile, catalogs, definable, set(`alter all authorization call do
 		characteristics client_min_messages constraint constraints copy create deallocate declare delete discard execute event explain
 		false fetch for hold insert into is_called key listen load local log_cnt merge bernoulli conflict filter materialized over sets system tablesample move names no pg_temp pool_nodes prepare procedural
-		recursive replace reset role schema session set_config share show table temp temporary time timezone to transaction true trusted update verbose xml`)} {
+		recursive replace reset role schema session set_config share show table temp temporary time timezone to transaction true trusted update verbose xml
+		concurrently database prepared subscription tablespace`)} {
 		for w := range list {
 			if !seen[w] {
 				seen[w] = true

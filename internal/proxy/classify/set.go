@@ -25,15 +25,18 @@ func (p *parser) set() Statement {
 	if local || p.word(i) == "session" && !p.is(i+1, "=") && p.word(i+1) != "to" {
 		i++
 	}
+	if local && p.word(i) == "session" && p.word(i+1) == "authorization" {
+		i++
+	}
 	switch p.word(i) {
 	case "transaction", "constraints":
 		return Statement{Kind: Primary}
 	case "role":
 		p.sentBack("role", i+2, local)
-		return Statement{Kind: p.pin("SET ROLE")}
+		return p.identity("SET ROLE", local)
 	case "authorization":
 		p.sentBack("session_authorization", i+1, local)
-		return Statement{Kind: p.pin("SET SESSION AUTHORIZATION")}
+		return p.identity("SET SESSION AUTHORIZATION", local)
 	case "characteristics":
 		return p.characteristics(i + 1)
 	case "xml":
@@ -57,12 +60,20 @@ func (p *parser) set() Statement {
 	}
 	s := p.setTo(name, i+1, local)
 	if name == "search_path" && p.any("pg_temp") || p.quotedTemp(name, i) {
-		s.Kind = p.pin("temporary objects") // what is created has no word for it
+		s.Kind = p.undoable(temporaryObjects) // what is created has no word for it
 	}
 	if name == minMessages {
 		p.levelTo(i+1, local)
 	}
 	return s
+}
+
+// identity is a change of whom the session acts for.
+func (p *parser) identity(why string, local bool) Statement {
+	if local {
+		return Statement{Kind: Primary}
+	}
+	return Statement{Kind: p.undoable(why)}
 }
 
 const conforming = "standard_conforming_strings"
@@ -250,10 +261,10 @@ func (p *parser) resets() Statement {
 		return Statement{Kind: Settings}
 	case "role":
 		p.reverts("role", false)
-		return Statement{Kind: p.pin("SET ROLE")}
+		return p.identity("SET ROLE", false)
 	case "session":
 		p.reverts("session_authorization", false)
-		return Statement{Kind: p.pin("SET SESSION AUTHORIZATION")}
+		return p.identity("SET SESSION AUTHORIZATION", false)
 	case "time":
 		p.reverts("timezone", false)
 		return p.settings("timezone", false)

@@ -56,7 +56,10 @@ type Limits struct{ Query, Tx, IdleTx, Idle time.Duration }
 
 // Startup are settings with which clients begin. It does not change: where clients
 // share it, a server that goes from one to the other is seen at once to have them.
-type Startup struct{ vars vars }
+type Startup struct {
+	vars vars
+	pin  string // why its clients keep their servers from the beginning
+}
 
 // NewStartup takes them as wire.ForServer has them, one by one.
 func NewStartup(settings []wire.Param) *Startup {
@@ -64,16 +67,17 @@ func NewStartup(settings []wire.Param) *Startup {
 	for _, p := range settings {
 		name := strings.ToLower(p.Name)
 		s.vars = s.vars.with(name, giving(name, p.Value))
+		if name == "search_path" && strings.Contains(strings.ToLower(p.Value), "pg_temp") {
+			s.pin = "temporary objects"
+		}
 	}
 	return s
 }
 
-// Names is what is known of names of functions, operators, relations and types, and of
-// the OIDs of these. It
+// Names is what is known of names of functions, operators, relations and types. It
 // may change: then Version is another one.
 type Names interface {
 	classify.Names
-	DangerousType(oid uint32) bool
 	Version() uint64
 }
 

@@ -113,7 +113,9 @@ func (c *Conv) effect(r *run, is about, sql string, inBatch bool) (n *note) {
 	c.defines(is)
 	if is.Kind == classify.Pin {
 		n = &note{}
-		c.guessed(is.Why, n)
+		if !is.Transactional { // else its success does
+			c.guessed(is.Why, n)
+		}
 		if l := c.links[Main]; l != nil {
 			l.loaded = l.loaded || is.Loads
 		}
@@ -126,7 +128,8 @@ func (c *Conv) effect(r *run, is about, sql string, inBatch bool) (n *note) {
 	}
 	switch {
 	case is.Kind == classify.Settings, is.Kind == classify.Discard, is.Several != nil,
-		is.Level != classify.LevelKept, is.Inserts && is.Queries > 0 && c.cfg.Mode == Auto, is.Mark != classify.MarkNone && is.Mark != classify.MarkSome:
+		is.Level != classify.LevelKept, is.Inserts && is.Queries > 0 && c.cfg.Mode == Auto, is.Mark != classify.MarkNone,
+		is.Transactional, is.Commits && inBatch:
 		if n == nil {
 			n = &note{}
 		}
@@ -184,6 +187,28 @@ func (c *Conv) done(n *note, l *Link) {
 	if c.set.note(n) {
 		c.pinned("too many settings in one transaction")
 		c.set.undo()
+	}
+	if n.about.Commits {
+		c.set.commit(l)
+	}
+	c.lasts()
+}
+
+// fails notes that the execution of what n is about has failed: it was begun.
+func (c *Conv) fails(n *note) {
+	if n == c.guess {
+		c.guess = nil
+	}
+	if n.about.Commits && len(c.set.ops) > 0 {
+		c.pinned("what its batch may have committed")
+	}
+}
+
+// lasts pins the client by what a transaction has left behind that was committed.
+func (c *Conv) lasts() {
+	if why := c.set.pin; why != "" {
+		c.set.pin = ""
+		c.pinned(why)
 	}
 }
 

@@ -34,10 +34,12 @@ type model struct {
 type modelStmt struct{ sql, style string }
 
 // savedVars are the settings at the begin of a transaction (name "") or a savepoint,
-// and what those that are set for the transaction only are behind it.
+// what those that are set for the transaction only are behind it, and whether there is a
+// temporary table.
 type savedVars struct {
 	name        string
 	vars, local map[string]string
+	temp        bool
 }
 
 // newModel is one whose client began with a setting; "" for none.
@@ -118,7 +120,7 @@ func (m *model) dies(f []string) bool {
 func (m *model) doom() {
 	if m.tx == 'T' || m.tx == 'E' {
 		m.doomed = m.tx == 'T'
-		m.vars = maps.Clone(m.saved[0].vars)
+		m.vars, m.temp = maps.Clone(m.saved[0].vars), m.saved[0].temp
 		m.saved, m.local = m.saved[:1], map[string]string{}
 		clear(m.portals)
 	}
@@ -186,7 +188,7 @@ func (m *model) begin() {
 }
 
 func (m *model) save(name string) {
-	m.saved = append(m.saved, savedVars{name, maps.Clone(m.vars), maps.Clone(m.local)})
+	m.saved = append(m.saved, savedVars{name, maps.Clone(m.vars), maps.Clone(m.local), m.temp})
 }
 
 // set gives a setting a value; "" takes it away.
@@ -207,7 +209,7 @@ func (m *model) end(good bool) {
 // finish ends any transaction.
 func (m *model) finish(good bool) {
 	if !good {
-		m.vars = m.saved[0].vars
+		m.vars, m.temp = m.saved[0].vars, m.saved[0].temp
 	} else {
 		for name, v := range m.local {
 			m.set(name, v)
@@ -350,7 +352,7 @@ func (m *model) mark(back bool, name, tag string) error {
 			continue
 		}
 		if back {
-			m.vars, m.local, m.saved, m.tx = maps.Clone(m.saved[i].vars), maps.Clone(m.saved[i].local), m.saved[:i+1], 'T'
+			m.vars, m.local, m.temp, m.saved, m.tx = maps.Clone(m.saved[i].vars), maps.Clone(m.saved[i].local), m.saved[i].temp, m.saved[:i+1], 'T'
 		} else {
 			m.saved = m.saved[:i]
 		}

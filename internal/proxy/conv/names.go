@@ -1,11 +1,6 @@
 package conv
 
-import (
-	"bytes"
-	"encoding/binary"
-
-	"manada/internal/proxy/classify"
-)
+import "manada/internal/proxy/classify"
 
 // naming follows what changes the names of Config.Dangerous. A statement that makes what
 // may leave something behind is answered when the names were read again: who hears of
@@ -62,22 +57,6 @@ func (c *Conv) version() uint64 {
 	return c.cfg.Dangerous.Version()
 }
 
-// typed is what is known of the body of a Parse behind its name: a text, and the types of
-// its parameters, by OID.
-func (c *Conv) typed(body []byte) about {
-	sql, types, _ := bytes.Cut(body, zero)
-	is := c.classified(sql)
-	if c.cfg.Mode != Auto || c.cfg.Dangerous == nil || is.Kind == classify.Pin {
-		return is
-	}
-	for types = types[min(2, len(types)):]; len(types) >= 4; types = types[4:] {
-		if c.cfg.Dangerous.DangerousType(binary.BigEndian.Uint32(types)) {
-			is.Kind, is.Why, is.Inserts = classify.Pin, "what is behind the type of a parameter", true
-		}
-	}
-	return is
-}
-
 // renew looks at a prepared statement again when the names have changed since.
 func (c *Conv) renew(s *stmt) {
 	v := c.version()
@@ -85,7 +64,7 @@ func (c *Conv) renew(s *stmt) {
 		return
 	}
 	s.names = v
-	if is := c.typed([]byte(s.body)); is.Kind == classify.Pin {
+	if is := c.classified(s.text()); is.Kind == classify.Pin {
 		s.about.Kind, s.about.Why = is.Kind, is.Why
 	}
 }

@@ -79,8 +79,8 @@ func (c *Conv) tuned(fx *Effects) {
 		c.enters = false
 		fx.add(Effect{Kind: Send, Side: Client, B: c.cfg.Welcome(l)})
 	}
-	if odd := l.reported.odd; odd != "" && c.cfg.Mode == Auto {
-		c.pinned(odd)
+	if c.cfg.Mode == Auto {
+		c.pinnedAnyway(l)
 	}
 	switch {
 	case c.called:
@@ -88,6 +88,16 @@ func (c *Conv) tuned(fx *Effects) {
 	case c.read.pending:
 		c.read.pending = false
 		c.repeat(fx)
+	}
+}
+
+// pinnedAnyway pins a client for what its settings do to whatever it says.
+func (c *Conv) pinnedAnyway(l *Link) {
+	if odd := l.reported.odd; odd != "" {
+		c.pinned(odd)
+	}
+	if s := c.cfg.Startup; s != nil && s.pin != "" {
+		c.pinned(s.pin)
 	}
 }
 
@@ -260,30 +270,22 @@ func (c *Conv) mayReset(text []byte) bool {
 // mentionsSet says whether SET or RESET may be in a text. Where it is not, it looks at
 // every third byte.
 func mentionsSet(text []byte) bool {
-	for i := 2; i < len(text); {
-		leap := int(leaps[text[i]])
-		if leap == 0 {
-			if text[i-1]|0x20 == 'e' && text[i-2]|0x20 == 's' {
-				return true
+	for i := 2; i < len(text); i += 3 {
+		for leap := leaps[text[i]]; leap > 0; leap = leaps[text[i]] {
+			if i += leap; i >= len(text) {
+				return false
 			}
-			leap = 3
 		}
-		i += leap
+		if text[i]|0x20 == 't' && text[i-1]|0x20 == 'e' && text[i-2]|0x20 == 's' {
+			return true
+		}
 	}
 	return false
 }
 
-// leaps is how much further the end of "set" is, at least, when a byte is not it; 0: it
-// may be.
-var leaps = func() (to [256]uint8) {
-	for c := range to {
-		to[c] = 3
-	}
-	for i, c := range []byte("tes") {
-		to[c], to[c-'a'+'A'] = uint8(i), uint8(i)
-	}
-	return to
-}()
+// leaps is how much further the end of "set" may be, at least, when a byte is not it; 0:
+// it may be, or it is 3 bytes further.
+var leaps = [256]int{'s': 2, 'S': 2, 'e': 1, 'E': 1}
 
 // quick says whether a text is to be looked at though the mode does not ask for it:
 // it may name or drop prepared statements, or reset settings.

@@ -27,7 +27,7 @@ func (c *Conv) parse(r *run, msg []byte) (e entry, instead []byte, local bool) {
 	sql, types, good := bytes.Cut(rest, zero)
 	e, s := entry{kind: parse}, &stmt{about: about{Kind: classify.Pin, Why: "a text that is not understood"}}
 	if ok && good && len(types) >= 2 {
-		s.about, s.names = c.typed(rest), c.version()
+		s.about, s.names = c.classified(sql), c.version()
 		s.sql = settingSQL(sql, s.about)
 	} else {
 		ok = false

@@ -205,11 +205,10 @@ func (s *story) tell(t *testing.T, cuts func(int) []int, joined bool) string {
 // listed is a set of dangerous names.
 type listed []string
 
-func (n listed) Dangerous(name []byte) bool    { return slices.Contains(n, strings.ToLower(string(name))) }
-func (n listed) Harmless([]byte) bool          { return false }
-func (n listed) Leaves(text []byte) bool       { return strings.Contains(string(text), "leaves") }
-func (n listed) DangerousType(oid uint32) bool { return oid == 16999 }
-func (n listed) Version() uint64               { return 0 }
+func (n listed) Dangerous(name []byte) bool { return slices.Contains(n, strings.ToLower(string(name))) }
+func (n listed) Harmless([]byte) bool       { return false }
+func (n listed) Leaves(text []byte) bool    { return strings.Contains(string(text), "leaves") }
+func (n listed) Version() uint64            { return 0 }
 
 func (l *Limits) of(name string) *time.Duration {
 	return map[string]*time.Duration{"query": &l.Query, "tx": &l.Tx, "idle-tx": &l.IdleTx, "idle": &l.Idle}[name]

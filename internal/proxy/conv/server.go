@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"manada/internal/proxy/classify"
 	"manada/internal/proxy/wire"
 )
 
@@ -191,6 +192,8 @@ func (c *Conv) hear(r *run, side Side, l *Link, typ byte, msg []byte, total int)
 		c.reopened(l)
 	case typ == wire.TypeComplete:
 		c.commandEnds(r.fx, l, who, body)
+	case typ == 's' && (c.eager() || c.set.watched || c.pooled()): // some of its rows are to come
+		c.done(who.note, l)
 	}
 	return pass
 }
@@ -231,10 +234,11 @@ func (c *Conv) commandEnds(fx *Effects, l *Link, who entry, tag []byte) {
 	c.once = c.once || c.inserted
 	c.plans.altered(tag)
 	if c.eager() || c.set.watched || c.pooled() {
-		c.set.completed(tag, l)
+		c.set.completed(tag, who.kind == execute && (who.note == nil || who.note.about.Mark == classify.MarkNone), l)
 		if who.kind == execute {
 			c.done(who.note, l)
 		}
+		c.lasts()
 	}
 }
 
@@ -267,6 +271,7 @@ func (c *Conv) unitEnds(r *run, side Side, l *Link, who entry, msg []byte) act {
 	if c.set.ready(status, failed, l) {
 		c.pinned("a rollback to a savepoint, behind a setting")
 	}
+	c.lasts()
 	if c.cfg.Mode == Statement && status != 'I' {
 		r.flush()
 		c.give(Main, Close, r.fx)
@@ -345,8 +350,8 @@ func (c *Conv) failed(r *run, side Side, l *Link, msg []byte, total int) act {
 	}
 	c.plans.failed(body)
 	names := c.clientNames(l, body)
-	if e := l.q.front(); e != nil && e.kind == execute && e.note == c.guess {
-		c.guess = nil // it was begun
+	if e := l.q.front(); e != nil && e.kind == execute && e.note != nil {
+		c.fails(e.note)
 	}
 	var first entry
 	who, ok := l.error(func(e entry) {

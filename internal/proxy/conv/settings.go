@@ -23,12 +23,14 @@ type set struct {
 	began   bool // at log-in
 	watched bool // it may be otherwise than at log-in
 
-	rolledBack bool // since the last ReadyForQuery, and nobody knows how far
-	local      bool // something was set in this transaction, if only for itself
+	rolledBack bool   // since the last ReadyForQuery, and nobody knows how far
+	pin        string // what was committed since somebody asked that only one server has
+	local      bool   // something was set in this transaction, if only for itself
 }
 
-// change is what a statement did to the settings.
+// change is what a statement did to the settings, or left behind in the session.
 type change struct {
+	pin       string // why only one server has it
 	all       bool   // RESET ALL
 	name, sql string // sql "": as the server gave it at log-in
 	level     classify.Level
@@ -48,6 +50,9 @@ const maxChanges = 1000
 // too much to remember.
 func (s *set) note(n *note) (full bool) {
 	is := n.about
+	if is.Transactional {
+		s.ops = append(s.ops, change{pin: is.Why})
+	}
 	op := change{level: is.Level, local: is.Local}
 	switch {
 	case is.Kind == classify.Settings:
@@ -64,7 +69,7 @@ func (s *set) note(n *note) (full bool) {
 			s.back(is.MarkName, is.Mark == classify.MarkBack)
 		}
 		if is.Level == classify.LevelKept {
-			return len(s.marks) > maxChanges
+			return len(s.ops)+len(s.marks) > maxChanges
 		}
 	}
 	s.ops = append(s.ops, op)
@@ -111,9 +116,12 @@ func (s *set) back(name string, undo bool) {
 	}
 }
 
-// completed notes the tag of a command: it may end a transaction, or a part of it.
-func (s *set) completed(tag []byte, l *Link) {
+// completed notes the tag of a command: it may end a transaction, or a part of it. whole
+// says that it is known not to be a part.
+func (s *set) completed(tag []byte, whole bool, l *Link) {
 	switch {
+	case bytes.HasPrefix(tag, tagRollback) && whole:
+		s.undo()
 	case bytes.HasPrefix(tag, tagRollback):
 		s.rolledBack = true
 	case bytes.HasPrefix(tag, tagCommit), bytes.HasPrefix(tag, tagPrepare):
@@ -129,7 +137,7 @@ func (s *set) ready(status byte, failed bool, l *Link) (doubt bool) {
 	switch {
 	case s.rolledBack:
 		for _, op := range s.ops {
-			doubt = doubt || status != 'I' && (op.all || op.name != "")
+			doubt = doubt || status != 'I' && (op.all || op.name+op.pin != "")
 		}
 		s.undo()
 	case status != 'I':
@@ -160,6 +168,8 @@ func (s *set) commit(l *Link) {
 	}
 	for _, op := range s.ops {
 		switch {
+		case op.pin != "":
+			s.pin = op.pin
 		case op.local:
 			continue
 		case op.all:

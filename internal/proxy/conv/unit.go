@@ -192,11 +192,11 @@ func (u *batch) message(typ byte, msg []byte) {
 // live on a standby alone.
 func (u *batch) parse(msg []byte) *stmt {
 	name, body, _ := bytes.Cut(msg[headerLen:], zero)
-	_, types, ok := bytes.Cut(body, zero)
+	sql, types, ok := bytes.Cut(body, zero)
 	if !ok || len(types) < 2 || u.own != nil {
 		return nil
 	}
-	s := &stmt{about: u.c.typed(body)}
+	s := &stmt{about: u.c.classified(sql)}
 	if u.read = u.read && len(name) == 0; u.read {
 		s.body = string(body)
 	}

@@ -3,8 +3,6 @@ package loop
 import (
 	"manada/internal/proxy/conv"
 	"manada/internal/proxy/wire"
-
-	"golang.org/x/sys/unix"
 )
 
 // Conversation is what a loop drives for a client; *conv.Conv is the real one.
@@ -261,7 +259,7 @@ func (l *Loop) end(c *client, said bool) {
 	l.clients.put(slot)
 	l.load.Add(-1)
 	owner.Ended()
-	if !said && !s.short && !s.pending {
+	if !said && !s.short && l.outTo != i {
 		l.closeSock(i, s)
 		return
 	}
@@ -278,18 +276,14 @@ func (l *Loop) drop(c *client, side conv.Side, how conv.How) {
 	i := c.socks[side]
 	s := l.socks.at(i)
 	c.servers[side], c.socks[side] = nil, 0
-	if s.pending || l.alone { // whom nobody else keeps waiting is answered first
-		l.flush()
-	}
+	l.flush()
 	if feeder := c.socks[conv.Client]; feeder != 0 && s.short {
 		l.touch(feeder, l.socks.at(feeder)) // it has waited for this one
 	}
 	if how != conv.Close && server.Keeper != nil && !s.short {
 		s.client, s.server, s.stop = 0, server, false
 		s.rest = nil // conv has taken all of it, perhaps a moment ago: it is not put back
-		if s.armed != unix.EPOLLIN || !s.added {
-			l.touch(i, s)
-		}
+		l.touch(i, s)
 		c.owner.Back(side, server, how)
 		if how == conv.Discard {
 			l.clear(i, s)

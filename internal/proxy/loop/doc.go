@@ -12,9 +12,6 @@
 // hits nobody. A client that is idle holds two slots and its conversation, no
 // buffer and no stack.
 //
-// What a turn of the loop has to send is put together and sent when all that had
-// happened was dealt with.
-//
 // Nothing is queued without a bound: a side that does not read stops whoever feeds
 // it by not being read from, and of one socket at most one buffer is read before
 // the others have their turn.

@@ -41,10 +41,9 @@ type Loop struct {
 	in     []byte // what was received last
 	raw    []byte // the same of TLS records
 	sealed []byte // TLS records to be sent
-	out    []byte // small pieces that are sent when the turn ends
-	outs   []piece
+	out    []byte // small pieces for outTo, put together
+	outTo  uint32
 
-	alone   bool     // one thing has happened in this turn
 	said    bool     // something was sent to the client in the last step
 	answers []answer // what was wanted and had at once, or not
 
@@ -95,7 +94,6 @@ func (l *Loop) run() {
 			l.group.log.Error("epoll_wait failed", "error", err)
 			panic(err) // a mistake of ours
 		}
-		l.alone = n == 1
 		for i := range n {
 			ev := &l.events[i]
 			if ev.Fd == 0 {
@@ -109,7 +107,7 @@ func (l *Loop) run() {
 			}
 		}
 		if l.wheel.count > 0 {
-			l.wheel.advance(l.now, func(e entry) {
+			l.wheel.advance(l.clock(), func(e entry) {
 				l.expired(e)
 				l.settle()
 			})
@@ -117,15 +115,12 @@ func (l *Loop) run() {
 		if l.full.Load() && !l.open() {
 			return
 		}
-		l.flush()
-		l.settle()
 		l.tell()
 	}
 }
 
-// brief is for how long a wait is not told to Go's scheduler, in milliseconds: less than
-// the 10 after which that interrupts whoever runs, so that it has an end.
-const brief = 8
+// brief is for how long a wait is not told to Go's scheduler, in milliseconds.
+const brief = 1
 
 // await waits for something to happen.
 //
@@ -163,7 +158,7 @@ func (l *Loop) patience() int {
 	if l.wheel.count == 0 {
 		return -1
 	}
-	d := l.wheel.wait(l.now)
+	d := l.wheel.wait(l.clock())
 	return int((d + time.Millisecond - 1) / time.Millisecond)
 }
 

@@ -26,50 +26,26 @@ func (l *Loop) write(c *client, side conv.Side, b []byte) {
 		l.moved[c.port].to += int64(len(b))
 		c.stats.Sent += int64(len(b))
 	}
-	s := l.socks.at(i)
-	if len(b) > small {
-		l.flushFor(s)
-		l.seal(i, s, b)
+	if l.outTo != i {
+		l.flush()
+	}
+	if len(b) <= small {
+		l.outTo = i
+		if l.out = append(l.out, b...); len(l.out) >= readSize {
+			l.flush()
+		}
 		return
 	}
-	if n := len(l.outs); n == 0 || l.outs[n-1].to != i {
-		l.outs = append(l.outs, piece{to: i, gen: s.gen})
-		s.pending = true
-	}
-	l.out = append(l.out, b...)
-	l.outs[len(l.outs)-1].end = len(l.out)
-	if len(l.out) >= readSize {
-		l.flush()
-	}
+	l.flush()
+	l.seal(i, l.socks.at(i), b)
 }
 
-// piece is what is sent to a socket, a part of Loop.out: up to end, from the end of the
-// one before.
-type piece struct {
-	to, gen uint32
-	end     int
-}
-
-// flush sends what was put together in this turn. All at the end: the code that sends,
-// the kernel's most of all, is in the processor's cache then, as that which reads was
-// before.
+// flush sends what was put together.
 func (l *Loop) flush() {
-	from := 0
-	for _, p := range l.outs {
-		if s := l.socks.at(p.to); s.gen == p.gen {
-			s.pending = false
-			l.seal(p.to, s, l.out[from:p.end])
-		}
-		from = p.end
+	if len(l.out) > 0 {
+		l.seal(l.outTo, l.socks.at(l.outTo), l.out)
 	}
-	l.out, l.outs = l.out[:0], l.outs[:0]
-}
-
-// flushFor is flush where something waits for this socket.
-func (l *Loop) flushFor(s *sock) {
-	if s.pending {
-		l.flush()
-	}
+	l.out, l.outTo = l.out[:0], 0
 }
 
 // seal sends, over TLS where that is spoken.
@@ -287,6 +263,9 @@ func (l *Loop) shutdown(i uint32, s *sock) {
 
 // closeSock closes a socket and frees its slot.
 func (l *Loop) closeSock(i uint32, s *sock) {
+	if l.outTo == i {
+		l.out, l.outTo = l.out[:0], 0
+	}
 	if s.fd >= 0 {
 		unix.Close(int(s.fd)) // which takes it out of epoll: nobody has another
 	}

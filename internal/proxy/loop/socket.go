@@ -77,19 +77,18 @@ type sock struct {
 	side   uint8  // a conv.Side
 	armed  uint32 // what epoll was told to report
 
-	stop    bool // conv does not want to read from it
-	short   bool // it did not take all it was sent: late waits
-	over    bool // TLS said, before it was read, that nothing follows
-	eof     bool // its end was read
-	half    bool // epoll says that the peer sends no more
-	parked  bool // hung up while it was not read; epoll would report it over and over
-	broken  bool // nothing can be sent any more
-	added   bool // to epoll
-	tcp     bool
-	shut    bool // we have said that nothing follows
-	pending bool // something in Loop.out is for it
-	again   bool // see offer
-	dirty   bool // in Loop.dirty
+	stop   bool // conv does not want to read from it
+	short  bool // it did not take all it was sent: late waits
+	over   bool // TLS said, before it was read, that nothing follows
+	eof    bool // its end was read
+	half   bool // epoll says that the peer sends no more
+	parked bool // hung up while it was not read; epoll would report it over and over
+	broken bool // nothing can be sent any more
+	added  bool // to epoll
+	tcp    bool
+	shut   bool // we have said that nothing follows
+	again  bool // see offer
+	dirty  bool // in Loop.dirty
 
 	listens  bool    // for clients
 	clearing bool    // the server has been told DISCARD ALL

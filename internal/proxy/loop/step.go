@@ -18,9 +18,8 @@ func (l *Loop) step(c *client, ev conv.Event) (consumed int) {
 		l.mark(c, &l.fx.Marks)
 	}
 	l.said = false
-	list := l.fx.List // no step begins within one
-	for i := range list {
-		fx := &list[i]
+	for i := range l.fx.List {
+		fx := &l.fx.List[i]
 		l.said = l.said || fx.Kind == conv.Send && fx.Side == conv.Client
 		if fx.Kind == conv.End {
 			l.end(c, l.said)
@@ -80,9 +79,7 @@ func (l *Loop) want(c *client, side conv.Side) {
 		l.answers = append(l.answers, answer{c.handle, side, s})
 	}
 	i := c.socks[conv.Client]
-	if s := l.socks.at(i); s.half { // it need not wait
-		l.touch(i, s)
-	}
+	l.touch(i, l.socks.at(i)) // if it has hung up it need not wait
 }
 
 // answer is what a Want got at once: a server, or none. It is told after the step.
@@ -129,7 +126,7 @@ func (l *Loop) reading(c *client, side conv.Side, on bool) {
 }
 
 // settle does what has followed from the steps so far: held bytes that are
-// wanted now are offered, epoll is told.
+// wanted now are offered, what was put together is sent, epoll is told.
 func (l *Loop) settle() {
 	for {
 		if l.resumed < len(l.resume) {
@@ -143,6 +140,7 @@ func (l *Loop) settle() {
 			l.answer()
 			continue
 		}
+		l.flush()
 		if len(l.dirty) == 0 {
 			return
 		}

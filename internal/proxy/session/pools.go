@@ -318,9 +318,7 @@ func (s *session) unshare() {
 
 // wantShared asks the pools for a server.
 func (s *session) wantShared(c *loop.Client, side conv.Side) (*loop.Server, bool) {
-	if s.handle.Load() == nil { // it may want before Serve returns
-		s.handle.CompareAndSwap(nil, c)
-	}
+	s.handle.CompareAndSwap(nil, c)
 	server, _ := s.pools.desk.Want(&s.shared.claims[side], s.shared.account, nil, c.Index())
 	if server == nil {
 		return nil, true
