@@ -218,14 +218,14 @@ func (c *Conv) means(r *run, typ byte, msg []byte, total int) (e entry, head int
 			e.bare, c.bare, c.rebound = c.bare, false, true
 		}
 		var n int
-		if e.note, n, instead = c.bind(r, msg); instead != nil {
+		if e.note, e.uses, n, instead = c.bind(r, msg); instead != nil {
 			head = n
 		}
 	case describe:
 		if total > headerLen && msg[headerLen] != 'S' {
 			e.kind = portal
 		}
-		e.note, instead = c.describe(r, msg)
+		e.note, e.uses, instead = c.describe(r, msg)
 	case closing:
 		if e, local = c.closed(msg); local && !c.links[Main].q.batch() { // it may break a COPY
 			e.local, local = 0, false

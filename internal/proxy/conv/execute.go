@@ -2,6 +2,7 @@ package conv
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 
 	"manada/internal/proxy/classify"
@@ -142,4 +143,17 @@ func (n *note) clients(body []byte) []byte {
 		body = bytes.ReplaceAll(body, []byte(a.own), []byte(a.name))
 	}
 	return body
+}
+
+// clients writes an error about a statement with the client's name; nil: it names none.
+func (s *stmt) clients(body []byte) []byte {
+	at := bytes.Index(body, prefix)
+	if at < 0 {
+		return nil
+	}
+	to := at + len(prefix)
+	for to < len(body) && body[to] >= '0' && body[to] <= '9' {
+		to++
+	}
+	return slices.Concat(body[:at], []byte(s.name), body[to:])
 }

@@ -204,19 +204,19 @@ func (c *Conv) given(r *run, l *Link, name []byte, s *stmt) (own string, renamed
 }
 
 // bind notes what is about to be executed, and renames its statement.
-func (c *Conv) bind(r *run, msg []byte) (n *note, head int, instead []byte) {
+func (c *Conv) bind(r *run, msg []byte) (n *note, s *stmt, head int, instead []byte) {
 	c.read.wrote = true
 	portal, rest, _ := bytes.Cut(msg[headerLen:], zero)
 	name, _, ok := bytes.Cut(rest, zero)
-	s := c.statement(name)
+	s = c.statement(name)
 	if !ok {
 		c.unknown("a prepared statement that was not seen")
-		return nil, 0, nil
+		return nil, nil, 0, nil
 	}
 	c.binds(r, portal, s)
 	own, renamed := c.given(r, c.links[Main], name, s)
 	if !renamed {
-		return nil, 0, nil
+		return nil, nil, 0, nil
 	}
 	if s == nil {
 		n = stranger(string(name))
@@ -224,7 +224,7 @@ func (c *Conv) bind(r *run, msg []byte) (n *note, head int, instead []byte) {
 	head = headerLen + len(portal) + 1 + len(name) + 1
 	at := len(r.fx.own)
 	r.fx.own = appendBind(r.fx.own, msg, portal, name, own)
-	return n, head, r.fx.own[at:]
+	return n, s, head, r.fx.own[at:]
 }
 
 // binds notes what a Bind means.
@@ -290,20 +290,20 @@ func (c *Conv) executes(r *run, msg []byte) (n *note, instead []byte) {
 }
 
 // describe renames a Describe's statement.
-func (c *Conv) describe(r *run, msg []byte) (n *note, instead []byte) {
+func (c *Conv) describe(r *run, msg []byte) (n *note, s *stmt, instead []byte) {
 	name, ok := named(msg)
 	if !ok {
-		return nil, nil
+		return nil, nil, nil
 	}
-	s := c.statement(name)
+	s = c.statement(name)
 	own, renamed := c.given(r, c.links[Main], name, s)
 	if !renamed {
-		return nil, nil
+		return nil, nil, nil
 	}
 	if s == nil {
 		n = stranger(string(name))
 	}
-	return n, r.fx.statement('D', own)
+	return n, s, r.fx.statement('D', own)
 }
 
 // statement writes a Describe or Close of a statement.
@@ -363,7 +363,7 @@ func (c *Conv) remember(name string, s *stmt) {
 		c.stmts = map[string]*stmt{}
 	}
 	c.kept += len(s.body)
-	c.stmts[name] = s
+	c.stmts[name], s.name = s, name
 	if s.serial == 0 {
 		c.serial++
 		s.serial = c.serial

@@ -32,6 +32,7 @@ type entry struct {
 	fills       bool  // it is a Query, or a Bind of the unnamed portal
 	bare        bool  // the unnamed portal was before it
 	plain       *stmt // the unnamed statement that it makes
+	uses        *stmt // the client's, which the link has under another name
 	note        *note // what its answer means to the conversation; usually nothing
 }
 

@@ -349,7 +349,6 @@ func (c *Conv) failed(r *run, side Side, l *Link, msg []byte, total int) act {
 		return c.dies(r, l, body, len(msg) == total)
 	}
 	c.plans.failed(body)
-	names := c.clientNames(l, body)
 	if e := l.q.front(); e != nil && e.kind == execute && e.note != nil {
 		c.fails(e.note)
 	}
@@ -368,7 +367,7 @@ func (c *Conv) failed(r *run, side Side, l *Link, msg []byte, total int) act {
 		c.desync(r, side, "an error that nothing asked for")
 		return over
 	case side == Main:
-		return c.failedMain(r, who, body, names)
+		return c.failedMain(r, who, body, len(msg) == total)
 	case c.wait == forSettings, c.read.no:
 		return strip
 	case c.read.passed:
@@ -383,7 +382,8 @@ func (c *Conv) failed(r *run, side Side, l *Link, msg []byte, total int) act {
 }
 
 // failedMain is an error of Main's. The names of its statements are not the client's.
-func (c *Conv) failedMain(r *run, who entry, body, names []byte) act {
+func (c *Conv) failedMain(r *run, who entry, body []byte, whole bool) act {
+	var names []byte
 	switch n := who.note; {
 	case who.ours && who.kind == query:
 		c.refused = wire.ParseError(body) // see tune
@@ -391,8 +391,12 @@ func (c *Conv) failedMain(r *run, who entry, body, names []byte) act {
 		return strip
 	case who.ours && n != nil && n.quiet:
 		return strip
+	case !whole:
+		return pass
 	case n != nil && n.aliases != nil:
 		names = n.clients(body)
+	case who.uses != nil:
+		names = who.uses.clients(body)
 	}
 	if who.kind == query && !who.mid && unparsed(body) {
 		c.undid(who.note)
@@ -423,19 +427,6 @@ func unparsed(body []byte) bool {
 }
 
 var syntaxRoutine, zeroWhere, zeroInner = []byte("\x00Rscanner_yyerror\x00"), []byte("\x00W"), []byte("\x00q")
-
-// clientNames writes an error with the client's names of statements; nil: it has none.
-func (c *Conv) clientNames(l *Link, body []byte) []byte {
-	if !bytes.Contains(body, prefix) {
-		return nil
-	}
-	for name, s := range c.stmts {
-		if h := l.stmts.names[s.key]; h != nil && bytes.Contains(body, []byte(`"`+h.name+`"`)) {
-			return bytes.ReplaceAll(body, []byte(h.name), []byte(name))
-		}
-	}
-	return nil
-}
 
 // dies deals with Main's last words. Where it goes down, its clients need not.
 func (c *Conv) dies(r *run, l *Link, body []byte, whole bool) act {

@@ -8,6 +8,7 @@ import (
 
 // stmt is a prepared statement of a client.
 type stmt struct {
+	name  string // the client's; "" of the unnamed one
 	about classify.Statement
 	names uint64 // the version of the names by which it was classified
 	sql   string // of a setting
