@@ -44,6 +44,7 @@ type herd struct {
 type instance struct {
 	data string
 	port int
+	more []string // settings of its own
 	cmd  *exec.Cmd
 	done chan struct{}
 }
@@ -151,9 +152,9 @@ func (h *herd) setUp() error {
 }
 
 func (h *herd) launch(i *instance) error {
-	i.cmd = h.command("postgres", "-D", i.data, "-p", strconv.Itoa(i.port), "-k", h.dir, "-c", "listen_addresses=127.0.0.1",
-		"-c", "fsync=off", "-c", "max_connections=150", "-c", "ssl=on", "-c", "ssl_cert_file="+h.dir+"/crt", "-c", "ssl_key_file="+h.dir+"/key",
-		"-c", "shared_buffers=16MB", "-c", "logging_collector=off", "-c", "wal_receiver_status_interval=1s", "-c", "max_wal_size=2GB")
+	i.cmd = h.command("postgres", append([]string{"-D", i.data, "-p", strconv.Itoa(i.port), "-k", h.dir, "-c", "listen_addresses=127.0.0.1",
+		"-c", "fsync=off", "-c", "max_connections=150", "-c", "ssl=on", "-c", "ssl_cert_file=" + h.dir + "/crt", "-c", "ssl_key_file=" + h.dir + "/key",
+		"-c", "shared_buffers=16MB", "-c", "logging_collector=off", "-c", "wal_receiver_status_interval=1s", "-c", "max_wal_size=2GB", "-c", "wal_keep_size=1GB"}, i.more...)...)
 	log, err := os.Create(i.data + ".log")
 	if err != nil {
 		return err

@@ -89,10 +89,15 @@ func (p *Proxy) askers(d *pool.Dialer) {
 	p.catalogs, p.capacities.one = one(), one
 	p.sessions.Ask = func(ctx context.Context, database, sql string, params []string, n int, row func([]string) error) error {
 		v := p.cfg.Topology.Current()
-		if !v.HasPrimary() {
+		at := v.Primary
+		switch {
+		case v.HasPrimary():
+		case len(v.Standbys) > 0: // while nobody changes anything
+			at = v.Standbys[0].Node
+		default:
 			return errors.New("there is no primary to ask")
 		}
-		return p.catalogs.Ask(ctx, v.Primary.Nearest(), database, sql, params, n, row)
+		return p.catalogs.Ask(ctx, at.Nearest(), database, sql, params, n, row)
 	}
 	p.sessions.Forsake = p.catalogs.Leave
 	p.sessions.Capacity = func(ctx context.Context, addr string) (pool.Capacity, error) {

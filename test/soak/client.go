@@ -23,7 +23,11 @@ var kinds = []struct {
 	{"reader", (*client).read},
 	{"idle", (*client).idle},
 	{"canceller", (*client).cancelled},
+	{standby, (*client).readOnly},
 }
+
+// standby is the kind that uses the read-only port.
+const standby = "standby"
 
 // client is one connection that is made again when it ended.
 type client struct {
@@ -38,6 +42,7 @@ type client struct {
 	seq     int
 	acked   int // rows that were acknowledged
 	unsure  int // rows that may be there, too
+	seen    int // all rows that the session saw at a standby
 	r       *rand.Rand
 }
 
@@ -77,7 +82,7 @@ func (c *client) connect(ctx context.Context) bool {
 	conn, err := pgconn.Connect(dial, c.dsn)
 	if err == nil {
 		_, err = conn.Exec(dial, "set app.tag = '"+tag(c.id)+"'").ReadAll()
-		if err == nil {
+		if c.seen = 0; err == nil && c.kind != standby {
 			_, err = conn.Prepare(dial, "ins", "insert into soak.ledger values ($1::text::int, $2::text::int, current_setting('app.tag')) returning client, tag", nil)
 		}
 		if err != nil {
@@ -221,6 +226,33 @@ func (c *client) read(ctx context.Context) error {
 	var n int
 	if _, err := fmt.Sscan(string(res[0].Rows[0][2]), &n); err != nil || n < c.acked || n > c.acked+c.unsure {
 		c.violation("client %d reads %s rows, %d were acknowledged and %d may be there, too", c.id, res[0].Rows[0][2], c.acked, c.unsure)
+	}
+	return nil
+}
+
+// readOnly reads at a standby, by itself or in a transaction. What a session has seen
+// there it sees again.
+func (c *client) readOnly(ctx context.Context) error {
+	look := fmt.Sprintf("select %d, current_setting('app.tag'), count(*) from soak.ledger", c.id)
+	turn := []string{look}
+	if c.r.IntN(2) == 0 {
+		turn = []string{"begin", look, "select pg_sleep(0.02)", look, "commit"}
+	}
+	for _, sql := range turn {
+		res, err := c.conn.Exec(ctx, sql).ReadAll()
+		if err != nil {
+			c.failed(c.kind, "read", err)
+			return c.giveUp(ctx, err)
+		}
+		if sql != look {
+			continue
+		}
+		c.own(res[0].Rows)
+		var n int
+		if _, err := fmt.Sscan(string(res[0].Rows[0][2]), &n); err != nil || n < c.seen {
+			c.violation("client %d reads %s rows at a standby where it has seen %d", c.id, res[0].Rows[0][2], c.seen)
+		}
+		c.seen = n
 	}
 	return nil
 }

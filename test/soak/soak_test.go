@@ -46,6 +46,9 @@ func TestSoak(t *testing.T) {
 		t.Fatal(err)
 	}
 	prepare(ctx, t, h)
+	if err := h.WaitCaughtUp(ctx, "slave"); err != nil {
+		t.Fatal(err)
+	}
 	l := newLedger()
 	stop := work(ctx, h, l)
 	defer stop()
@@ -106,8 +109,11 @@ func work(ctx context.Context, h *herdtest.Herd, l *ledger) (stop func()) {
 		k := kinds[id%len(kinds)]
 		c := &client{ledger: l, id: id, kind: k.name, turn: k.turn, dsn: h.DSN(), longest: *longest, r: rand.New(rand.NewPCG(uint64(id), uint64(time.Now().UnixNano())))}
 		c.pause = time.Duration(*clients) * time.Second / time.Duration(*rate)
-		if k.name == "idle" {
+		switch k.name {
+		case "idle":
 			c.pause = 2 * time.Second
+		case standby:
+			c.dsn = h.ReadOnlyDSN()
 		}
 		all.Go(func() { c.run(ctx) })
 	}

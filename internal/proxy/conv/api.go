@@ -26,7 +26,8 @@ const (
 	Bytes EventKind = iota
 	// Granted answers Want: Link is the side's server from now on.
 	Granted
-	// Denied answers Want: there is no server, and Err says why.
+	// Denied answers Want: there is no server, and Err says why. Without an Err Reader is
+	// not to be had, and Main may be elsewhere: it is wanted again.
 	Denied
 	// Gone is a side that ended: Why, and for servers Err when there is more to say.
 	Gone
@@ -53,6 +54,8 @@ const (
 	Enter
 	// Shutdown ends the client as soon as nothing is owed to it outside a transaction.
 	Shutdown
+	// Promoted: Main's node was a standby when the link was made, and leads now.
+	Promoted
 	// Limited: other Limits hold. What is under way is measured from now.
 	Limited
 	// SendsNoMore: the client has said so while it waits for a server. See Gone for

@@ -30,6 +30,9 @@ type Config struct {
 	// sure that the client's texts can be classified (classify.Encoding, and
 	// standard_conforming_strings is on).
 	Split bool
+	// ReadOnly is a client of the read-only port: Main is a standby, or the primary
+	// where there is none.
+	ReadOnly bool
 	// Walsender is a replication session. It is always of mode Session.
 	Walsender bool
 	// HidesWarnings says that the client began with client_min_messages above

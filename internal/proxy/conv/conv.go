@@ -1,6 +1,8 @@
 package conv
 
 import (
+	"bytes"
+
 	"manada/internal/proxy/wire"
 )
 
@@ -52,6 +54,7 @@ type Conv struct {
 	once     bool // ever
 	numbers  bool // the client asks for the last values of sequences
 	refused  *wire.Error
+	promoted bool // it was a standby, see outgrown
 
 	enters bool // it is not told Welcome yet
 	armed  [Timers]bool
@@ -136,6 +139,16 @@ func (c *Conv) undid(n *note) {
 	}
 }
 
+// barred: what n is about has failed. A standby refuses some commands as such: nothing
+// of them was done.
+func (c *Conv) barred(n *note, body []byte) {
+	if bytes.Contains(body, readOnly) && (c.pin == "LISTEN" || c.pin == "temporary objects") {
+		c.undid(n)
+	}
+}
+
+var readOnly = []byte("\x00C25006\x00")
+
 // Pin says why nobody but Main may answer the client; "" when others may.
 func (c *Conv) Pin() string { return c.pin }
 
@@ -177,6 +190,8 @@ func (c *Conv) Step(ev Event, fx *Effects) (consumed int) {
 		c.enters = true
 	case Shutdown:
 		c.shut = true
+	case Promoted:
+		c.promoted = true
 	case Limited:
 		c.limited(ev.Limits, fx)
 	case SendsNoMore:
@@ -224,7 +239,9 @@ func (c *Conv) settle(fx *Effects) {
 	if c.wait == forBind && (main == nil || !main.q.rebinds()) {
 		c.wait = nothing
 	}
-	c.drained(fx)
+	if c.drained(fx); c.promoted && !c.over {
+		c.outgrown(fx)
+	}
 	if c.enters && c.wait == nothing && !c.over {
 		c.ready(fx)
 	}

@@ -34,20 +34,32 @@ func (c *Conv) fate(l *Link) fate {
 		return goes
 	case l.free():
 		return rolled
-	case ends > 1:
-		return leaves
 	case l.failing && l.q.n == 0:
 		return skipped
-	case l.status != 'I' && !c.mayCommit():
+	case ends > 1:
+		return c.several(l)
+	case l.status != 'I' && (l.replica() || !c.mayCommit()):
 		return aborted
-	case l.status != 'I' || !c.onlyReads() || c.skip > 0:
+	case l.status != 'I' || !(l.replica() || c.onlyReads()) || c.skip > 0:
 		return leaves
-	case c.owed.whole && !c.owed.relayed:
+	case c.owed.whole && !c.owed.relayed && !l.failed:
 		return again
 	case ends == 1:
 		return broken
 	}
 	return leaves
+}
+
+// several is the fate of a client that waits for the ends of several units. Of a standby
+// it is told that each has failed.
+func (c *Conv) several(l *Link) fate {
+	switch {
+	case !l.replica() || c.open || c.skip > 0:
+		return leaves
+	case l.status != 'I':
+		return aborted
+	}
+	return broken
 }
 
 // survives says whether the client may have another server.
@@ -85,7 +97,7 @@ func (c *Conv) suffer(f fate, l *Link, fx *Effects) {
 	case aborted:
 		c.lapse()
 		c.haunt('E')
-		c.tellLost(ends == 1, 'E', l, fx)
+		c.tellLost(ends, 'E', l, fx)
 	case skipped:
 		c.open, c.ghost = true, ghost{skips: true}
 		if l.status != 'I' {
@@ -93,7 +105,7 @@ func (c *Conv) suffer(f fate, l *Link, fx *Effects) {
 		}
 	case broken:
 		c.lapse()
-		c.tellLost(true, 'I', l, fx)
+		c.tellLost(ends, 'I', l, fx)
 	}
 	if f != again {
 		fx.recycle(c.owed.unit)
@@ -119,16 +131,18 @@ func ungiven(unit []byte, given int) []byte {
 // in pieces while all of its unit is kept.
 func (c *Conv) lapse() { c.lapses, c.skip = c.lapses+c.skip, 0 }
 
-// tellLost says that the statement under way has failed.
-func (c *Conv) tellLost(whole bool, status byte, l *Link, fx *Effects) {
+// tellLost says that what is under way has failed: so many units, or one whose end is
+// not there yet.
+func (c *Conv) tellLost(units int, status byte, l *Link, fx *Effects) {
 	e := serialization(fmt.Sprintf("the connection to PostgreSQL on %s was lost while it answered", l.Node))
 	at := len(fx.own)
-	fx.own = e.Append(fx.own)
-	if whole {
-		fx.own = wire.AppendMessage(fx.own, wire.TypeReady, []byte{status})
-		c.open = false
-	} else {
-		c.ghost.skips = true
+	c.open = units == 0
+	c.ghost.skips = c.ghost.skips || c.open
+	for range max(units, 1) {
+		fx.own = e.Append(fx.own)
+		if units > 0 {
+			fx.own = wire.AppendMessage(fx.own, wire.TypeReady, []byte{status})
+		}
 	}
 	fx.add(Effect{Kind: Send, Side: Client, B: fx.own[at:]})
 }

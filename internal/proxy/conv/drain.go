@@ -1,6 +1,10 @@
 package conv
 
-import "manada/internal/proxy/wire"
+import (
+	"fmt"
+
+	"manada/internal/proxy/wire"
+)
 
 // Busy is what a switchover has to wait for in a conversation.
 type Busy uint8
@@ -24,8 +28,13 @@ func (c *Conv) Busy() Busy {
 }
 
 // holds says whether nothing may be begun on a server, or on one to come when that is
-// nil. A standby has no part in a switchover.
-func (c *Conv) holds(l *Link) bool { return c.phase >= Hold && (l == nil || l.Epoch > 0) }
+// nil. A standby has no part in a switchover: a client of the read-only port may get one.
+func (c *Conv) holds(l *Link) bool {
+	if l == nil {
+		return c.phase >= Hold && !c.cfg.ReadOnly
+	}
+	return c.phase >= Hold && l.Epoch > 0
+}
 
 // drain learns the phase of a switchover. What waited for its end goes on.
 func (c *Conv) drain(p Phase) {
@@ -59,6 +68,17 @@ func (c *Conv) drained(fx *Effects) {
 	if c.mid == Client {
 		c.end(c.killed, fx)
 	}
+}
+
+// outgrown ends a client that keeps a server whose node was a standby when it came
+// there, and leads now. Its transaction may end before.
+func (c *Conv) outgrown(fx *Effects) {
+	l := c.links[Main]
+	why, stays := c.stays()
+	if !c.promoted || !stays || l == nil || l.Epoch > 0 || !l.idle() || !c.free() {
+		return
+	}
+	c.end(wire.Fatal("57P01", fmt.Sprintf("%s has become the primary, and this session keeps its connection to it: %s", l.Node, why), elsewhere), fx)
 }
 
 // handedOver is what a client is told that keeps its server.

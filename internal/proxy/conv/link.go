@@ -47,6 +47,12 @@ func NewLink(node string, epoch uint64, reported map[string]string, status byte)
 // Reported are the settings as the server has reported them last.
 func (l *Link) Reported() map[string]string { return l.reported.values }
 
+// replica says whether the server can have done nothing but read: it is a standby, or
+// was one when it last said something, and its client asks for no more.
+func (l *Link) replica() bool {
+	return l.Epoch == 0 && l.reported.values["in_hot_standby"] == "on" && l.reported.values["default_transaction_read_only"] == "on"
+}
+
 // free says whether nothing is owed and nothing stands open.
 func (l *Link) free() bool { return !l.tail && l.skip == 0 && (l.q.n == 0 || !l.q.owes()) }
 

@@ -116,7 +116,7 @@ func (c *Conv) granted(side Side, l *Link, fx *Effects) {
 	case side == Reader:
 		c.connected(fx)
 	case c.wait == forMain:
-		c.used, c.inserted, c.strange, c.wait = false, false, l.numbers > 0, nothing
+		c.used, c.inserted, c.promoted, c.strange, c.wait = false, false, false, l.numbers > 0, nothing
 		if c.holds(l) { // it was on its way
 			c.wait = forHold
 			c.give(Main, Clean, fx)
@@ -132,7 +132,11 @@ func (c *Conv) denied(side Side, why *wire.Error, fx *Effects) {
 		c.decline(fx)
 		return
 	}
-	if c.killed == nil {
+	switch {
+	case why == nil && c.wait == forMain:
+		c.wait = nothing
+		c.ready(fx)
+	case c.killed == nil:
 		c.killed = why
 	}
 }

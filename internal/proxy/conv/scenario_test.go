@@ -81,6 +81,8 @@ func config(t testing.TB, args []datadriven.CmdArg) *Config {
 		switch a.Key {
 		case "split":
 			cfg.Split = true
+		case "read-only":
+			cfg.ReadOnly = true
 		case "walsender":
 			cfg.Walsender = true
 		case "hides":

@@ -86,6 +86,14 @@ func (c *Conv) one(r *run, side Side, l *Link) bool {
 		c.desync(r, side, fmt.Sprintf("message %q with length %d", typ, total-1))
 		return false
 	}
+	if head[typ] && side == Main {
+		if more, gone := c.heads(l, rest); gone > 0 {
+			r.drop(gone)
+			return true
+		} else if more {
+			return false
+		}
+	}
 	have := min(total, len(rest))
 	if have < wanted(typ, total) || side == Reader && have < c.read.wanted(total) {
 		return false
@@ -349,8 +357,11 @@ func (c *Conv) failed(r *run, side Side, l *Link, msg []byte, total int) act {
 		return c.dies(r, l, body, len(msg) == total)
 	}
 	c.plans.failed(body)
-	if e := l.q.front(); e != nil && e.kind == execute && e.note != nil {
-		c.fails(e.note)
+	if e := l.q.front(); e != nil && e.note != nil {
+		c.barred(e.note, body)
+		if e.kind == execute {
+			c.fails(e.note)
+		}
 	}
 	var first entry
 	who, ok := l.error(func(e entry) {

@@ -289,6 +289,8 @@ func happens(line string) (h happening, err error) {
 		h.Kind, h.Err = Kill, wire.Fatal(arg(1), strings.Join(f[2:], " "), "")
 	case "enter":
 		h.Kind = Enter
+	case "promoted":
+		h.Kind = Promoted
 	case "shutdown":
 		h.Kind = Shutdown
 	case "drain":
@@ -310,6 +312,9 @@ func newTestLink(side Side, words []string) (*Link, error) {
 		switch k {
 		case "node":
 			l.Node = v
+		case "standby":
+			l.Node, l.Epoch = v, 0
+			l.reported = l.reported.with("in_hot_standby", "on").with("default_transaction_read_only", "on")
 		case "epoch":
 			n, err := strconv.ParseUint(v, 10, 64)
 			if err != nil {

@@ -64,7 +64,7 @@ func (c *Conv) mainGone(why Why, err *wire.Error, fx *Effects) {
 		case e == nil && c.holds(l) && l.free():
 			e = c.handedOver()
 		case e == nil:
-			e = lastWords(l, why)
+			e = c.lastWords(l, why)
 		}
 		e = c.doubted(e, fx)
 	}
@@ -72,9 +72,18 @@ func (c *Conv) mainGone(why Why, err *wire.Error, fx *Effects) {
 	c.end(e, fx)
 }
 
+// elsewhere is for who may be served by another standby.
+const elsewhere = "Connect again: the proxy finds another node to read from."
+
 // lastWords is what the client is told when its server is lost.
-func lastWords(l *Link, why Why) *wire.Error {
-	const hint = "Connect again: the proxy waits for the new primary."
+func (c *Conv) lastWords(l *Link, why Why) *wire.Error {
+	hint := "Connect again: the proxy waits for the new primary."
+	if l.Epoch == 0 {
+		hint = elsewhere
+	}
+	if keeps, stays := c.stays(); l.Epoch == 0 && stays && c.pooled() {
+		return wire.Fatal("57P01", fmt.Sprintf("standby %s was lost, and this session keeps its connection: %s", l.Node, keeps), hint)
+	}
 	switch why {
 	case Deposed:
 		return wire.Fatal("57P01", fmt.Sprintf("the primary changed: %s was replaced after epoch %d", l.Node, l.Epoch), hint)
@@ -95,7 +104,7 @@ func (c *Conv) doubted(e *wire.Error, fx *Effects) *wire.Error {
 	if e == nil || l == nil {
 		return e
 	}
-	owed, reads, inTx := !l.free(), c.onlyReads(), l.status != 'I'
+	owed, reads, inTx := !l.free(), l.replica() || c.onlyReads(), l.status != 'I'
 	out := *e
 	if out.Detail != "" && (!owed || reads) {
 		return &out

@@ -223,8 +223,12 @@ func (l *Loop) grant(c *client, side conv.Side, s *Server) {
 		c.stats.Assignments++
 	}
 	l.step(c, conv.Event{Kind: conv.Granted, Side: side, Link: s.Link})
-	if s.stale(l.epoch) && c.servers[side] == s {
+	switch {
+	case c.servers[side] != s: // it has done with it
+	case s.stale(l.epoch):
 		l.gone(l.socks.at(c.socks[side]), conv.Deposed)
+	case side == conv.Main && s.promoted(l.leader):
+		l.step(c, conv.Event{Kind: conv.Promoted})
 	}
 }
 

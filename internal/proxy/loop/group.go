@@ -95,6 +95,22 @@ func (g *Group) Won(epoch uint64) {
 	})
 }
 
+// Leads says which node does. Clients that have a server there that was a standby hear
+// of it.
+func (g *Group) Leads(node string) {
+	g.each(func(l *Loop) {
+		if node == l.leader {
+			return
+		}
+		l.leader = node
+		l.servers(func(s *sock, server *Server) {
+			if server.promoted(node) && conv.Side(s.side) == conv.Main {
+				l.step(l.clientOf(s), conv.Event{Kind: conv.Promoted})
+			}
+		})
+	})
+}
+
 // EndLost gives up the servers whose host has stopped acknowledging what was sent
 // to it, and returns their number.
 func (g *Group) EndLost(limit time.Duration) int {

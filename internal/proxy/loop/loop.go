@@ -57,6 +57,7 @@ type Loop struct {
 	now     int64 // nanoseconds since began, as clock or the last wait saw it
 
 	epoch    uint64      // the newest that was won
+	leader   string      // the node that leads
 	phase    conv.Phase  // of a switchover
 	draining bool        // clients end when nothing is owed to them
 	ending   *wire.Error // clients end

@@ -211,6 +211,9 @@ func (l *Loop) clear(i uint32, s *sock) {
 // acknowledge nothing.
 func (s *Server) stale(epoch uint64) bool { return s.Link.Epoch > 0 && s.Link.Epoch < epoch }
 
+// promoted says whether a node that leads was a standby when the server came there.
+func (s *Server) promoted(leader string) bool { return s.Link.Epoch == 0 && s.Link.Node == leader }
+
 // attach makes a slot for a socket. What was read before is offered soon.
 func (l *Loop) attach(slot uint32, side conv.Side, from *Socket) uint32 {
 	if from.guest != nil {

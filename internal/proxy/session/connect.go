@@ -120,7 +120,7 @@ func (c *client) open(ctx context.Context, v route.View, l pool.Login) (*pool.Ba
 	if !v.Known {
 		return nil, destination{}, errNoNode
 	}
-	return nil, destination{}, noStandby(v, last)
+	return nil, destination{}, refusal{noStandby(v, last)}
 }
 
 // refusal is an error of the proxy's own that waiting does not help against.
@@ -128,7 +128,7 @@ type refusal struct{ error }
 
 func (r refusal) Unwrap() error { return r.error }
 
-func noStandby(v route.View, last error) error {
+func noStandby(v route.View, last error) *wire.Error {
 	e := wire.Fatal("57P03", "no standby can be read from at the moment",
 		"Use the read-write port, or set read_only_fallback: true to let this port use the primary. What the standbys do: manada status")
 	switch {
@@ -139,7 +139,7 @@ func noStandby(v route.View, last error) error {
 	default:
 		e.Detail = fmt.Sprintf("None of the %d standbys streams from the primary of epoch %d closely enough.", len(v.Standbys), v.Epoch)
 	}
-	return refusal{e}
+	return e
 }
 
 func (c *client) openPrimary(ctx context.Context, v route.View, l pool.Login) (*pool.Backend, destination, error) {

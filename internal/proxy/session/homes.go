@@ -15,15 +15,31 @@ type homes struct {
 	failed map[string]time.Time
 }
 
-// choose finds the home of a session: the node that is the home of the fewest;
-// of several, in turn.
+// choose finds the home of a session, the primary or a standby, see least.
 func (h *homes) choose(usable []route.Standby) string {
-	h.mu.Lock()
-	defer h.mu.Unlock()
 	names := []string{""}
 	for _, s := range usable {
 		names = append(names, s.Name)
 	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	best := h.fewest(names)
+	if h.count == nil {
+		h.count = map[string]int{}
+	}
+	h.count[best]++
+	return best
+}
+
+// least is the node that is the home of the fewest; of several, in turn.
+func (h *homes) least(names []string) string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.fewest(names)
+}
+
+// fewest is least, with mu held.
+func (h *homes) fewest(names []string) string {
 	h.turn++
 	best := ""
 	for i := range names {
@@ -32,16 +48,15 @@ func (h *homes) choose(usable []route.Standby) string {
 			best = n
 		}
 	}
-	if h.count == nil {
-		h.count = map[string]int{}
-	}
-	h.count[best]++
 	return best
 }
 
 func (h *homes) enter(name string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.count == nil {
+		h.count = map[string]int{}
+	}
 	h.count[name]++
 }
 

@@ -302,13 +302,11 @@ func (c *client) allowed() error {
 	return nil
 }
 
-// serverParams are the start-up parameters for PostgreSQL. On the read-only
-// port sessions are read-only by default wherever they land, so that falling
-// back to the primary does not make writes possible by accident.
+// serverParams are the start-up parameters for PostgreSQL.
 func (c *client) serverParams() []wire.Param {
 	var extra []wire.Param
 	if c.port == ReadOnly {
-		extra = append(extra, wire.Param{Name: "default_transaction_read_only", Value: "on"})
+		extra = append(extra, readsOnly)
 	}
 	if c.secret.Muted { // the role's own default would hide warnings from us
 		extra = append(extra, wire.Param{Name: "client_min_messages", Value: "warning"})

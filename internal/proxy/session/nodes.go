@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"net"
 	"strconv"
 
@@ -51,6 +52,10 @@ func (s *session) poolNodes() conv.Table {
 
 // readsAt says whether a node is the session's home.
 func (s *session) readsAt(node string) bool {
+	if s.seat != nil {
+		at, _ := s.seat.at()
+		return node == cmp.Or(at, s.Topology.Current().Primary.Name)
+	}
 	if s.conf.Split && s.conv.Pin() == "" {
 		if home := s.reads.where(); home != "" {
 			return node == home

@@ -21,7 +21,7 @@ import (
 	"manada/internal/proxy/wire"
 )
 
-// pools are the server connections that clients of the read-write port share. It
+// pools are the server connections that clients share. It
 // carries out what the desk decides: desk.Connections and loop.Keeper.
 type pools struct {
 	*Server
@@ -36,8 +36,10 @@ type pools struct {
 	welcomes map[welcomeKey]*welcomes
 	flights  map[welcomeKey]*flight
 	standbys map[string]*rules.Node
-	alike    map[alikeKey]string    // of the accounts' sessions on the primary, see pool.Backend.Alike
 	plans    map[string]*conv.Plans // by database
+
+	likes sync.Mutex          // not mu: the desk hands out servers while that is held
+	alike map[alikeKey]string // of the accounts' sessions on the primary, see pool.Backend.Alike
 }
 
 // firstLimit is a node's until it has said how many connections it allows, and herdNeeds
@@ -65,6 +67,7 @@ func newPools(s *Server) *pools {
 type pooledServer struct {
 	backend
 	rules *rules.Server
+	alike string // see pool.Backend.Alike
 }
 
 // account is how an account logs in.
@@ -83,7 +86,7 @@ func (p *pools) Open(ctx context.Context, s *rules.Server, how desk.How) (any, *
 	}
 	if at.standby {
 		epoch = 0 // see conv.Link
-		params = append(params, wire.Param{Name: "default_transaction_read_only", Value: "on"})
+		params = append(params, readsOnly)
 		within, cancel := context.WithTimeout(ctx, openTimeout) // a read waits for it
 		defer cancel()
 		ctx = within
@@ -95,7 +98,8 @@ func (p *pools) Open(ctx context.Context, s *rules.Server, how desk.How) (any, *
 	if err != nil {
 		return nil, openError(err)
 	}
-	if refused := p.checked(ctx, b, a, at.standby); refused != nil {
+	alike, refused := p.checked(ctx, b, a, at.standby)
+	if refused != nil {
 		b.Conn.Close()
 		return nil, refused
 	}
@@ -107,7 +111,7 @@ func (p *pools) Open(ctx context.Context, s *rules.Server, how desk.How) (any, *
 	link := conv.NewLink(node.Name, epoch, b.Settings, b.Status)
 	link.PID = b.PID
 	return &loop.Server{Socket: socket, Link: link, Keeper: p,
-		Backend: &pooledServer{backend{node.Name, b.Addr, epoch, b.PID, b.Key, nil}, s}}, nil
+		Backend: &pooledServer{backend{node.Name, b.Addr, epoch, b.PID, b.Key, nil}, s, alike}}, nil
 }
 
 // openError puts into words of PostgreSQL why a connection could not be opened.
@@ -150,9 +154,7 @@ func (p *pools) follow(v route.View) {
 	}
 	p.leader, p.epoch = v.Primary, v.Epoch
 	p.askAhead(v)
-	if p.Options.Split {
-		p.readers(v)
-	}
+	p.readers(v)
 	p.desk.Lead(p.desk.Node(v.Primary.Name, place{node: v.Primary}, p.limit(v, v.Primary), v.Epoch), "")
 }
 
@@ -216,22 +218,35 @@ func (p *pools) ask(v route.View, n route.Node) {
 // pooled says whether a client is to share connections, and with what settings of its
 // own.
 func (c *client) pooled() (settings []wire.Param, mode rules.Mode, ok bool) {
-	if c.pools == nil || c.port != ReadWrite || c.startup.Walsender() {
+	if c.pools == nil || c.startup.Walsender() {
 		return nil, 0, false
 	}
 	mode = c.options().Pool.For(c.startup.Database(), c.user).Mode
 	settings, ok = wire.Settings(wire.ForServer(c.startup.Params))
+	if c.port == ReadOnly {
+		return append(settings, readsOnly), mode, ok
+	}
 	return settings, mode, ok && (mode != rules.Session || !c.Options.Split)
 }
 
+// readsOnly is a setting of all sessions of the read-only port, wherever they land, so
+// that falling back to the primary does not make writes possible by accident.
+var readsOnly = wire.Param{Name: "default_transaction_read_only", Value: "on"}
+
 // logInPooled takes a client to a session without a server of its own.
 func (c *client) logInPooled(ctx context.Context, settings []wire.Param, mode rules.Mode, keys scram.Keys, final []byte) (*session, error) {
+	if err := c.mayRead(); err != nil {
+		return nil, err
+	}
 	a, refused := c.pools.desk.Attach(c.startup.Database(), c.user, c.secret.Rights, account{keys, c.secret.Muted})
 	if refused != nil {
 		return nil, refused
 	}
 	s := newSession(c, &pool.Backend{}, destination{})
 	s.shared = &shared{account: a}
+	if c.port == ReadOnly {
+		s.seat = &seat{}
+	}
 	s.shared.claims[conv.Main].Data, s.shared.claims[conv.Reader].Data = &taker{s, conv.Main}, &taker{s, conv.Reader}
 	s.conf.Mode, s.conf.Shared = conv.Mode(mode), true
 	if mode == rules.Auto && c.pools.names != nil {
@@ -276,7 +291,7 @@ func (c *client) welcomePooled(ctx context.Context, s *session, settings []wire.
 	}
 	s.shown, s.conf.Startup = w.shown, w.startup
 	b := &pool.Backend{Settings: w.settings}
-	if c.Options.Split && s.Positions != nil && splittable(c.startup, b) {
+	if c.Options.Split && c.port == ReadWrite && s.Positions != nil && splittable(c.startup, b) {
 		s.conf.Split, s.reads = true, &reads{}
 	}
 	return c.welcome(ctx, s, &pool.Backend{Greeting: w.greeting, Status: 'I'}, final)
@@ -332,12 +347,31 @@ type taker struct {
 	side conv.Side
 }
 
-func (t *taker) Take(s *rules.Server, _ int) {
-	t.handle.Load().Grant(t.side, s.Data.(*loop.Server), func() {})
+func (t *taker) Take(s *rules.Server, from int) {
+	h := t.handle.Load()
+	switch {
+	case t.side == conv.Reader && t.pools.unlike(s):
+		if from < 0 {
+			t.pools.Park(s, h.Index())
+		}
+		t.pools.desk.Gave(s, true)
+		t.readerDenied(errUnlike)
+		h.Deny(conv.Reader, nil)
+		return
+	case t.side == conv.Main && t.seat != nil:
+		t.seat.used()
+	}
+	h.Grant(t.side, s.Data.(*loop.Server), func() {})
 }
 
 func (t *taker) Denied(e *wire.Error) {
-	if t.side == conv.Reader {
+	switch {
+	case t.side == conv.Main && t.seat != nil:
+		t.seatDenied(e)
+		return
+	case t.side == conv.Reader && e == nil: // the node has left
+		t.reads.left(t.reads.at())
+	case t.side == conv.Reader:
 		t.readerDenied(e)
 	}
 	t.handle.Load().Deny(t.side, e)

@@ -84,7 +84,7 @@ func (s *session) standby() (route.Standby, bool) {
 func (s *session) open(c *loop.Client, st route.Standby) {
 	l := s.reads.login
 	l.Params = append([]wire.Param(nil), l.Params...)
-	l.Params = append(l.Params, wire.Param{Name: "default_transaction_read_only", Value: "on"})
+	l.Params = append(l.Params, readsOnly)
 	ctx, cancel := context.WithTimeout(s.life, openTimeout)
 	defer cancel()
 	b, err := s.Dialer.Open(ctx, s.wayAs(st.Node, s.user), l)

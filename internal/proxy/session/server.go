@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -111,6 +112,7 @@ type Server struct {
 	door     door
 	guesses  guesses
 	homes    homes
+	seats    homes  // of the clients of the read-only port
 	nodes    counts // connections to each
 	draining atomic.Bool
 	holding  atomic.Bool  // a switchover does: nothing new begins at the primary
@@ -215,9 +217,13 @@ func (s *Server) Sweep(v route.View) {
 		return
 	}
 	s.loops.Won(v.Epoch)
+	s.loops.Leads(v.Primary.Name)
 	s.abandon(v)
 	s.pools.follow(v)
 	usable := s.Reader.Usable(v)
+	if s.options().ReadOnlyFallback || slices.ContainsFunc(usable, func(st route.Standby) bool { return !s.seats.avoided(st.Name) }) {
+		s.pools.desk.Look()
+	}
 	for _, one := range s.registry.list() {
 		one.retire(usable)
 	}

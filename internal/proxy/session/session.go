@@ -33,6 +33,7 @@ type session struct {
 	reads  *reads       // nil: only main answers
 	shared *shared      // nil: main is its own
 	own    *rules.Own   // it is counted so; nil when it is shared
+	seat   *seat        // of a client of the read-only port that shares
 	shown  *conv.Report // what it was told of its settings, when it is shared
 
 	mu        sync.Mutex
@@ -62,7 +63,7 @@ func newSession(c *client, b *pool.Backend, d destination) *session {
 	if d.primary {
 		s.main.epoch = d.epoch
 	}
-	s.conf = conv.Config{Walsender: c.startup.Walsender(), HidesWarnings: c.hidesWarnings()}
+	s.conf = conv.Config{Walsender: c.startup.Walsender(), HidesWarnings: c.hidesWarnings(), ReadOnly: c.port == ReadOnly}
 	if !s.conf.Walsender {
 		s.conf.PoolNodes = s.poolNodes
 		o := s.options()
@@ -123,7 +124,10 @@ func (s *session) handOverShared(c *client) error {
 // Want has a standby opened for the client's reads, and a server of the pools for
 // what is shared.
 func (s *session) Want(c *loop.Client, side conv.Side) (*loop.Server, bool) {
-	if s.shared != nil && side == conv.Main {
+	switch {
+	case s.seat != nil && side == conv.Main:
+		return s.wantSeat(c)
+	case s.shared != nil && side == conv.Main:
 		return s.wantShared(c, side)
 	}
 	if side != conv.Reader || s.reads == nil {
@@ -170,6 +174,9 @@ func (s *session) Lost(side conv.Side, server *loop.Server, why conv.Why, told b
 	case why == conv.Deposed:
 		s.Stats.Deposed.Add(1)
 	case told || why == conv.Silent: // else the client had left, or PostgreSQL has said why
+		if why == conv.Silent && s.seat != nil && server.Link.Epoch == 0 {
+			s.seats.avoid(server.Link.Node)
+		}
 		s.Stats.Lost.Add(1)
 		s.Log.Info("backend lost", "node", server.Link.Node, "user", s.user)
 	}
@@ -295,6 +302,9 @@ func (s *session) Ended() {
 	s.Stats.Clients[s.port].Add(-1)
 	if s.reads != nil {
 		s.reads.end(&s.homes)
+	}
+	if s.seat != nil {
+		s.seat.leave(&s.seats)
 	}
 }
 

@@ -22,13 +22,17 @@ type welcome struct {
 	startup  *conv.Startup
 }
 
-type welcomeKey struct{ account, params, stamp string }
+type welcomeKey struct {
+	account, params, stamp string
+	standby                bool // PostgreSQL tells what it is
+}
 
 // welcomes are those of clients that differ in their application_name alone.
 type welcomes struct {
 	greeting []byte
 	settings map[string]string
 	named    map[string]*welcome
+	standby  bool
 }
 
 // maxWelcomes and maxNames bound them: settings and names are the clients' to invent.
@@ -53,7 +57,8 @@ func flat(params []wire.Param) string {
 // log-in with them, once for all clients of the account that bring the same.
 func (c *client) welcomeOf(ctx context.Context, settings []wire.Param, keys scram.Keys) (*welcome, error) {
 	params, name := withoutName(c.serverParams())
-	k := welcomeKey{c.user + "\x00" + c.startup.Database(), flat(params), c.secret.Rights.Stamp}
+	k := welcomeKey{c.user + "\x00" + c.startup.Database(), flat(params), c.secret.Rights.Stamp,
+		c.port == ReadOnly && len(c.Reader.Usable(c.Topology.Current())) > 0}
 	p := c.pools
 	p.mu.Lock()
 	if known := p.welcomes[k]; known != nil {
@@ -101,15 +106,16 @@ func (c *client) askWelcome(ctx context.Context, k welcomeKey, params []wire.Par
 		}
 	}
 	var b *pool.Backend
+	var d destination
 	err = c.retry(ctx, func(ctx context.Context) (err error) {
-		b, _, err = c.openPrimary(ctx, c.Topology.Current(), pool.Login{Params: params, Keys: &keys})
+		b, d, err = c.open(ctx, c.Topology.Current(), pool.Login{Params: params, Keys: &keys})
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
 	b.Conn.Close()
-	return &welcomes{b.Greeting, b.Settings, map[string]*welcome{}}, nil
+	return &welcomes{b.Greeting, b.Settings, map[string]*welcome{}, !d.primary}, nil
 }
 
 // join waits for another client's log-in, within what is left of ConnectWait; nil: it
@@ -132,7 +138,7 @@ func (p *pools) landed(k welcomeKey, f *flight, got *welcomes) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.flights, k)
-	if f.got = got; got != nil {
+	if f.got = got; got != nil && got.standby == k.standby {
 		if len(p.welcomes) >= maxWelcomes {
 			clear(p.welcomes)
 		}

@@ -104,6 +104,18 @@ func (d *Desk) Lead(n *rules.Node, why string) {
 	d.do(func(now rules.Moment, out []rules.Decision) []rules.Decision { return d.book.Lead(now, n, why, out) })
 }
 
+// Nowhere is a node for claims that wait for Look.
+func (d *Desk) Nowhere() *rules.Node {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.book.Nowhere()
+}
+
+// Look sends those away who wait nowhere, to want a server elsewhere.
+func (d *Desk) Look() {
+	d.do(func(_ rules.Moment, out []rules.Decision) []rules.Decision { return d.book.Look(out) })
+}
+
 // Hold hands out nothing at the node of a name until it is called for another, or for
 // none (empty): it is being switched over.
 func (d *Desk) Hold(node string) {

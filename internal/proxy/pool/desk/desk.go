@@ -15,7 +15,7 @@ type Taker interface {
 	// Take gives it a server, whose connection is watched on loop from, or nowhere yet
 	// when that is -1. One that is not wanted any more is given back.
 	Take(s *rules.Server, from int)
-	// Denied says why it gets none.
+	// Denied says why it gets none; nil: it is to look elsewhere.
 	Denied(e *wire.Error)
 }
 

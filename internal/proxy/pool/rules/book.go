@@ -20,7 +20,7 @@ const (
 	Hand
 	// Close Server, whoever has it. Closed answers.
 	Close
-	// Deny Claim a server: Err says why.
+	// Deny Claim a server: Err says why, or is nil, see Look.
 	Deny
 	// Settled: what Await with this ID waits for has come about, or cannot any more.
 	Settled
@@ -43,7 +43,7 @@ type Book struct {
 	loops     int
 	nodes     []*Node
 	primary   *Node // who leads; nowhere while nobody does
-	nowhere   *Node // where those wait who want the primary while there is none
+	nowhere   *Node // where those wait who want the primary while there is none, or any other
 	why       string
 	accounts  map[key]*Account
 	databases map[string]*Database

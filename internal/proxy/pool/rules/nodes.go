@@ -24,6 +24,9 @@ func (b *Book) SetNode(now Moment, n *Node, limit int, epoch uint64, out []Decis
 		n.retry = backoff{}
 	}
 	n.limit, n.epoch = limit, epoch
+	if limit == 0 {
+		out = b.astray(n, out)
+	}
 	for _, p := range slices.Clone(n.pools) {
 		out = b.trim(p, out)
 		out = b.serve(now, p, out)
@@ -61,6 +64,33 @@ func (b *Book) Lead(now Moment, n *Node, why string, out []Decision) []Decision 
 		out = b.serve(now, to, out)
 	}
 	return b.settle(out)
+}
+
+// Nowhere is a node to want that stands for none: who waits there is answered by Look.
+func (b *Book) Nowhere() *Node { return b.nowhere }
+
+// Look denies those a server who wait nowhere but do not want the primary, with no
+// error: there may be one elsewhere.
+func (b *Book) Look(out []Decision) []Decision { return b.settle(b.astray(b.nowhere, out)) }
+
+// astray denies those who wait at a node where nothing will come of it.
+func (b *Book) astray(n *Node, out []Decision) []Decision {
+	for _, p := range n.pools {
+		out = b.denyAstray(p, Decision{}, out)
+	}
+	return out
+}
+
+// denyAstray answers those in a pool's queue who may want a server elsewhere.
+func (b *Book) denyAstray(p *Pool, d Decision, out []Decision) []Decision {
+	for c := p.waiting.first; c != nil; {
+		next := c.next
+		if !c.anyNode {
+			out = b.deny(c, d, out)
+		}
+		c = next
+	}
+	return out
 }
 
 // Hold hands out nothing at a node and opens nothing there, until it is called for

@@ -12,6 +12,8 @@ func (b *Book) Want(now Moment, c *Claim, a *Account, n *Node, loop int, out []D
 	c.order = b.lastClaim
 	if n == nil {
 		n = b.primary
+	} else if n.limit == 0 && n != b.nowhere { // it has left
+		return append(out, Decision{Kind: Deny, Claim: c})
 	}
 	p := b.pool(a, n)
 	if p.waiting.n == 0 && !b.stands(p) {

@@ -86,9 +86,14 @@ func errKilled() *wire.Error {
 }
 
 // errQueue is for a claim that has waited for too long.
-func (b *Book) errQueue(p *Pool) *wire.Error {
+func (b *Book) errQueue(c *Claim) *wire.Error {
+	p := c.pool
 	wait := p.Account.Settings.QueueTimeout
-	if p.Node == b.nowhere {
+	switch {
+	case p.Node == b.nowhere && !c.anyNode:
+		return wire.Fatal("57P03", fmt.Sprintf("no standby could be read from within %s (proxy.pool.queue_timeout)", wait),
+			"Try again in a moment, or use the read-write port; see what the standbys do with: manada status")
+	case p.Node == b.nowhere:
 		return wire.Fatal("57P03", fmt.Sprintf("no primary to connect to after waiting %s: %s", wait, b.why),
 			"Try again in a moment; see what the herd waits for with: manada status")
 	}

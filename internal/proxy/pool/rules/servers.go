@@ -166,6 +166,7 @@ func (b *Book) Failed(now Moment, s *Server, err *wire.Error, out []Decision) []
 		if len(p.servers) == 1 { // no other that could serve them
 			out = b.denyAll(p, Decision{Err: err}, out)
 		}
+		out = b.denyAstray(p, Decision{Err: err}, out)
 	case err.Code == tooMany:
 		p.retry.failed(now, err)
 		if others := p.Node.idle.first; others != nil && others.Pool != p && len(p.servers) == 1 {

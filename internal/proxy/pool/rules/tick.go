@@ -41,7 +41,7 @@ func (b *Book) expire(now Moment, p *Pool, out []Decision) []Decision {
 		if s.QueueTimeout == 0 || now-c.since < s.QueueTimeout {
 			break
 		}
-		out = b.deny(c, Decision{Err: b.errQueue(p)}, out)
+		out = b.deny(c, Decision{Err: b.errQueue(c)}, out)
 	}
 	if c := p.waiting.first; c != nil {
 		if s.QueueTimeout > 0 {
