@@ -34,10 +34,16 @@ func posixStorage(t *testing.T) *Posix {
 
 func remoteStorage(t *testing.T, s Storage, http2 bool) *Remote {
 	t.Helper()
-	srv := httptest.NewUnstartedServer(Handler(s))
+	var serving sync.WaitGroup // Close does not wait for what goes over HTTP/2
+	h := Handler(s)
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		serving.Add(1)
+		defer serving.Done()
+		h.ServeHTTP(w, r)
+	}))
 	srv.EnableHTTP2 = http2
 	srv.StartTLS()
-	t.Cleanup(srv.Close)
+	t.Cleanup(func() { srv.Close(); serving.Wait() })
 	r, err := NewRemote(srv.URL, srv.Client())
 	if err != nil {
 		t.Fatal(err)
