@@ -51,7 +51,7 @@ var (
 	Failover   = does("failover", "/v1/failover", Loses, "makes a standby the primary although the primary is gone", roleChange...)
 	Reinit     = does("reinit", "/v1/reinit", Ends, "makes a standby's data directory anew", roleChange...)
 	Restore    = does("restore", "/v1/restore", Loses, "restores the herd's data out of a backup", needed("order", Object), Argument{Name: "epoch", Is: Number}, by)
-	Undo       = does("restore undo", "/v1/restore/undo", Loses, "ends a restore of the herd", roleChange...)
+	Undo       = does("restore undo", "/v1/restore/undo", Loses, "ends a restore of the herd", Argument{Name: "order", Is: Object}, Argument{Name: "epoch", Is: Number}, by)
 	Plan       = does("restore plan", "/v1/restore/plan", Harmless, "tells what a restore of the herd would do", text("type"), text("target"),
 		Argument{Name: "exclusive", Is: Flag}, Argument{Name: "timeline", Is: Number}, text("set"), Argument{Name: "keep_old", Is: Flag})
 	Pause       = again(does("pause", "/v1/pause", Harmless, "holds automatic role changes", by, text("reason"), text("at")))
