@@ -36,7 +36,9 @@ func (h *hostAgent) openCA(ctx context.Context) (*pki.CA, error) { return h.secr
 // stays there, marked with who used it, so that its newcomer may ask again and
 // everybody else is told why not.
 func (h *hostAgent) tokens(ctx context.Context, id string, change func(*pki.TokenRecord) error) error {
+	there := false
 	err := h.store.UpdateToken(ctx, id, func(data []byte) ([]byte, error) {
+		there = true
 		var rec pki.TokenRecord
 		if err := json.Unmarshal(data, &rec); err != nil {
 			return nil, fmt.Errorf("read token %s: %w", id, err)
@@ -46,7 +48,9 @@ func (h *hostAgent) tokens(ctx context.Context, id string, change func(*pki.Toke
 		}
 		return json.Marshal(rec)
 	})
-	if errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrInvalid) {
+	// What change does not find is another matter: the authority's key is in the store a
+	// moment after it answers for the first time.
+	if !there && (errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrInvalid)) {
 		return pki.ErrNoToken
 	}
 	return err

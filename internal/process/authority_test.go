@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"os"
@@ -222,5 +223,22 @@ func TestStoreKeepsProxiesOut(t *testing.T) {
 			t.Errorf("%s reads the store: %v", kind, err)
 		}
 		st.Close()
+	}
+}
+
+// A newcomer that comes before the authority's key is in the store is asked to come
+// again: its token is good.
+func TestATokenBeforeTheKeyOfTheAuthority(t *testing.T) {
+	h := newMember(t)
+	ctx := t.Context()
+	if err := h.store.CreateToken(ctx, store.Token{ID: "t1", Data: []byte("{}"), Expires: time.Now().Add(time.Hour)}); err != nil {
+		t.Fatal(err)
+	}
+	early := fmt.Errorf("open the authority's key: %w", store.ErrNotFound)
+	if err := h.tokens(ctx, "t1", func(*pki.TokenRecord) error { return early }); !errors.Is(err, early) {
+		t.Errorf("the key is not there yet: %v", err)
+	}
+	if err := h.tokens(ctx, "t2", func(*pki.TokenRecord) error { return early }); !errors.Is(err, pki.ErrNoToken) {
+		t.Errorf("no such token: %v", err)
 	}
 }
