@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -95,7 +96,7 @@ func localDoor(cfg *config.Config) *door {
 	client := &peer.Client{Socket: cfg.ProxySocket(), By: "manada proxy"}
 	return &door{cfg.Node, func(ctx context.Context, v verb.Verb, in, out any) error {
 		err := client.Call(ctx, "", "", v, in, out)
-		if _, refused := peer.AsError(err); err != nil && !refused && ctx.Err() == nil {
+		if _, refused := errors.AsType[*peer.Error](err); err != nil && !refused && ctx.Err() == nil {
 			return fail(exitFailed, "is the host running?  manada status", "the proxy of %s does not answer: %w", cfg.Node, err)
 		}
 		return err
@@ -110,7 +111,7 @@ func (c *caller) farDoors(ctx context.Context, node string) (doors []*door, err 
 		}
 	}
 	listening, _, err := read[[]peer.ListeningProxy](ctx, c, verb.Proxies, time.Second)
-	if e, refused := peer.AsError(err); err != nil && (!refused || e.Code != peer.CodeNotFound) { // a herd of a release before does not know
+	if e, refused := errors.AsType[*peer.Error](err); err != nil && (!refused || e.Code != peer.CodeNotFound) { // a herd of a release before does not know
 		return nil, err
 	}
 	for _, p := range listening {
@@ -135,7 +136,7 @@ func (c *caller) farDoor(node, addr, kind string) *door {
 	}
 	return &door{node, func(ctx context.Context, v verb.Verb, in, out any) error {
 		err := client.Call(ctx, addr, node, v, in, out)
-		if _, refused := peer.AsError(err); err != nil && !refused && ctx.Err() == nil {
+		if _, refused := errors.AsType[*peer.Error](err); err != nil && !refused && ctx.Err() == nil {
 			return fail(exitFailed, "is the host running?  manada status", "the proxy of %s does not answer: %w", node, err)
 		}
 		return err

@@ -58,13 +58,15 @@ func handingOver(v *View) (Decision, bool) {
 	if l.ID == "" {
 		return Decision{}, false
 	}
-	if why := handoverFails(v); why != "" && !l.Preparing {
-		return withdrawDrain(v, why), true
-	}
-	if d, ok := drainStep(v); ok && !l.Preparing {
-		return d, true
-	}
-	if l.Preparing && v.without(WithoutDuties) {
+	switch {
+	case !l.Preparing:
+		if why := handoverFails(v); why != "" {
+			return withdrawDrain(v, why), true
+		}
+		if d, ok := drainStep(v); ok {
+			return d, true
+		}
+	case v.without(WithoutDuties):
 		return wait("a checkpoint before the switchover to %s", l.To), true
 	}
 	if d, ok := syncSet(v); ok && len(d.Actions) > 0 {

@@ -117,9 +117,7 @@ func (c *Client) Close() {
 
 func (c *Client) fresh(node string) *http.Transport {
 	if c.Socket != "" {
-		return &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{Timeout: 2 * time.Second}).DialContext(ctx, "unix", c.Socket)
-		}}
+		return LocalTransport(c.Socket)
 	}
 	d := dialer{tls: c.TLS, timeout: c.DialTimeout, silence: 5 * time.Second}
 	if d.timeout <= 0 {

@@ -24,10 +24,6 @@ func (e *Error) Error() string {
 	return e.Message + " (" + e.Hint + ")"
 }
 
-// AsError finds the refusal in an error; ok is false when it is none, as when nobody
-// answered.
-func AsError(err error) (e *Error, ok bool) { return errors.AsType[*Error](err) }
-
 // Codes that this package uses itself.
 const (
 	CodeForbidden   = "forbidden"

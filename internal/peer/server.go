@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"sync"
 	"time"
 
@@ -133,13 +132,8 @@ func (s *Server) serveHTTP(w http.ResponseWriter, r *http.Request) {
 // ServeLocal answers programs of this host over a socket, which its user alone may open,
 // until ctx ends.
 func (s *Server) ServeLocal(ctx context.Context, path string) error {
-	_ = os.Remove(path)
-	l, err := net.Listen("unix", path)
+	l, err := ListenLocal(path)
 	if err != nil {
-		return fmt.Errorf("listen for this host's programs: %w", err)
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		l.Close()
 		return fmt.Errorf("listen for this host's programs: %w", err)
 	}
 	srv := &http.Server{ReadHeaderTimeout: 5 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

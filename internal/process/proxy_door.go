@@ -2,14 +2,11 @@ package process
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
-	"os"
 	"time"
 
 	"manada/internal/api"
@@ -21,17 +18,9 @@ import (
 // serveOrders takes orders for the proxy on a socket of this host, which its user
 // alone may open.
 func (p *proxyHost) serveOrders(ctx context.Context) error {
-	path := p.cfg.ProxySocket()
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove old socket of the proxy: %w", err)
-	}
-	l, err := net.Listen("unix", path)
+	l, err := peer.ListenLocal(p.cfg.ProxySocket())
 	if err != nil {
 		return fmt.Errorf("listen for orders to the proxy: %w", err)
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		l.Close()
-		return fmt.Errorf("protect the proxy's socket: %w", err)
 	}
 	return api.Serve(ctx, l, p.proxy.Console(), nil, p.log, time.Second)
 }
@@ -85,9 +74,7 @@ func proxyOrders(c *config.Config) http.Handler {
 			who, _ := peer.CallerOf(r.In.Context())
 			r.Out.Header.Set(verb.ByHeader, who.Node)
 		},
-		Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{Timeout: 2 * time.Second}).DialContext(ctx, "unix", c.ProxySocket())
-		}},
+		Transport: peer.LocalTransport(c.ProxySocket()),
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 			peer.WriteError(w, peer.Refuse(http.StatusBadGateway, peer.CodeUnavailable, "manada status", "the proxy of %s does not answer: %v", c.Node, err))
 		},

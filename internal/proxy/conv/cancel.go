@@ -1,7 +1,6 @@
 package conv
 
 import (
-	"encoding/binary"
 	"maps"
 	"slices"
 
@@ -56,7 +55,7 @@ func (c *Conv) callOff(fx *Effects) {
 		r := run{fx: fx, to: Client, b: rd.bytes}
 		for len(r.rest()) >= headerLen {
 			b := r.rest()
-			total := 1 + int(binary.BigEndian.Uint32(b[1:]))
+			total := messageLen(b)
 			c.wail(&r, b[0], b[:total], total)
 			r.drop(total)
 		}

@@ -332,7 +332,7 @@ func (c *Conv) onlyReads() bool {
 	if o.lazy {
 		o.lazy = false
 		for b := o.unit; len(b) >= headerLen; {
-			total := 1 + int(binary.BigEndian.Uint32(b[1:]))
+			total := messageLen(b)
 			if b[0] == wire.TypeQuery {
 				c.judge(b[:total], total)
 			}

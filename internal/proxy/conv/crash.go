@@ -117,7 +117,7 @@ func (c *Conv) suffer(f fate, l *Link, fx *Effects) {
 // answers: these were the proxy's own, and what they meant is done.
 func ungiven(unit []byte, given int) []byte {
 	for at := 0; given > 0; {
-		total := 1 + int(uint32At(unit[at+1:]))
+		total := messageLen(unit[at:])
 		if unit[at] != 'P' && unit[at] != 'C' {
 			at += total
 			continue
@@ -183,7 +183,7 @@ func (c *Conv) every(holds func(text []byte) bool) bool {
 		return false
 	}
 	for b := o.unit; len(b) >= headerLen; {
-		total := 1 + int(uint32At(b[1:]))
+		total := messageLen(b)
 		msg := b[:total]
 		b = b[total:]
 		switch msg[0] {

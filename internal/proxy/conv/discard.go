@@ -1,7 +1,6 @@
 package conv
 
 import (
-	"encoding/binary"
 	"fmt"
 
 	"manada/internal/proxy/wire"
@@ -22,7 +21,7 @@ func (l *Link) Discard() []byte {
 func (l *Link) Discarding(b []byte) (n int, done bool, err error) {
 	for !done && len(b)-n >= headerLen {
 		rest := b[n:]
-		total := 1 + int(binary.BigEndian.Uint32(rest[1:]))
+		total := messageLen(rest)
 		if total < headerLen || total > maxLooked {
 			return n, false, fmt.Errorf("%w: message %q with length %d", wire.ErrProtocol, rest[0], total-1)
 		}

@@ -2,7 +2,6 @@ package conv
 
 import (
 	"bytes"
-	"encoding/binary"
 
 	"manada/internal/proxy/wire"
 )
@@ -24,7 +23,7 @@ func (c *Conv) heads(l *Link, b []byte) (more bool, gone int) {
 		if len(rest) < headerLen {
 			return true, 0
 		}
-		total := 1 + int(binary.BigEndian.Uint32(rest[1:]))
+		total := messageLen(rest)
 		have := rest[:min(total, len(rest))]
 		switch {
 		case head[rest[0]]:

@@ -196,7 +196,7 @@ func (c *Conv) sequences(r *run, is about, inBatch bool) {
 
 // closes says whether a batch ends behind the one statement that is bound at its front.
 func closes(b []byte) bool {
-	for n := 0; len(b) >= headerLen && len(b) > int(uint32At(b[1:])); b = b[1+int(uint32At(b[1:])):] {
+	for n := 0; len(b) >= headerLen && len(b) >= messageLen(b); b = b[messageLen(b):] {
 		switch b[0] {
 		case 'B', 'E':
 			if n++; n > 2 {

@@ -159,7 +159,7 @@ func (c *Conv) ask(fx *Effects) {
 	}
 	for len(r.rest()) >= headerLen {
 		b := r.rest()
-		total := 1 + int(binary.BigEndian.Uint32(b[1:]))
+		total := messageLen(b)
 		c.toReader(&r, l, b[:total])
 	}
 	r.flush()

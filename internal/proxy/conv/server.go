@@ -66,7 +66,7 @@ func (l *Link) rows(b []byte) (n int) {
 		return 0
 	}
 	for len(b)-n > headerLen && (b[n] == wire.TypeDataRow || b[n] == 'd') {
-		total := 1 + int(binary.BigEndian.Uint32(b[n+1:]))
+		total := messageLen(b[n:])
 		if total < headerLen || total > len(b)-n {
 			break
 		}

@@ -21,7 +21,7 @@ func (c *Conv) answer(r *run, unit []byte) {
 func (c *Conv) local(out, unit []byte, table Table) []byte {
 	binary := false
 	for len(unit) >= headerLen {
-		total := 1 + int(uint32At(unit[1:]))
+		total := messageLen(unit)
 		body := unit[headerLen:total]
 		switch unit[0] {
 		case wire.TypeQuery:
@@ -56,6 +56,10 @@ func (c *Conv) local(out, unit []byte, table Table) []byte {
 }
 
 func uint32At(b []byte) uint32 { return binary.BigEndian.Uint32(b) }
+
+// messageLen is how long the message at the front of b is, with its type: what its header
+// says, of which all is there.
+func messageLen(b []byte) int { return 1 + int(uint32At(b[1:])) }
 
 // wantsBinary says whether a Bind without parameters asks for the first column
 // in binary, which for a text is the same.

@@ -2,7 +2,6 @@ package conv
 
 import (
 	"bytes"
-	"encoding/binary"
 
 	"manada/internal/proxy/classify"
 	"manada/internal/proxy/wire"
@@ -50,7 +49,7 @@ const isolation = "default_transaction_isolation"
 
 // mayBeLocal is quick: whether a batch that begins so could be SHOW POOL_NODES.
 func (c *Conv) mayBeLocal(typ byte, rest []byte) bool {
-	total := 1 + int(binary.BigEndian.Uint32(rest[1:]))
+	total := messageLen(rest)
 	msg := rest[:min(total, len(rest))]
 	switch typ {
 	case 'P':
@@ -76,7 +75,7 @@ func (c *Conv) mayBeLocal(typ byte, rest []byte) bool {
 const maxShow = 1024
 
 func (c *Conv) lookQuery(r *run, rest []byte, read, local bool) looked {
-	total := 1 + int(binary.BigEndian.Uint32(rest[1:]))
+	total := messageLen(rest)
 	switch {
 	case total > MaxText, !read && total > maxShow:
 		return lookMain
@@ -129,7 +128,7 @@ func (c *Conv) lookBatch(r *run, b []byte, read, local bool) looked {
 		if len(rest) < headerLen {
 			return lookMore
 		}
-		total := 1 + int(binary.BigEndian.Uint32(rest[1:]))
+		total := messageLen(rest)
 		switch {
 		case illegal(rest[0], total) != nil, n+total > MaxBatch:
 			return lookMain

@@ -91,16 +91,24 @@ func (v View) Writable() bool {
 	return v.HasPrimary() && v.Doubt == "" && (v.At.IsZero() || time.Since(v.At) < time.Second)
 }
 
+// Standby finds a standby by its name; nil: there is none.
+func (v *View) Standby(node string) *Standby {
+	for i := range v.Standbys {
+		if v.Standbys[i].Name == node {
+			return &v.Standbys[i]
+		}
+	}
+	return nil
+}
+
 // SetSocket says that a node is this host's own, and where its unix socket is. It is for
 // who makes the view, before it is handed out.
 func (v *View) SetSocket(node, path string) {
 	if v.Primary.Name == node {
 		v.Primary.Socket = path
 	}
-	for i := range v.Standbys {
-		if v.Standbys[i].Name == node {
-			v.Standbys[i].Socket = path
-		}
+	if s := v.Standby(node); s != nil {
+		s.Socket = path
 	}
 	for i := range v.Members {
 		if v.Members[i].Name == node {

@@ -90,16 +90,16 @@ func (s *session) takeSeat(c *loop.Client, v route.View) (_ string, there, wait 
 // there is no such node. seat.mu is held.
 func (s *session) nextSeat(v route.View) (to string, ok bool) {
 	st, fallback := s.seat, s.options().ReadOnlyFallback
-	if st.chosen && st.node != "" && s.fits(v, st.node) {
+	if st.chosen && st.node != "" && s.fits(v.Standby(st.node)) {
 		return st.node, true
 	}
 	if fallback && v.HasPrimary() && time.Now().Before(st.until) {
 		return "", true
 	}
 	var fit []string
-	for _, one := range v.Standbys {
-		if s.fits(v, one.Name) {
-			fit = append(fit, one.Name)
+	for i := range v.Standbys {
+		if s.fits(&v.Standbys[i]) {
+			fit = append(fit, v.Standbys[i].Name)
 		}
 	}
 	switch {
@@ -111,14 +111,9 @@ func (s *session) nextSeat(v route.View) (to string, ok bool) {
 	return "", fallback
 }
 
-// fits says whether reads may be sent to a standby.
-func (s *Server) fits(v route.View, node string) bool {
-	for i := range v.Standbys {
-		if one := &v.Standbys[i]; one.Name == node {
-			return s.Reader.Limits.Usable(*one) && !s.seats.avoided(node)
-		}
-	}
-	return false
+// fits says whether reads may be sent to a standby; nil is one that is not there.
+func (s *Server) fits(one *route.Standby) bool {
+	return one != nil && s.Reader.Limits.Usable(*one) && !s.seats.avoided(one.Name)
 }
 
 // sit makes a node the seat. seat.mu is held.
@@ -199,10 +194,11 @@ func (s *session) catchUp(ctx context.Context, to string) error {
 	need, err := s.newest(ctx)
 	for gap := replayGap; err == nil; gap = min(2*gap, maxReplayGap) {
 		v := s.Topology.Current()
-		if !s.fits(v, to) {
+		one := v.Standby(to)
+		if !s.fits(one) {
 			return errAway
 		}
-		has, failed := s.Positions.Replayed(ctx, addrOf(v, to))
+		has, failed := s.Positions.Replayed(ctx, one.Nearest())
 		switch {
 		case failed != nil && ctx.Err() == nil:
 			s.Log.Info("standby does not say what it has replayed", "node", to, "error", failed)
@@ -232,16 +228,6 @@ func (s *session) newest(ctx context.Context) (cluster.LSN, error) {
 			return 0, fmt.Errorf("where the primary is in its WAL is not known: %w", err)
 		}
 	}
-}
-
-// addrOf is where a standby is.
-func addrOf(v route.View, node string) string {
-	for _, one := range v.Standbys {
-		if one.Name == node {
-			return one.Nearest()
-		}
-	}
-	return ""
 }
 
 // seatDenied: there is no server at the seat. Where that is the standby's fault the
