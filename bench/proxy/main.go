@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/signal"
 	"regexp"
+	"slices"
 	"syscall"
 )
 
@@ -25,6 +26,7 @@ var (
 	runs    = flag.Int("n", 5, "runs; the medians are shown")
 	rivals  = flag.String("rivals", "", "folder that rivals.sh made")
 	which   = flag.String("rows", ".", "regular expression of the rows")
+	whom    = flag.String("targets", ".", "regular expression of the targets")
 	crowded = flag.Bool("crowded", true, "also what needs 10,000 clients")
 	out     = flag.String("out", "bench/results", "folder for the result")
 	stay    = flag.Bool("stay", false, "measure nothing: show what runs where, and wait, for profilers")
@@ -51,6 +53,10 @@ func bench(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	whoms, err := regexp.Compile(*whom)
+	if err != nil {
+		return err
+	}
 	if err := moreFiles(); err != nil {
 		return err
 	}
@@ -65,6 +71,7 @@ func bench(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	targets = slices.DeleteFunc(targets, func(t target) bool { return !whoms.MatchString(t.name) })
 	if *stay {
 		for _, t := range targets {
 			fmt.Printf("%-12s %s pid %d\n", t.name, t.addr, t.pid)
@@ -82,9 +89,15 @@ func bench(ctx context.Context) error {
 				return err
 			}
 		}
-		fmt.Fprintf(os.Stderr, "run %d of %d\n", i+1, *runs)
+		if r.N = i + 1; r.N < *runs {
+			fmt.Fprintf(os.Stderr, "run %d of %d\n", r.N, *runs)
+		}
+		if err := r.write(*out); err != nil { // what is there, should a later run not end
+			return err
+		}
 	}
-	return r.write(*out)
+	r.print()
+	return nil
 }
 
 func (s *stage) targets(ctx context.Context) ([]target, error) {
@@ -131,6 +144,8 @@ func once(ctx context.Context, s *stage, row row, targets []target, r *result) e
 		}
 		if err != nil {
 			fmt.Fprintf(os.Stderr, "%s, %s: %v\n", row.name, t.name, err)
+		} else {
+			fmt.Fprintf(os.Stderr, "%s, %s: %.2f %s\n", row.name, t.name, v, row.unit)
 		}
 		r.add(row, t.name, v, err)
 	}

@@ -40,7 +40,7 @@ type verdict struct {
 func newResult() *result {
 	commit, _ := exec.Command("git", "rev-parse", "--short", "HEAD").Output()
 	load, _ := os.ReadFile("/proc/loadavg")
-	return &result{Commit: strings.TrimSpace(string(commit)), N: *runs, Seconds: *seconds, Load: strings.TrimSpace(string(load)),
+	return &result{Commit: strings.TrimSpace(string(commit)), Seconds: *seconds, Load: strings.TrimSpace(string(load)),
 		Command: fmt.Sprintf("go run ./bench/proxy -rivals DIR -n %d -seconds %d -rows '%s'", *runs, *seconds, *which)}
 }
 
@@ -64,6 +64,7 @@ func (r *result) add(row row, target string, v float64, err error) {
 
 // finish works out medians and holds them against the bars.
 func (f *figure) finish() {
+	f.Bars = nil
 	for name, v := range f.Values {
 		f.Median[name] = slices.Sorted(slices.Values(v))[len(v)/2]
 	}
@@ -82,7 +83,6 @@ func (f *figure) finish() {
 func (r *result) write(dir string) error {
 	for _, f := range r.Rows {
 		f.finish()
-		f.print()
 	}
 	b, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
@@ -92,6 +92,12 @@ func (r *result) write(dir string) error {
 		return err
 	}
 	return os.WriteFile(filepath.Join(dir, "proxy.json"), append(b, '\n'), 0o644)
+}
+
+func (r *result) print() {
+	for _, f := range r.Rows {
+		f.print()
+	}
 }
 
 // print is a row as text: each target's median with its spread, then the bars.
