@@ -3,9 +3,11 @@ package console
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -82,12 +84,18 @@ type message struct {
 	body []byte
 }
 
+// known are the types of messages that PostgreSQL knows of clients; for another it ends them.
+const known = "BCDEFHPQSXcdf"
+
 // read passes messages on until the client is gone.
 func read(ctx context.Context, conn net.Conn, to chan<- message) error {
 	for {
 		typ, body, err := wire.ReadMessage(conn, maxMessage)
 		if err != nil {
 			return err
+		}
+		if !strings.ContainsRune(known, rune(typ)) {
+			return fmt.Errorf("%w: invalid frontend message type %d", wire.ErrProtocol, typ)
 		}
 		select {
 		case to <- message{typ, body}:

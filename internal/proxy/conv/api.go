@@ -142,6 +142,9 @@ const (
 	SendCancel
 	// Arm a timer; D = 0 disarms it.
 	Arm
+	// Hurry: the client is to end and is in the middle of a message, of which no more may
+	// come: whoever does not read is not waited for. Its time for last words begins.
+	Hurry
 	// Pinned: the client keeps its Main server, and Text says why.
 	Pinned
 	// Warn is for the log.

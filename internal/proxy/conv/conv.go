@@ -56,16 +56,17 @@ type Conv struct {
 	refused  *wire.Error
 	promoted bool // it was a standby, see outgrown
 
-	enters bool // it is not told Welcome yet
-	armed  [Timers]bool
-	late   bool        // what it runs was cancelled, see QueryTimer
-	called bool        // it is off, as soon as the server has the client's settings, see callOff
-	leaves bool        // it said good-bye, or sends no more
-	half   bool        // the latter: it gets the answers that are on their way
-	bad    *wire.Error // what it sent is nothing that PostgreSQL takes
-	killed *wire.Error // it is to end as soon as that may be said
-	shut   bool        // and as soon as it is idle
-	over   bool
+	enters  bool // it is not told Welcome yet
+	armed   [Timers]bool
+	late    bool        // what it runs was cancelled, see QueryTimer
+	called  bool        // it is off, as soon as the server has the client's settings, see callOff
+	leaves  bool        // it said good-bye, or sends no more
+	half    bool        // the latter: it gets the answers that are on their way
+	bad     *wire.Error // what it sent is nothing that PostgreSQL takes
+	killed  *wire.Error // it is to end as soon as that may be said
+	hurried bool        // the driver knows
+	shut    bool        // and as soon as it is idle
+	over    bool
 }
 
 // wait is what keeps the client's bytes where they are.
@@ -211,6 +212,10 @@ func (c *Conv) from(side Side, b []byte, fx *Effects) (consumed int) {
 // settle does what has become possible.
 func (c *Conv) settle(fx *Effects) {
 	main := c.links[Main]
+	if c.killed != nil && c.mid != Client && !c.hurried && !c.over {
+		c.hurried = true
+		fx.add(Effect{Kind: Hurry})
+	}
 	switch {
 	case c.over:
 		return

@@ -492,6 +492,8 @@ func (w *world) do(e Effect) (again []Side) {
 		what = "cancel " + sideNames[e.Side]
 	case Arm:
 		what = fmt.Sprintf("timer %s %s", [...]string{"query", "tx", "idle-tx", "idle"}[e.Timer], e.D)
+	case Hurry:
+		what = "hurry"
 	case Pinned:
 		what = "pinned: " + e.Text
 	case Warn:

@@ -9,7 +9,7 @@ import (
 // arm sets the timers by what the conversation does now.
 func (c *Conv) arm(fx *Effects) {
 	g := c.limits
-	if g == nil {
+	if g == nil || c.killed != nil {
 		return
 	}
 	free, inTx := c.free(), c.status() != 'I'

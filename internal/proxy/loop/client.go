@@ -232,9 +232,8 @@ func (l *Loop) grant(c *client, side conv.Side, s *Server) {
 	}
 }
 
-// kill ends a client with e, or without it when it does not read.
+// kill ends a client with e, or without it when it does not read: see conv.Hurry.
 func (l *Loop) kill(c *client, e *wire.Error) {
-	l.arm(c, boundTimer, linger)
 	l.step(c, conv.Event{Kind: conv.Kill, Err: e})
 }
 

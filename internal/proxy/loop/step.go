@@ -60,6 +60,8 @@ func (l *Loop) apply(c *client, fx *conv.Effect) {
 		}
 	case conv.Arm:
 		l.arm(c, fx.Timer, fx.D)
+	case conv.Hurry:
+		l.arm(c, boundTimer, linger)
 	case conv.Pinned, conv.Warn:
 		c.owner.Note(fx.Kind, fx.Text)
 	}
