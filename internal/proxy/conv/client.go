@@ -246,7 +246,9 @@ func (c *Conv) tooLong(typ byte, msg []byte) {
 	name := ""
 	if typ == 'P' {
 		n, _, _ := bytes.Cut(msg[headerLen:], zero)
-		name = string(n)
+		if name = string(n); name != "" && c.renames() {
+			c.tied("a prepared statement that cannot be carried")
+		}
 	}
 	c.forget(name)
 	c.links[Main].plain = nil

@@ -39,6 +39,7 @@ type Conv struct {
 	pin     string // why nobody but Main may answer it; "" anybody
 	guess   *note  // pin is for this alone, of which nobody knows yet whether it was done
 	told    string // and the driver has been told
+	tie     string // why it keeps Main in modes that pin nobody
 
 	owed  owed
 	read  reading
@@ -122,6 +123,15 @@ func (c *Conv) eager() bool { return c.cfg.Split || c.cfg.Mode == Auto }
 func (c *Conv) pinned(why string) {
 	if c.pin == "" || c.guess != nil {
 		c.pin, c.guess = why, nil
+	}
+}
+
+// tied keeps the client's work on Main in every mode: what is there under the client's own
+// name is nobody else's.
+func (c *Conv) tied(why string) {
+	c.pinned(why)
+	if c.tie == "" {
+		c.tie = why
 	}
 }
 
@@ -254,9 +264,9 @@ func (c *Conv) settle(fx *Effects) {
 		c.stopped = false
 		fx.add(Effect{Kind: Start, Side: Client})
 	}
-	if c.pin != c.told && c.guess == nil && !c.over && c.cfg.Mode == Auto {
-		c.told = c.pin
-		fx.add(Effect{Kind: Pinned, Text: c.pin})
+	if why, _ := c.stays(); why != c.told && c.guess == nil && !c.over && c.renames() {
+		c.told = why
+		fx.add(Effect{Kind: Pinned, Text: why})
 	}
 	c.arm(fx)
 }

@@ -176,7 +176,7 @@ func (c *Conv) done(n *note, l *Link) {
 		c.forgetAll(n.forgets, l)
 		l.numbers, c.strange = l.numbers-n.numbers, false
 		if !l.loaded {
-			c.pin, c.guess = "", nil
+			c.pin, c.tie, c.guess = "", "", nil
 		}
 		c.set.discarded(n, l)
 		return

@@ -22,7 +22,7 @@ func (c *Conv) stays() (why string, yes bool) {
 	case Auto:
 		return c.pin, c.pin != ""
 	}
-	return "", false
+	return c.tie, c.tie != ""
 }
 
 // ready says whether Main may be given the client's next message. If not, it is

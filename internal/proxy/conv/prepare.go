@@ -49,7 +49,7 @@ func (c *Conv) parse(r *run, msg []byte) (e entry, instead []byte, local bool) {
 	}
 	if !c.renames() || !ok || s.body == "" {
 		if c.renames() {
-			c.pinned("a prepared statement that cannot be carried")
+			c.tied("a prepared statement that cannot be carried")
 		}
 		c.remember(string(name), s)
 		e.note = &note{made: string(name), is: s}
