@@ -34,23 +34,38 @@ type stage struct {
 	admin   *pgconn.PgConn
 	direct  conversation.Target
 	allowed *conversation.Allowed
+	// patience bounds one play, where it is not to have the usual.
+	patience time.Duration
+	greets   bool                  // it says what it likes of settings at a log-in
+	may      func(sql string) bool // be said in a random conversation
 }
 
 func newStage(t *testing.T, f *fixture) *stage {
 	t.Helper()
 	role := f.role(t, "login password 'pw'")
 	f.admin(t, "grant create on database postgres to "+role)
-	c, err := pgconn.Connect(t.Context(), superuser(f.primary.addr()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close(context.WithoutCancel(t.Context())) })
 	allowed, err := conversation.ReadAllowed()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &stage{role: role, admin: c, allowed: allowed,
+	s := &stage{role: role, allowed: allowed, may: func(string) bool { return true },
 		direct: conversation.Target{Addr: f.primary.addr(), User: role, Password: "pw", Database: "postgres"}}
+	t.Cleanup(func() { s.admin.Close(context.WithoutCancel(t.Context())) })
+	s.connect(t)
+	return s
+}
+
+// connect sees to it that the superuser's connection is there: a play that comes to no end
+// may cost it.
+func (s *stage) connect(t *testing.T) {
+	t.Helper()
+	if s.admin != nil && !s.admin.IsClosed() {
+		return
+	}
+	var err error
+	if s.admin, err = pgconn.Connect(t.Context(), superuser(s.direct.Addr)); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // at is the stage's target behind another address.
@@ -73,10 +88,11 @@ func (s *stage) play(t *testing.T, to conversation.Target, schema string, cut co
 // try plays as play does; that it came to no end is the caller's to judge.
 func (s *stage) try(t *testing.T, to conversation.Target, schema string, cut conversation.Cut, c *conversation.Conversation, r *rand.Rand) (*conversation.Transcript, error) {
 	t.Helper()
+	s.connect(t)
 	if err := conversation.Prepare(t.Context(), s.admin, schema, s.role); err != nil {
 		t.Fatal(err)
 	}
-	p := &conversation.Player{Target: to, Direct: to == s.direct, Admin: s.admin, Schema: schema, Cut: cut, Random: r}
+	p := &conversation.Player{Target: to, Direct: to == s.direct, Admin: s.admin, Schema: schema, Cut: cut, Random: r, Patience: s.patience}
 	return p.Play(t.Context(), c)
 }
 
@@ -254,7 +270,7 @@ func (s *stage) pair(t *testing.T, to conversation.Target, seed uint64) {
 	var want, got [2]*conversation.Transcript
 	var c [2]*conversation.Conversation
 	for i := range c {
-		c[i] = conversation.Random(fmt.Sprintf("random %d, client %d", seed, i+1), r)
+		c[i] = conversation.RandomOf(fmt.Sprintf("random %d, client %d", seed, i+1), r, s.may)
 		want[i] = s.play(t, s.direct, fmt.Sprintf("conv_%d", i), conversation.AsWritten, c[i], r)
 		if err := conversation.Prepare(t.Context(), s.admin, fmt.Sprintf("conv_%d", i), s.role); err != nil {
 			t.Fatal(err)

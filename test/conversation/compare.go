@@ -1,6 +1,7 @@
 package conversation
 
 import (
+	"cmp"
 	"embed"
 	"fmt"
 	"io/fs"
@@ -129,30 +130,49 @@ func (k Known) Why(mode, name string) (why string, always bool) {
 	return "", false
 }
 
-// Differences compares what came from the proxy with what came from PostgreSQL,
-// message by message. It says nothing when they are alike.
+// Difference is where two transcripts of a conversation differ first, for one client:
+// the lines, empty where there is none.
+type Difference struct {
+	Client    int // from 0
+	At        int // in want
+	Want, Got string
+}
+
+// First compares what came from the proxy with what came from PostgreSQL, message by
+// message, and says where they differ first, for each client for whom they do.
+func (a *Allowed) First(c *Conversation, want, got *Transcript) []Difference {
+	var out []Difference
+	for i := range want.Lines {
+		if at, other := a.first(c.Name, want.Lines[i], got.Lines[i]); at >= 0 {
+			out = append(out, Difference{i, at, lineAt(want.Lines[i], at), lineAt(got.Lines[i], other)})
+		}
+	}
+	return out
+}
+
+func lineAt(l []string, i int) string {
+	if i < len(l) {
+		return l[i]
+	}
+	return ""
+}
+
+// Differences is First with the lines around. It says nothing when they are alike.
 func (a *Allowed) Differences(c *Conversation, want, got *Transcript) string {
 	var b strings.Builder
-	for i := range want.Lines {
-		if at := a.first(c.Name, want.Lines[i], got.Lines[i]); at >= 0 {
-			fmt.Fprintf(&b, "client %d differs at its message %d:\n", i+1, at)
-			for k := max(0, at-3); k < max(len(want.Lines[i]), len(got.Lines[i])) && k < at+4; k++ {
-				fmt.Fprintf(&b, "  PostgreSQL %s\n  proxy      %s\n", line(want.Lines[i], k), line(got.Lines[i], k))
-			}
+	for _, d := range a.First(c, want, got) {
+		want, got := want.Lines[d.Client], got.Lines[d.Client]
+		fmt.Fprintf(&b, "client %d differs at its message %d:\n", d.Client+1, d.At)
+		for k := max(0, d.At-3); k < max(len(want), len(got)) && k < d.At+4; k++ {
+			fmt.Fprintf(&b, "  PostgreSQL %s\n  proxy      %s\n", cmp.Or(lineAt(want, k), "(nothing)"), cmp.Or(lineAt(got, k), "(nothing)"))
 		}
 	}
 	return b.String()
 }
 
-func line(l []string, i int) string {
-	if i < len(l) {
-		return l[i]
-	}
-	return "(nothing)"
-}
-
-// first is the index in want of the first difference, -1 when there is none.
-func (a *Allowed) first(name string, want, got []string) int {
+// first is the index in want of the first difference, -1 when there is none, and that in
+// got.
+func (a *Allowed) first(name string, want, got []string) (at, other int) {
 	i, k := 0, 0
 	for i < len(want) || k < len(got) {
 		switch {
@@ -163,8 +183,8 @@ func (a *Allowed) first(name string, want, got []string) int {
 		case i < len(want) && a.permits(name, want[i], ""):
 			i++
 		default:
-			return i
+			return i, k
 		}
 	}
-	return -1
+	return -1, -1
 }

@@ -54,7 +54,7 @@ func Garble(b []byte, r *rand.Rand) []byte {
 
 // PlayBytes logs in, sends bytes, says that this was all, and reads to the end.
 func (p *Player) PlayBytes(ctx context.Context, b []byte) (*Transcript, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, p.patience())
 	defer cancel()
 	run := &play{Player: p, c: &Conversation{}, clients: make([]*client, 1)}
 	defer run.close()

@@ -1,6 +1,7 @@
 package conversation
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -35,15 +36,26 @@ type Player struct {
 	Schema string
 	Cut    Cut
 	Random *rand.Rand // where Pieces cuts
+	// Patience bounds one play; 0: 6 s.
+	Patience time.Duration
 }
 
 // patience bounds one play.
-const patience = 6 * time.Second
+func (p *Player) patience() time.Duration { return cmp.Or(p.Patience, 6*time.Second) }
 
 // Transcript is what came back: the lines of each client.
 type Transcript struct {
 	Lines   [][]string
 	Letters []string
+}
+
+// Greeted is t without what clients were told of settings at their log-in.
+func (t *Transcript) Greeted() *Transcript {
+	out := &Transcript{Letters: t.Letters}
+	for _, lines := range t.Lines {
+		out.Lines = append(out.Lines, slices.DeleteFunc(slices.Clone(lines), func(l string) bool { return strings.HasPrefix(l, "start ") }))
+	}
+	return out
 }
 
 // Prepare makes the schema as each play finds it. owner plays in it.
@@ -75,7 +87,7 @@ type play struct {
 // an address that does not answer, or an answer that never came; the transcript
 // then ends there.
 func (p *Player) Play(ctx context.Context, c *Conversation) (*Transcript, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, p.patience())
 	defer cancel()
 	run := &play{Player: p, c: c, clients: make([]*client, c.Clients())}
 	defer run.close()

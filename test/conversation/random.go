@@ -3,6 +3,7 @@ package conversation
 import (
 	"fmt"
 	"math/rand/v2"
+	"regexp"
 	"strings"
 )
 
@@ -10,7 +11,12 @@ import (
 // any order. A batch ends with an empty query, which PostgreSQL answers whatever
 // came before it, and that is waited for.
 func Random(name string, r *rand.Rand) *Conversation {
-	g := &generator{r: r}
+	return RandomOf(name, r, func(string) bool { return true })
+}
+
+// RandomOf is Random, of statements that may be said.
+func RandomOf(name string, r *rand.Rand, may func(sql string) bool) *Conversation {
+	g := &generator{r: r, may: may}
 	g.probe()
 	for range 2 + r.IntN(5) {
 		if r.IntN(3) == 0 {
@@ -44,8 +50,16 @@ func (g *generator) probe() {
 	g.end()
 }
 
+// StaysBehind says whether one of Random's statements leaves something in the session
+// that PostgreSQL does not report to its client.
+func StaysBehind(sql string) bool { return staysBehind.MatchString(sql) }
+
+var staysBehind = regexp.MustCompile(`^(set (app|work_mem|session|default_|search_path)|select set_config\(.*false\)|prepare |create temp|select 1 as a into temp|` +
+	`declare .* with hold|listen|select (sets|temps|locks|l from)|call |insert into w |do .* perform|.*(nextval|currval|lastval))`)
+
 type generator struct {
 	r     *rand.Rand
+	may   func(sql string) bool
 	steps []Step
 	drew  bool // nextval may have been called
 }
@@ -61,6 +75,14 @@ func pick[T any](r *rand.Rand, of ...T) T { return of[r.IntN(len(of))] }
 
 // sql is one statement that gives the same answer whenever it is played.
 func (g *generator) sql() string {
+	for {
+		if sql := g.one(); g.may(sql) {
+			return sql
+		}
+	}
+}
+
+func (g *generator) one() string {
 	n := 1 + g.r.IntN(6)
 	return pick(g.r,
 		fmt.Sprintf("select %d", n), "select i, s from t order by i", fmt.Sprintf("select g from generate_series(1, %d) g", n*7),
