@@ -17,7 +17,7 @@ import (
 // What is decided about it is in decide/drain.go. Guarded by Agent.mu.
 type draining struct {
 	id, to, request string
-	preparing       bool      // the checkpoint is under way
+	preparing       bool      // the checkpoint is under way, or the filling of the WAL segment
 	failed          string    // why it failed
 	began, heldAt   time.Time // when the phases stood in the record; zero before
 	looked          time.Time // when the newest look was begun
@@ -25,6 +25,7 @@ type draining struct {
 	answers         map[string]cluster.DrainAnswer // the newest of each proxy, by its process's id
 	answered        time.Time                      // when one last began to hold
 	ended           int                            // idle sessions of clients that came by no proxy
+	held            func()                         // ends what is done until the hold begins
 }
 
 // lookEvery is how often the clients' sessions are looked at: what is waited for
@@ -34,23 +35,37 @@ const (
 	lookEveryHold = 5 * time.Millisecond
 )
 
-// prepare begins a switchover, with a checkpoint beside the loop: the stop is short
-// then, and what a leader owes the clients meanwhile goes on.
+// prepare begins a switchover, with a checkpoint and a WAL segment that is nearly
+// full, beside the loop: the stop is short then, and what a leader owes the clients
+// meanwhile goes on.
 func (a *Agent) prepare(ctx context.Context, act decide.Action) error {
 	// It is attempted once: one that is marked already, or gone, is not begun.
 	if err := a.store.MarkRequest(ctx, act.Request, optionTried); err != nil {
 		return fmt.Errorf("mark the request as tried: %w", err)
 	}
 	d := &draining{id: nonce(), to: act.To, request: act.Request, preparing: true, answers: map[string]cluster.DrainAnswer{}}
+	ctx, d.held = context.WithCancel(ctx)
 	a.mu.Lock()
 	a.drain = d
+	successor := cluster.CertifiedName(d.to, a.rec.snap.Term.Epoch)
 	a.mu.Unlock()
-	go a.checkpointOf(ctx, d)
+	go a.prepareStop(ctx, d, successor)
 	return nil
 }
 
-func (a *Agent) checkpointOf(ctx context.Context, d *draining) {
+const (
+	fillTime  = 3 * time.Second        // the most that a switchover is put off by the filling
+	fillAgain = 500 * time.Millisecond // between two looks at the segment in the first phase
+)
+
+// prepareStop goes on until the hold begins: clients may begin another segment in
+// the first phase.
+func (a *Agent) prepareStop(ctx context.Context, d *draining, successor string) {
+	defer d.held()
 	err := a.db.Checkpoint(ctx)
+	if err == nil {
+		a.fill(ctx, successor)
+	}
 	a.mu.Lock()
 	d.preparing = false
 	if err != nil {
@@ -58,6 +73,34 @@ func (a *Agent) checkpointOf(ctx context.Context, d *draining) {
 	}
 	a.mu.Unlock()
 	a.poke()
+	for err == nil && a.draining(d) {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(fillAgain):
+			a.fill(ctx, successor)
+		}
+	}
+}
+
+// fill saves time in the stop, nothing hangs on it.
+func (a *Agent) fill(ctx context.Context, successor string) {
+	ctx, cancel := context.WithTimeout(ctx, fillTime)
+	defer cancel()
+	n, err := a.db.FillSegment(ctx, successor)
+	if n > 0 {
+		a.log.Info("filled the WAL segment, for a short stop", "bytes", n)
+	}
+	if err != nil {
+		a.log.Info("the stop will not be as short as it could be", "error", err.Error())
+	}
+}
+
+// draining is false when d was withdrawn, or has ended in an epoch.
+func (a *Agent) draining(d *draining) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.drain == d
 }
 
 // noteDrain notes which phases stand in the record, whoever told so: a write of
@@ -73,6 +116,7 @@ func (a *Agent) noteDrain(t *cluster.Term, now time.Time) {
 	}
 	if x.Hold && d.heldAt.IsZero() {
 		d.heldAt = now
+		d.held()
 		a.newsOfDrain()
 	}
 }

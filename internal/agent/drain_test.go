@@ -19,7 +19,7 @@ func drainingAgent(t *testing.T) (*Agent, map[string]string) {
 	a.listening = func() map[string]string { return proxies }
 	a.seen = observed{state: cluster.PostgresPrimary, timeline: 2, postmaster: 11, instance: "m"}
 	a.take(snapshot(twoEpochs(), 5))
-	a.drain = &draining{id: "d1", to: "slave", request: "r1", answers: map[string]cluster.DrainAnswer{}}
+	a.drain = &draining{id: "d1", to: "slave", request: "r1", answers: map[string]cluster.DrainAnswer{}, held: func() {}}
 	return a, proxies
 }
 
@@ -41,6 +41,8 @@ func phase(a *Agent, id string, hold bool) {
 // own swap may have had an unknown outcome), once, and only by its own drain.
 func TestDrainPhases(t *testing.T) {
 	a, _ := drainingAgent(t)
+	ended := 0
+	a.drain.held = func() { ended++ }
 	if d := a.drainNow(); d.ID != "d1" || d.Age != 0 || d.Hold || d.Looked < time.Hour {
 		t.Errorf("before the first swap: %+v", d)
 	}
@@ -49,8 +51,14 @@ func TestDrainPhases(t *testing.T) {
 		t.Errorf("by another drain: %+v", d)
 	}
 	phase(a, "d1", false)
+	if ended != 0 {
+		t.Error("what is done until the hold has ended before")
+	}
 	phase(a, "d1", true)
 	held := a.drain.heldAt
+	if ended != 1 {
+		t.Error("the WAL segment is filled in the hold, too")
+	}
 	phase(a, "d1", true) // put back
 	if d := a.drainNow(); d.Age <= 0 || !d.Hold || d.HoldAge > d.Age || a.drain.heldAt != held {
 		t.Errorf("in the hold: %+v", d)
