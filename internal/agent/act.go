@@ -82,7 +82,7 @@ func (a *Agent) small(ctx context.Context, v *decide.View, act decide.Action) er
 	case decide.DropPromise:
 		return a.db.RemovePromise()
 	case decide.CutUpstream:
-		a.fetches.end()
+		a.fetches.end(errUpstreamCut)
 		return a.db.CutUpstream(ctx)
 	case decide.EndReceiver:
 		return a.db.EndReceiver(ctx)

@@ -102,7 +102,8 @@ type Agent struct {
 	ending   atomic.Bool // and PostgreSQL with it: nothing is begun any more
 
 	addrs   addresses    // of the hosts' names
-	fetches fetches      // that restore_command has begun
+	fetches calls        // of restore_command
+	pushes  calls        // of archive_command
 	looking sync.Mutex   // one observation at a time
 	turned  atomic.Int64 // when the loop last turned, nanoseconds since 1970
 
@@ -202,6 +203,7 @@ type memory struct {
 	oldSenders   []int
 	syncKnown    bool // this agent has rendered the setting itself
 	handoverTo   string
+	archiveRests bool // while this primary is being stopped for another
 	downSince    time.Time
 	leadsSince   time.Time
 	leads        uint64

@@ -55,11 +55,18 @@ func (a *Agent) servePush(w http.ResponseWriter, r *http.Request) {
 		err = a.historyOK(c.Path)
 	}
 	if err == nil && a.repo.Nowhere() == "" { // else PostgreSQL may remove it
-		ctx, cancel := context.WithTimeout(r.Context(), time.Minute)
+		ctx, cancel := a.pushes.begin(r.Context())
 		defer cancel()
-		err = a.repo.Push(ctx, c.Path)
+		if err = a.mayArchive(); err == nil { // whoever ends the pushes has said first that there are to be none
+			err = a.repo.Push(ctx, c.Path)
+		}
+		if errors.Is(context.Cause(ctx), errHandingOver) {
+			err = errHandingOver
+		}
 	}
-	a.archived(filepath.Base(c.Path), err)
+	if !errors.Is(err, errHandingOver) { // else nothing is wrong with the archive
+		a.archived(filepath.Base(c.Path), err)
+	}
 	if err != nil {
 		peer.WriteError(w, fmt.Errorf("archive %s on %s: %w", filepath.Base(c.Path), a.cfg.Node, err))
 	}
@@ -76,6 +83,8 @@ func (a *Agent) mayArchive() error {
 		return errors.New("no repository is known yet")
 	case t == nil || a.mem.leads == 0 || t.Leader != a.cfg.Node || t.Epoch != a.mem.leads:
 		return errors.New("this node does not lead the current epoch")
+	case a.mem.archiveRests:
+		return errHandingOver
 	}
 	return nil
 }

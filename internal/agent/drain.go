@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"math"
 	"net/http"
 	"slices"
 	"time"
@@ -54,6 +55,9 @@ func (a *Agent) prepare(ctx context.Context, act decide.Action) error {
 }
 
 const (
+	archiveTime  = 30 * time.Second // the most that a switchover is put off by the archive
+	archiveStuck = 3 * time.Second  // and by one that archives nothing meanwhile
+
 	fillTime  = 3 * time.Second        // the most that a switchover is put off by the filling
 	fillAgain = 500 * time.Millisecond // between two looks at the segment in the first phase
 )
@@ -64,6 +68,7 @@ func (a *Agent) prepareStop(ctx context.Context, d *draining, successor string) 
 	defer d.held()
 	err := a.db.Checkpoint(ctx)
 	if err == nil {
+		a.awaitArchive(ctx)
 		a.fill(ctx, successor)
 	}
 	a.mu.Lock()
@@ -79,6 +84,28 @@ func (a *Agent) prepareStop(ctx context.Context, d *draining, successor string) 
 			return
 		case <-time.After(fillAgain):
 			a.fill(ctx, successor)
+		}
+	}
+}
+
+// awaitArchive waits while WAL is being archived, for the stop does not: the
+// successor may not have what has waited for long.
+func (a *Agent) awaitArchive(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, archiveTime)
+	defer cancel()
+	least, since := int64(math.MaxInt64), time.Now()
+	for time.Since(since) < archiveStuck {
+		w := a.countWaiting()
+		if w == nil || w.Segments == 0 {
+			return
+		}
+		if w.Segments < least {
+			least, since = w.Segments, time.Now()
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(20 * time.Millisecond):
 		}
 	}
 }

@@ -180,7 +180,21 @@ func (a *Agent) handOver(ctx context.Context, act decide.Action) error {
 		a.remembered(func(m *memory) { m.promisedAt = time.Now() })
 	}
 	a.toldOfDrain()
+	a.restArchive(ctx)
+	defer a.remembered(func(m *memory) { m.archiveRests = false })
 	return a.stop(ctx, "fast", act.To)
+}
+
+// restArchive keeps the stop, and with it every client, from waiting for the
+// archive: PostgreSQL archives what it can before it ends, however long that
+// takes. The successor has the same WAL and archives what is missing (backfill).
+func (a *Agent) restArchive(ctx context.Context) {
+	if err := a.db.RestArchiver(ctx); err != nil {
+		a.log.Warn("the stop may wait for the archive", "error", err.Error())
+		return
+	}
+	a.remembered(func(m *memory) { m.archiveRests = true })
+	a.pushes.end(errHandingOver)
 }
 
 func (a *Agent) promote(ctx context.Context, act decide.Action) error {

@@ -57,13 +57,17 @@ func (i *Instance) removePassfiles(keep string) error {
 // receivers finds walreceivers in the process table. pg_stat_wal_receiver is no
 // proof: it is empty while one is still connecting (finding C4).
 func (i *Instance) receivers(postmaster int) ([]int, error) {
+	return i.children(postmaster, "walreceiver")
+}
+
+func (i *Instance) children(postmaster int, kind string) ([]int, error) {
 	children, err := procfs.Children(postmaster)
 	if err != nil {
-		return nil, fmt.Errorf("look for walreceivers: %w", err)
+		return nil, fmt.Errorf("look for processes %q: %w", kind, err)
 	}
 	var out []int
 	for _, pid := range children {
-		if i.isKind(pid, "walreceiver") {
+		if i.isKind(pid, kind) {
 			out = append(out, pid)
 		}
 	}
