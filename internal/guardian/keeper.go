@@ -88,18 +88,19 @@ func (k *keeper) refresh() {
 
 // emptyNow is the proof: a fresh look at the whole process table.
 func (k *keeper) emptyNow() bool {
-	t, err := k.tree()
-	return err == nil && len(t) == 0
+	empty, err := procfs.Empty(k.where())
+	return err == nil && empty
 }
 
-func (k *keeper) tree() ([]procfs.Proc, error) {
-	dir := k.dir
-	if dir == (procfs.DirID{}) {
-		if d, err := procfs.Dir(k.cfg.DataDir); err == nil {
-			dir = d
-		}
+func (k *keeper) tree() ([]procfs.Proc, error) { return procfs.Tree(k.where(), os.Getpid()) }
+
+// where is the directory whose processes count.
+func (k *keeper) where() procfs.DirID {
+	if k.dir == (procfs.DirID{}) {
+		d, _ := procfs.Dir(k.cfg.DataDir)
+		return d
 	}
-	return procfs.Tree(dir, os.Getpid())
+	return k.dir
 }
 
 // start forks the postmaster.
@@ -247,10 +248,10 @@ func (k *keeper) startSweep() {
 func (k *keeper) sweep() {
 	killed := 0
 	for wait := 2 * time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
-		t, err := k.tree()
-		if err == nil && len(t) == 0 {
+		if k.emptyNow() {
 			break
 		}
+		t, _ := k.tree()
 		for _, p := range t {
 			if strings.Contains(procfs.Title(p.PID), " --single") {
 				continue // somebody's recovery run, not our postmaster's

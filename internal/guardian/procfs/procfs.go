@@ -8,14 +8,14 @@
 package procfs
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // Proc is one line of the process table.
@@ -31,48 +31,26 @@ func (p Proc) Dead() bool { return p.State == 'Z' || p.State == 'X' || p.State =
 
 // Read reads one process. The error is os.ErrNotExist when there is none.
 func Read(pid int) (Proc, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	t, err := open()
 	if err != nil {
-		if errors.Is(err, syscall.ESRCH) {
-			err = os.ErrNotExist
-		}
 		return Proc{}, err
 	}
-	// The name, in parentheses, may hold anything; the rest follows the last one.
-	i := bytes.LastIndexByte(b, ')')
-	if i < 0 {
-		return Proc{}, fmt.Errorf("read /proc/%d/stat: no name in it", pid)
-	}
-	f := strings.Fields(string(b[i+1:]))
-	if len(f) < 20 {
-		return Proc{}, fmt.Errorf("read /proc/%d/stat: %d fields", pid, len(f))
-	}
-	p := Proc{PID: pid, State: f[0][0]}
-	p.PPID, _ = strconv.Atoi(f[1])
-	p.Start, _ = strconv.ParseUint(f[19], 10, 64)
-	return p, nil
+	defer t.close()
+	return t.read(pid)
 }
 
 // All reads the whole process table. Processes that end meanwhile are left out.
 func All() ([]Proc, error) {
-	d, err := os.Open("/proc")
+	t, err := open()
 	if err != nil {
 		return nil, err
 	}
-	defer d.Close()
-	names, err := d.Readdirnames(-1)
+	defer t.close()
+	pids, err := t.pids()
 	if err != nil {
-		return nil, fmt.Errorf("list /proc: %w", err)
+		return nil, err
 	}
-	var out []Proc
-	for _, n := range names {
-		if pid, err := strconv.Atoi(n); err == nil {
-			if p, err := Read(pid); err == nil {
-				out = append(out, p)
-			}
-		}
-	}
-	return out, nil
+	return t.all(pids)
 }
 
 // Children are the living children of a process.
@@ -112,11 +90,12 @@ func Title(pid int) string {
 
 // Exe is the base name of the program that a process runs, "" when unknown.
 func Exe(pid int) string {
-	s, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+	t, err := open()
 	if err != nil {
 		return ""
 	}
-	return filepath.Base(strings.TrimSuffix(s, " (deleted)"))
+	defer t.close()
+	return t.exe(pid)
 }
 
 // DirID identifies a directory whatever it is called and whoever mounted it where.
@@ -141,20 +120,22 @@ func Cwd(pid int) (DirID, error) { return Dir(fmt.Sprintf("/proc/%d/cwd", pid)) 
 // groups nor parentage alone find them; a shell in which somebody typed
 // `cd $PGDATA` is none of them.
 func Tree(dir DirID, self int) ([]Proc, error) {
-	all, err := All()
+	t, err := open()
+	if err != nil {
+		return nil, err
+	}
+	defer t.close()
+	pids, err := t.pids()
+	if err != nil {
+		return nil, err
+	}
+	all, err := t.all(pids)
 	if err != nil {
 		return nil, err
 	}
 	in := make(map[int]bool)
-	for _, p := range all {
-		if p.PID == self || p.Dead() {
-			continue
-		}
-		if exe := Exe(p.PID); exe == "postgres" || exe == "postmaster" {
-			if id, err := Cwd(p.PID); err == nil && id == dir && dir != (DirID{}) {
-				in[p.PID] = true
-			}
-		}
+	for _, pid := range t.standing(pids, dir) {
+		in[pid] = pid != self
 	}
 	for grew := true; grew; {
 		grew = false
@@ -169,9 +150,26 @@ func Tree(dir DirID, self int) ([]Proc, error) {
 	}
 	var out []Proc
 	for _, p := range all {
-		if in[p.PID] {
+		if in[p.PID] && !p.Dead() {
 			out = append(out, p)
 		}
 	}
 	return out, nil
+}
+
+// Empty says whether Tree finds nothing for this process, for half the price: one
+// that has no children has no descendants.
+func Empty(dir DirID) (bool, error) {
+	var info unix.Siginfo
+	if err := unix.Waitid(unix.P_ALL, 0, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil); !errors.Is(err, unix.ECHILD) {
+		tree, err := Tree(dir, os.Getpid())
+		return err == nil && len(tree) == 0, err
+	}
+	t, err := open()
+	if err != nil {
+		return false, err
+	}
+	defer t.close()
+	pids, err := t.pids()
+	return err == nil && len(t.standing(pids, dir)) == 0, err
 }
