@@ -114,7 +114,9 @@ func (a *Agent) file(ctx context.Context, q store.Request) error {
 // storeDown refuses what needs the store while it does not answer. Why that is so
 // in detail is in the log: a chain of time-outs tells nobody anything.
 func (a *Agent) storeDown(err error) error {
-	a.log.Warn("the store did not do what was asked for", "error", err.Error())
+	if !errors.Is(err, context.Canceled) { // whoever asked has its answer from another host
+		a.log.Warn("the store did not do what was asked for", "error", err.Error())
+	}
 	return peer.Refuse(http.StatusServiceUnavailable, peer.CodeUnavailable, storeHint, "the store does not answer %s: %s", a.cfg.Node, storeWhy(err))
 }
 

@@ -137,11 +137,27 @@ func (a *app) changeRole(ctx context.Context, v verb.Verb, q roleRequest, timeou
 	return nil
 }
 
-// result waits until the request is finished; any host can tell.
+// result waits until the request is finished. Any host can tell; the one that did
+// is asked again, over the same connection, for as long as it answers: a command
+// that waits is not to cost the herd more than its switchover.
 func (c *caller) result(ctx context.Context, id string) (store.Result, error) {
+	client := c.client()
+	client.Keep = true
+	defer client.Close()
+	var at target
 	for {
-		q, _, err := read[store.Request](ctx, c, verb.Request.At(id), time.Second)
-		if err == nil && q.Result != nil {
+		q, err := store.Request{}, error(nil)
+		if at == (target{}) {
+			q, at, err = read[store.Request](ctx, c, verb.Request.At(id), resultWithin)
+		} else {
+			one, cancel := context.WithTimeout(ctx, resultWithin)
+			err = client.Call(one, at.addr, at.node, verb.Request.At(id), nil, &q)
+			cancel()
+		}
+		switch {
+		case err != nil:
+			at = target{}
+		case q.Result != nil:
 			return *q.Result, nil
 		}
 		select {
@@ -151,6 +167,9 @@ func (c *caller) result(ctx context.Context, id string) (store.Result, error) {
 		}
 	}
 }
+
+// resultWithin is how long one answer is waited for.
+const resultWithin = time.Second
 
 func (a *app) failback(ctx context.Context, to string, timeout time.Duration) error {
 	c, err := a.open()
