@@ -22,7 +22,9 @@ type EventKind uint8
 
 const (
 	// Bytes have come from a side: all that is there and was not consumed. They come
-	// before the side is Gone.
+	// before the side is Gone. With those of a client that has no Main and wants none
+	// there may be a Link: a server that is at hand, to be taken (Take) instead of wanted,
+	// or left alone.
 	Bytes EventKind = iota
 	// Granted answers Want: Link is the side's server from now on.
 	Granted
@@ -124,6 +126,8 @@ const (
 	Start
 	// Want a server for the side. Granted or Denied answers, or the client leaves.
 	Want
+	// Take the server that was offered with the bytes: it is Main from now on.
+	Take
 	// Withdraw what was wanted. Nothing answers it any more.
 	Withdraw
 	// Give the side's server back. The link is the driver's again. A side that was

@@ -80,7 +80,7 @@ func BenchmarkPooled(b *testing.B) {
 
 // transact is one transaction of a pooled client, as a loop drives it.
 func transact(c *Conv, l *Link, ask, answer []byte, fx *Effects) {
-	for _, ev := range []Event{{Side: Client, Bytes: ask}, {Kind: Granted, Side: Main, Link: l}, {Side: Client, Bytes: ask}, {Side: Main, Bytes: answer}} {
+	for _, ev := range []Event{{Side: Client, Bytes: ask, Link: l}, {Side: Main, Bytes: answer}} {
 		fx.Reset()
 		c.Step(ev, fx)
 	}

@@ -48,12 +48,13 @@ type Conv struct {
 	names naming
 
 	// Main.
-	used     bool // since it was granted
-	unread   bool // something of it was not looked at
-	inserted bool // nextval may have been called since it was granted
-	strange  bool // the last values of sequences in it are not the client's
-	once     bool // ever
-	numbers  bool // the client asks for the last values of sequences
+	offered  *Link // is at hand in the Step under way
+	used     bool  // since it was granted
+	unread   bool  // something of it was not looked at
+	inserted bool  // nextval may have been called since it was granted
+	strange  bool  // the last values of sequences in it are not the client's
+	once     bool  // ever
+	numbers  bool  // the client asks for the last values of sequences
 	refused  *wire.Error
 	promoted bool // it was a standby, see outgrown
 
@@ -174,6 +175,7 @@ func (c *Conv) Step(ev Event, fx *Effects) (consumed int) {
 	}
 	switch ev.Kind {
 	case Bytes:
+		c.offered = ev.Link
 		consumed = c.from(ev.Side, ev.Bytes, fx)
 	case Granted:
 		c.granted(ev.Side, ev.Link, fx)
@@ -209,6 +211,7 @@ func (c *Conv) Step(ev Event, fx *Effects) (consumed int) {
 		c.sendsNoMore(fx)
 	}
 	c.settle(fx)
+	c.offered = nil
 	return consumed
 }
 

@@ -89,6 +89,9 @@ func play(t testing.TB, in []byte, kind uint8) {
 func (w *world) chance(what byte, n int) {
 	switch what {
 	case 3, 4:
+		if what == 4 && n%2 == 1 && w.c.wait == nothing {
+			w.offered, _ = newTestLink(Main, nil)
+		}
 		for range n % 5 { // what the conversation waits for
 			switch w.c.wait {
 			case forReader:

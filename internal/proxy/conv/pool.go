@@ -34,14 +34,34 @@ func (c *Conv) ready(fx *Effects) bool {
 		return false
 	}
 	if l == nil {
-		c.wait = forMain
-		fx.add(Effect{Kind: Want, Side: Main})
-		return false
+		if l = c.take(fx); l == nil {
+			c.wait = forMain
+			fx.add(Effect{Kind: Want, Side: Main})
+			return false
+		}
 	}
 	if c.pooled() && !c.open && l.free() {
 		c.tune(fx)
 	}
 	return c.wait == nothing
+}
+
+// take takes the server that is at hand; nil: there is none, or it is held.
+func (c *Conv) take(fx *Effects) *Link {
+	l := c.offered
+	if l == nil || c.holds(l) {
+		return nil
+	}
+	c.offered = nil
+	c.gets(l)
+	fx.add(Effect{Kind: Take, Side: Main})
+	return l
+}
+
+// gets begins with a server as Main.
+func (c *Conv) gets(l *Link) {
+	c.links[Main] = l
+	c.used, c.inserted, c.promoted, c.strange = false, false, false, l.numbers > 0
 }
 
 // tune gives Main the client's settings, where it has others.
@@ -111,13 +131,15 @@ func (c *Conv) untuned(why *wire.Error) {
 
 // granted takes over a server.
 func (c *Conv) granted(side Side, l *Link, fx *Effects) {
-	c.links[side] = l
 	switch {
 	case side == Reader:
+		c.links[Reader] = l
 		c.connected(fx)
-	case c.wait == forMain:
-		c.used, c.inserted, c.promoted, c.strange, c.wait = false, false, false, l.numbers > 0, nothing
-		if c.holds(l) { // it was on its way
+	case c.wait != forMain: // it is a client's from its log-in on
+		c.links[Main] = l
+	default:
+		c.wait = nothing
+		if c.gets(l); c.holds(l) { // it was on its way
 			c.wait = forHold
 			c.give(Main, Clean, fx)
 			return

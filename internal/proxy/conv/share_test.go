@@ -35,8 +35,9 @@ type guest struct {
 	c       *Conv
 	alone   *model
 	main    *server
-	held    []byte // of the client, not consumed
-	left    []byte // of the server
+	offered *server // in the step under way
+	held    []byte  // of the client, not consumed
+	left    []byte  // of the server
 	stopped bool
 	got     []byte
 	want    []byte
@@ -70,6 +71,8 @@ func (h *herd) step(g *guest, ev Event) {
 			}
 		case Want:
 			g.waits = true
+		case Take:
+			g.main, g.offered = g.offered, nil
 		case Give:
 			h.giveBack(g, e.How)
 		case Stop:
@@ -84,7 +87,22 @@ func (h *herd) step(g *guest, ev Event) {
 		h.answer(g, answers)
 	}
 	if start && len(g.held) > 0 {
-		h.step(g, Event{Side: Client, Bytes: bytes.Clone(g.held)})
+		h.says(g)
+	}
+}
+
+// says brings what is held of a client, perhaps with a server that is at hand.
+func (h *herd) says(g *guest) {
+	ev := Event{Side: Client, Bytes: bytes.Clone(g.held)}
+	if g.main != nil || g.offered != nil || g.waits || h.rng.IntN(2) == 0 {
+		h.step(g, ev)
+		return
+	}
+	g.offered = h.server()
+	ev.Link = g.offered.link
+	h.step(g, ev)
+	if s := g.offered; s != nil {
+		g.offered, h.idle = nil, append(h.idle, s)
 	}
 }
 
@@ -133,16 +151,22 @@ func (h *herd) discard(s *server) {
 	}
 }
 
-// grant gives whoever waits a server that was given back, or a new one.
+// server is one that was given back, or a new one.
+func (h *herd) server() *server {
+	n := len(h.idle)
+	if n == 0 {
+		return &server{NewLink("n1", 7, map[string]string{"DateStyle": "iso"}, 'I'), newModel("")}
+	}
+	i := h.rng.IntN(n)
+	s := h.idle[i]
+	h.idle = append(h.idle[:i], h.idle[i+1:]...)
+	return s
+}
+
+// grant gives whoever waits a server.
 func (h *herd) grant(g *guest) {
 	g.waits = false
-	if n := len(h.idle); n > 0 {
-		i := h.rng.IntN(n)
-		g.main = h.idle[i]
-		h.idle = append(h.idle[:i], h.idle[i+1:]...)
-	} else {
-		g.main = &server{NewLink("n1", 7, map[string]string{"DateStyle": "iso"}, 'I'), newModel("")}
-	}
+	g.main = h.server()
 	h.step(g, Event{Kind: Granted, Side: Main, Link: g.main.link})
 }
 
@@ -262,7 +286,7 @@ func (h *herd) talk(seed uint64, i int, line string) bool {
 		g.held = append(g.held, b[:n]...)
 		b = b[n:]
 		if !g.stopped {
-			h.step(g, Event{Side: Client, Bytes: bytes.Clone(g.held)})
+			h.says(g)
 		}
 		if g.waits {
 			h.grant(g)

@@ -206,6 +206,7 @@ type happening struct {
 	Event
 	bytes bool
 	shown map[string]string
+	offer *Link // is at hand when the client says something next
 }
 
 var sideNames = [sides]string{Client: "client", Main: "main", Reader: "reader"}
@@ -245,6 +246,8 @@ func happens(line string) (h happening, err error) {
 	case "grant":
 		h.Kind = Granted
 		h.Link, err = newTestLink(h.Side, f[2:])
+	case "offer":
+		h.offer, err = newTestLink(Main, f[1:])
 	case "deny":
 		h.Kind = Denied
 		if len(f) > 2 {
@@ -342,6 +345,7 @@ type world struct {
 	c       *Conv
 	fx      Effects
 	links   map[string]*Link // by node, when a scenario gives one a second time
+	offered *Link            // a server that is at hand, until it is taken
 	held    [sides][]byte    // not consumed
 	stopped [sides]bool
 	has     [sides]bool
@@ -363,6 +367,10 @@ func newWorld(t testing.TB, cfg *Config) *world {
 func (w *world) happen(h happening) {
 	if h.shown != nil {
 		w.c.Shown(NewReport(h.shown))
+		return
+	}
+	if h.offer != nil {
+		w.offered = w.known(h.offer)
 		return
 	}
 	if !h.bytes {
@@ -410,7 +418,16 @@ func (w *world) offer(side Side, b []byte) {
 	if w.stopped[side] {
 		return
 	}
-	w.step(Event{Kind: Bytes, Side: side, Bytes: bytes.Clone(w.held[side])})
+	w.step(w.says(side))
+}
+
+// says is the event of what is held of a side.
+func (w *world) says(side Side) Event {
+	ev := Event{Kind: Bytes, Side: side, Bytes: bytes.Clone(w.held[side])}
+	if side == Client && !w.has[Main] {
+		ev.Link = w.offered
+	}
+	return ev
 }
 
 func (w *world) step(ev Event) {
@@ -439,7 +456,7 @@ func (w *world) step(ev Event) {
 	}
 	for _, s := range again {
 		if w.has[s] && !w.stopped[s] && !w.ended {
-			w.step(Event{Kind: Bytes, Side: s, Bytes: bytes.Clone(w.held[s])})
+			w.step(w.says(s))
 		}
 	}
 }
@@ -474,6 +491,12 @@ func (w *world) do(e Effect) (again []Side) {
 		return []Side{e.Side}
 	case Want:
 		what = "want " + sideNames[e.Side]
+	case Take:
+		if w.has[Main] || w.offered == nil {
+			w.t.Fatal("taken though it was not offered")
+		}
+		w.has[Main], w.held[Main], w.stopped[Main], w.offered = true, nil, false, nil
+		what = "take main"
 	case Give:
 		w.has[e.Side] = false
 		if e.How == Close {

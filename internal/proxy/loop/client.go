@@ -20,6 +20,9 @@ type Owner interface {
 	// Want finds a server for the side. One that is there is returned; else wait says
 	// whether one may come, by Client.Grant, or there is none. Client.Deny ends a wait.
 	Want(c *Client, side conv.Side) (s *Server, wait bool)
+	// AtHand finds a server for Main that waits on the client's loop and may be had at
+	// once, or nil. One that is not needed goes back to its Keeper.
+	AtHand(c *Client) *Server
 	// Withdraw: what was wanted for the side is not any more. What comes all the same goes
 	// to its Keeper.
 	Withdraw(side conv.Side)

@@ -10,9 +10,11 @@ import (
 // frames stands for a conversation where only the loop is looked at: the client's
 // bytes are messages, of which it passes on whole ones, and what is there of a
 // large one; the server's pass as they come. A message of type W wants a server
-// first, A arms a timer, E ends the client.
+// first, A arms a timer, E ends the client. With takes it takes a server that is at
+// hand.
 type frames struct {
 	main    bool
+	takes   bool
 	stopped bool
 	left    int // of a large message, still to come
 	out     []byte
@@ -42,6 +44,10 @@ func (f *frames) Step(ev conv.Event, fx *conv.Effects) int {
 		if ev.Side != conv.Client {
 			add(conv.Effect{Kind: conv.Send, Side: conv.Client, B: ev.Bytes})
 			return len(ev.Bytes)
+		}
+		if f.takes && !f.main && ev.Link != nil {
+			f.main = true
+			add(conv.Effect{Kind: conv.Take, Side: conv.Main})
 		}
 		return f.fromClient(ev.Bytes, add)
 	case conv.Gone:

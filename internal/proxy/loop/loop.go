@@ -44,6 +44,7 @@ type Loop struct {
 	out    []byte // small pieces for outTo, put together
 	outTo  uint32
 
+	hand    *Server  // is offered to the client in the step under way, and not taken
 	said    bool     // something was sent to the client in the last step
 	answers []answer // what was wanted and had at once, or not
 

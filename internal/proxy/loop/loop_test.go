@@ -25,11 +25,14 @@ type owner struct {
 	wants chan *Client
 	back  chan conv.How
 	ended chan struct{}
+	hand  atomic.Pointer[Server] // that is at hand, once
 }
 
 func newOwner() *owner {
-	return &owner{make(chan *Client, 8), make(chan conv.How, 8), make(chan struct{})}
+	return &owner{wants: make(chan *Client, 8), back: make(chan conv.How, 8), ended: make(chan struct{})}
 }
+
+func (o *owner) AtHand(*Client) *Server { return o.hand.Swap(nil) }
 
 func (o *owner) Want(c *Client, _ conv.Side) (*Server, bool) { o.wants <- c; return nil, true }
 func (o *owner) Withdraw(conv.Side)                          {}

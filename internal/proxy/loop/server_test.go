@@ -83,6 +83,63 @@ func TestServerChangesHands(t *testing.T) {
 	}
 }
 
+// A server that waits on the client's loop is offered with what the client says: it is
+// taken without a word to anybody, or goes back. One of which there is something to tell
+// is not offered.
+func TestServerAtHand(t *testing.T) {
+	for name, version := range versions {
+		t.Run(name, func(t *testing.T) {
+			g, _ := start(t, 1)
+			k := newKeeper()
+			server, far := keptServer(t, k, version)
+			go echo(far)
+			g.Park(server, 0)
+			talks := &turns{}
+			talks.takes = true
+			theirs, o := without(t, g, talks)
+			msg := frame('Q', []byte("x"))
+			for range 3 {
+				o.hand.Store(server)
+				theirs.Write(msg)
+				expect(t, theirs, msg)
+				wait(t, o.back)
+				wait(t, k.gave)
+			}
+			if n := g.Stats()[0]; n.Assignments != 3 || n.Wait.Total() != 3 || len(o.wants) > 0 {
+				t.Errorf("%d servers given, %d waits, %d wanted", n.Assignments, n.Wait.Total(), len(o.wants))
+			}
+
+			other, leaves := without(t, g, &turns{})
+			leaves.hand.Store(server)
+			other.Write(msg)
+			wait(t, leaves.wants)
+			if wait(t, k.gave) != server {
+				t.Error("another server")
+			}
+
+			g.Won(8) // its keeper has not heard of that
+			old, _ := keptServer(t, k, version)
+			o.hand.Store(old)
+			theirs.Write(msg)
+			wait(t, o.wants)
+			if wait(t, k.closed) != server || wait(t, k.gave) != old {
+				t.Error("another server")
+			}
+			old.End()
+			wait(t, k.closed)
+		})
+	}
+}
+
+// without brings a client that has no server.
+func without(t testing.TB, g *Group, c Conversation) (net.Conn, *owner) {
+	t.Helper()
+	ours, theirs := pair(t)
+	o := newOwner()
+	g.Serve(Arrival{Socket: take(t, ours), Conv: c, Owner: o})
+	return theirs, o
+}
+
 // One that ends while nobody has it, or says something unasked, is closed.
 func TestParkedServerEnds(t *testing.T) {
 	for name, version := range versions {

@@ -41,6 +41,8 @@ func (l *Loop) apply(c *client, fx *conv.Effect) {
 		l.reading(c, fx.Side, fx.Kind == conv.Start)
 	case conv.Want:
 		l.want(c, fx.Side)
+	case conv.Take:
+		l.take(c)
 	case conv.Withdraw:
 		c.wants &^= 1 << fx.Side
 		l.arm(c, leftTimer, 0)
@@ -183,7 +185,15 @@ func (l *Loop) offer(c *client, i uint32, b []byte) []byte {
 	gen := s.gen
 	for {
 		s.again = false
-		b = b[l.step(c, conv.Event{Kind: conv.Bytes, Side: conv.Side(s.side), Bytes: b}):]
+		ev := conv.Event{Kind: conv.Bytes, Side: conv.Side(s.side), Bytes: b}
+		if ev.Side == conv.Client && c.servers[conv.Main] == nil && c.wants == 0 {
+			ev.Link = l.reach(c)
+		}
+		b = b[l.step(c, ev):]
+		if l.hand != nil {
+			l.unwanted(l.hand)
+			l.hand = nil
+		}
 		l.answer()
 		if s.gen != gen || s.client == 0 {
 			return nil
@@ -192,6 +202,31 @@ func (l *Loop) offer(c *client, i uint32, b []byte) []byte {
 			return b
 		}
 	}
+}
+
+// reach finds a server that a client may take for what it says. One of which it has to
+// hear something goes the long way, by Want.
+func (l *Loop) reach(c *client) *conv.Link {
+	s := c.owner.AtHand(c.handle)
+	switch {
+	case s == nil:
+		return nil
+	case s.loop() != l || s.stale(l.epoch) || s.promoted(l.leader):
+		l.unwanted(s)
+		return nil
+	}
+	l.hand = s
+	return s.Link
+}
+
+// take gives a client the server that was offered to it.
+func (l *Loop) take(c *client) {
+	s := l.hand
+	l.hand = nil
+	l.own(c, conv.Main, s)
+	c.servers[conv.Main] = s
+	c.stats.Assignments++
+	c.stats.Wait.observe(0)
 }
 
 // gone tells conv that a side has ended. A client may be told of twice: that it

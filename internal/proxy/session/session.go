@@ -143,6 +143,22 @@ func (s *session) Want(c *loop.Client, side conv.Side) (*loop.Server, bool) {
 	return nil, ok
 }
 
+// AtHand is a server of the pools that is unused on the client's loop. Reads of a client
+// that is split need none, and one of the read-only port has to look where it reads.
+func (s *session) AtHand(c *loop.Client) *loop.Server {
+	if s.shared == nil || s.seat != nil || s.reads != nil {
+		return nil
+	}
+	if s.handle.Load() == nil {
+		s.handle.CompareAndSwap(nil, c)
+	}
+	server := s.pools.desk.AtHand(&s.shared.claims[conv.Main], s.shared.account, c.Index())
+	if server == nil {
+		return nil
+	}
+	return server.Data.(*loop.Server)
+}
+
 // Withdraw takes what is wanted of the pools out of the queue.
 func (s *session) Withdraw(side conv.Side) {
 	if s.shared != nil {

@@ -25,6 +25,14 @@ func (d *Desk) Want(c *rules.Claim, a *rules.Account, n *rules.Node, loop int) (
 	return s, from
 }
 
+// AtHand is Want for a client that would not wait: a server that is unused on its loop and
+// may be had at once, or nil.
+func (d *Desk) AtHand(c *rules.Claim, a *rules.Account, loop int) *rules.Server {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.book.AtHand(time.Since(d.began), c, a, loop)
+}
+
 // Withdraw ends a wait. A server that is on its way all the same is given back by
 // whoever it reaches.
 func (d *Desk) Withdraw(c *rules.Claim) {

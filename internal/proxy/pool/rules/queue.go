@@ -35,6 +35,25 @@ func (b *Book) Want(now Moment, c *Claim, a *Account, n *Node, loop int, out []D
 	return b.settle(b.serve(now, p, out))
 }
 
+// AtHand is Want for one who would not wait: a server at whoever leads that is unused on
+// the loop, where nobody waits before, is the claim's; nil: there is none.
+func (b *Book) AtHand(now Moment, c *Claim, a *Account, loop int) *Server {
+	if c.pool != nil {
+		return nil
+	}
+	p := b.pool(a, b.primary)
+	if p.waiting.n > 0 || b.stands(p) {
+		return nil
+	}
+	s := p.idle[loop].last
+	if s == nil || b.unfit(now, s) != "" {
+		return nil
+	}
+	c.account, c.loop = a, loop
+	b.taken(now, s, c)
+	return s
+}
+
 // Withdraw takes a claim that waits out of its queue: the client left. One that was
 // handed a server meanwhile has to give that back.
 func (b *Book) Withdraw(now Moment, c *Claim, out []Decision) []Decision {
@@ -69,12 +88,17 @@ func (b *Book) hand(now Moment, s *Server, c *Claim, out []Decision) []Decision 
 		c.pool.waiting.remove(c, ofClaim)
 		c.pool = nil
 	}
+	from := s.Loop
+	b.taken(now, s, c)
+	return append(out, Decision{Kind: Hand, Server: s, Claim: c, From: from})
+}
+
+// taken makes a server a claim's.
+func (b *Book) taken(now Moment, s *Server, c *Claim) {
 	if s.state == idle {
 		s.unlist()
 	}
-	from := s.Loop
 	s.state, s.holder, s.since, s.Loop = used, c, now, c.loop
-	return append(out, Decision{Kind: Hand, Server: s, Claim: c, From: from})
 }
 
 // held says whether an order of the console holds a pool.

@@ -274,6 +274,11 @@ func (s *sim) act(c *simClient) {
 		var n *Node
 		if c.node != nil {
 			n = c.node.node
+		} else if s.r.IntN(2) == 0 {
+			if x := s.b.AtHand(s.now, &c.claim, c.account, s.r.IntN(3)); x != nil {
+				s.did([]Decision{{Kind: Hand, Server: x, Claim: &c.claim}})
+				return
+			}
 		}
 		s.did(s.b.Want(s.now, &c.claim, c.account, n, s.r.IntN(3), nil))
 	}
