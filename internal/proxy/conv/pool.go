@@ -296,12 +296,7 @@ func (c *Conv) mayReset(text []byte) bool {
 // mentionsSet says whether SET or RESET may be in a text. Where it is not, it looks at
 // every third byte.
 func mentionsSet(text []byte) bool {
-	for i := 2; i < len(text); i += 3 {
-		for leap := leaps[text[i]]; leap > 0; leap = leaps[text[i]] {
-			if i += leap; i >= len(text) {
-				return false
-			}
-		}
+	for i := 2; i < len(text); i += int(leaps[text[i]]) {
 		if text[i]|0x20 == 't' && text[i-1]|0x20 == 'e' && text[i-2]|0x20 == 's' {
 			return true
 		}
@@ -309,9 +304,14 @@ func mentionsSet(text []byte) bool {
 	return false
 }
 
-// leaps is how much further the end of "set" may be, at least, when a byte is not it; 0:
-// it may be, or it is 3 bytes further.
-var leaps = [256]int{'s': 2, 'S': 2, 'e': 1, 'E': 1}
+// leaps is how much further the end of "set" may be, at least, when a byte is not it.
+var leaps = func() (t [256]uint8) {
+	for i := range t {
+		t[i] = 3
+	}
+	t['s'], t['S'], t['e'], t['E'] = 2, 2, 1, 1
+	return t
+}()
 
 // quick says whether a text is to be looked at though the mode does not ask for it:
 // it may name or drop prepared statements, or reset settings.

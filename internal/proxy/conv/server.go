@@ -233,16 +233,20 @@ func (c *Conv) reopened(l *Link) {
 // commandEnds notes the tag of a command on Main.
 func (c *Conv) commandEnds(fx *Effects, l *Link, who entry, tag []byte) {
 	c.owed.completed = true
-	if bytes.HasPrefix(tag, tagSelect) {
+	follows := c.eager() || c.set.watched || c.pooled()
+	if bytes.HasPrefix(tag, tagSelect) { // no other tag is looked for
 		fx.Count.Queries++
-	}
-	if c.cfg.Mode == Auto && !c.inserted {
-		c.inserted = inserts(tag)
+	} else {
+		if c.cfg.Mode == Auto && !c.inserted {
+			c.inserted = inserts(tag)
+		}
+		c.plans.altered(tag)
+		if follows {
+			c.set.completed(tag, who.kind == execute && (who.note == nil || who.note.about.Mark == classify.MarkNone), l)
+		}
 	}
 	c.once = c.once || c.inserted
-	c.plans.altered(tag)
-	if c.eager() || c.set.watched || c.pooled() {
-		c.set.completed(tag, who.kind == execute && (who.note == nil || who.note.about.Mark == classify.MarkNone), l)
+	if follows {
 		if who.kind == execute {
 			c.done(who.note, l)
 		}

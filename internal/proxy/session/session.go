@@ -301,9 +301,11 @@ func (s *session) Count(n *conv.Counts, main *loop.Server) {
 	if n.Reads > 0 {
 		s.Stats.reads.add(s.reads.at(), n.Reads)
 	}
-	s.Stats.Repeated.Add(int64(n.Repeated))
-	s.Stats.Unreplicated.Add(int64(n.Unreplicated))
-	s.Stats.UnknownResult.Add(int64(n.Unknown))
+	if n.Repeated|n.Unreplicated|n.Unknown != 0 {
+		s.Stats.Repeated.Add(int64(n.Repeated))
+		s.Stats.Unreplicated.Add(int64(n.Unreplicated))
+		s.Stats.UnknownResult.Add(int64(n.Unknown))
+	}
 }
 
 // Ended: the client has gone.
