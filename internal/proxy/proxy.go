@@ -241,7 +241,7 @@ func (p *Proxy) follow(ctx context.Context) {
 		p.sessions.Sweep(v)
 		phase, wait := drain.phase(v.Drain, time.Now(), p.cfg.DrainGrace)
 		if phase != said {
-			p.switchover(v.Drain, phase)
+			p.switchover(v, phase)
 			said = phase
 		}
 		if !await(ctx, wait, changed, nil) {
@@ -251,13 +251,18 @@ func (p *Proxy) follow(ctx context.Context) {
 }
 
 // switchover tells the sessions the phase of a drain; d is nil when it is over.
-func (p *Proxy) switchover(d *route.Drain, phase conv.Phase) {
+func (p *Proxy) switchover(v route.View, phase conv.Phase) {
 	node, to := "", ""
-	if d != nil {
+	if d := v.Drain; d != nil {
 		node, to = d.Leader, d.To
 	}
 	p.cfg.Log.Info("switchover", "phase", phase.String(), "from", node, "to", to)
 	p.sessions.Switchover(node, phase)
+	for _, m := range v.Members {
+		if m.Name == to && m.Up && (phase == conv.Soft || phase == conv.Hold) {
+			p.sessions.Ahead(m.Node, node)
+		}
+	}
 }
 
 // await waits for one of two things, for at most d unless that is 0. It returns false

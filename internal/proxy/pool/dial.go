@@ -39,6 +39,7 @@ type Dialer struct {
 	// together.
 	MaxLogins int
 
+	ahead  ahead
 	within atomic.Int64 // what SetConnectTimeout said last, in nanoseconds; 0: nothing
 	mu     sync.Mutex
 	logins map[string]chan struct{}

@@ -73,10 +73,21 @@ func (d *Dialer) open(ctx context.Context, addr string, l Login) (*Backend, erro
 		return nil, err
 	}
 	defer done()
+	if conn := d.ahead.take(addr); conn != nil {
+		if b, err := d.logIn(ctx, conn, addr, l); err == nil || ctx.Err() != nil {
+			return b, err
+		}
+	}
 	conn, err := d.dial(ctx, addr)
 	if err != nil {
 		return nil, err
 	}
+	return d.logIn(ctx, conn, addr, l)
+}
+
+// logIn logs in on a connection, which is closed when that fails.
+func (d *Dialer) logIn(ctx context.Context, conn net.Conn, addr string, l Login) (*Backend, error) {
+	conn.SetDeadline(time.Now().Add(d.LoginTimeout))
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	b := &Backend{Conn: conn, Addr: addr, Settings: make(map[string]string, 16)}

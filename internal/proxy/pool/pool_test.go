@@ -24,14 +24,16 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type fake struct {
 	addr string
 
-	mu      sync.Mutex
-	secret  string
-	third   string // column of the answer
-	full    bool   // the others of a look-up are there too, NULL
-	asked   int
-	logins  int
-	arrived chan struct{} // a query has been read
-	let     chan struct{} // it may be answered
+	mu       sync.Mutex
+	secret   string
+	third    string // column of the answer
+	full     bool   // the others of a look-up are there too, NULL
+	asked    int
+	logins   int
+	conns    map[net.Conn]bool // that are open
+	accepted int
+	arrived  chan struct{} // a query has been read
+	let      chan struct{} // it may be answered
 }
 
 func newFake(t *testing.T) *fake {
@@ -40,9 +42,8 @@ func newFake(t *testing.T) *fake {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fake{addr: l.Addr().String(), secret: "one", third: "f", arrived: make(chan struct{}, 100), let: make(chan struct{}, 100)}
+	f := &fake{addr: l.Addr().String(), secret: "one", third: "f", arrived: make(chan struct{}, 100), let: make(chan struct{}, 100), conns: map[net.Conn]bool{}}
 	var wg sync.WaitGroup
-	var conns []net.Conn
 	wg.Go(func() {
 		for {
 			c, err := l.Accept()
@@ -50,22 +51,40 @@ func newFake(t *testing.T) *fake {
 				return
 			}
 			f.mu.Lock()
-			conns = append(conns, c)
+			f.accepted++
+			f.conns[c] = true
 			f.mu.Unlock()
-			wg.Go(func() { f.serve(c) })
+			wg.Go(func() {
+				f.serve(c)
+				f.mu.Lock()
+				delete(f.conns, c)
+				f.mu.Unlock()
+			})
 		}
 	})
 	t.Cleanup(func() {
 		l.Close()
 		close(f.let)
-		f.mu.Lock()
-		for _, c := range conns {
-			c.Close()
-		}
-		f.mu.Unlock()
+		f.hangUp()
 		wg.Wait()
 	})
 	return f
+}
+
+// hangUp closes all connections.
+func (f *fake) hangUp() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for c := range f.conns {
+		c.Close()
+	}
+}
+
+// open counts those that the other side has not closed.
+func (f *fake) open() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.conns)
 }
 
 func (f *fake) serve(c net.Conn) {

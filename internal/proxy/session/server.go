@@ -46,6 +46,7 @@ type Dialer interface {
 	Open(ctx context.Context, addr string, l pool.Login) (*pool.Backend, error)
 	Cancel(ctx context.Context, addr string, pid uint32, key []byte) error
 	Reach(ctx context.Context, addr string) error
+	Ahead(ctx context.Context, addr string, n int)
 }
 
 // Verifiers looks up what is stored for a role; *pool.Verifiers is the real one.
@@ -238,6 +239,15 @@ func (s *Server) Switchover(node string, p conv.Phase) {
 	s.holding.Store(p >= conv.Hold)
 	s.pools.desk.Hold(node)
 	s.loops.Switchover(p)
+}
+
+// maxAhead bounds the connections that are made ahead to one node.
+const maxAhead = 16
+
+// Ahead makes connections to the node that is about to take the lead over from
+// another, as many as there are to that one: those who wait then are served sooner.
+func (s *Server) Ahead(to route.Node, from string) {
+	s.Dialer.Ahead(s.life, to.Nearest(), min(s.Backends()[from], maxAhead))
 }
 
 // Work says how far a switchover is, and Stirred that it may have changed.
