@@ -276,6 +276,9 @@ func (c *client) logInPooled(ctx context.Context, settings []wire.Param, mode ru
 // welcomePooled tells a client that it is logged in. In mode session it is told so, and
 // what its process id is, when it has its server.
 func (c *client) welcomePooled(ctx context.Context, s *session, settings []wire.Param, keys scram.Keys, final []byte) error {
+	if err := c.awaitPrimary(ctx); err != nil {
+		return err
+	}
 	if s.conf.Mode == conv.Session {
 		version := c.version
 		s.conf.Startup = conv.NewStartup(settings)

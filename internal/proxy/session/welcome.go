@@ -77,6 +77,24 @@ func (c *client) welcomeOf(ctx context.Context, settings []wire.Param, keys scra
 	return w.of(name, settings), nil
 }
 
+// awaitPrimary waits for a primary to come, within what is left of ConnectWait, also where
+// nothing has to be asked of it: libpq goes on to the next host when there is none in time.
+func (c *client) awaitPrimary(ctx context.Context) (err error) {
+	there := func(context.Context) error {
+		if c.port == ReadWrite && !c.Topology.Current().HasPrimary() {
+			return errNoNode
+		}
+		return nil
+	}
+	if there(ctx) != nil {
+		c.guest.Beside(func() { err = c.retry(ctx, there) })
+	}
+	if err != nil {
+		return c.connectError(err)
+	}
+	return nil
+}
+
 // flight is a log-in at PostgreSQL that others wait for.
 type flight struct {
 	done chan struct{}
