@@ -6,11 +6,13 @@ import (
 	"os"
 	"os/user"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"manada/internal/config"
+	"manada/internal/peer"
 	"manada/internal/postgres"
 	"manada/internal/postgres/pgtest"
 )
@@ -59,6 +61,28 @@ func TestProtectedParametersAreRefusedInTheFile(t *testing.T) {
 		}
 		if config.OwnedParameter(name) == "" {
 			t.Errorf("config accepts postgresql.parameters.%s, package postgres refuses it", name)
+		}
+	}
+}
+
+// Every proxy is named once, by what it says itself: also on hosts that have nothing else.
+func TestProxyAddrs(t *testing.T) {
+	cfg, err := config.Parse("f", []byte("cluster: orders\nnode: db1\nroles: [database, proxy]\n"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	listening := []peer.ListeningProxy{{Node: "db1", SQL: "db1:5431", ReadOnly: "db1:5430"}, {Node: "old", Addr: "old:7400"},
+		{Node: "pooler", SQL: "pooler:6431", ReadOnly: "pooler:6430"}}
+	rows := make([]peer.Row, 2)
+	rows[0].Node, rows[0].Addrs.Proxy = "db1", "db1:5431"
+	rows[1].Node, rows[1].Addrs.Proxy = "old", "old:5431"
+	for readOnly, want := range map[bool]string{false: "db1:5431 pooler:6431 old:5431", true: "db1:5430 pooler:6430 old:5430"} {
+		own := []string{"db1:5431"}
+		if readOnly {
+			own[0] = "db1:5430"
+		}
+		if got := strings.Join(proxyAddrs(cfg, own, listening, rows, readOnly), " "); got != want {
+			t.Errorf("read-only %v: %s, want %s", readOnly, got, want)
 		}
 	}
 }

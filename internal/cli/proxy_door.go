@@ -103,6 +103,15 @@ func localDoor(cfg *config.Config) *door {
 	}}
 }
 
+// listening are the proxies that the herd hears; none in one of a release before.
+func (c *caller) listening(ctx context.Context) ([]peer.ListeningProxy, error) {
+	all, _, err := read[[]peer.ListeningProxy](ctx, c, verb.Proxies, time.Second)
+	if e, refused := errors.AsType[*peer.Error](err); refused && e.Code == peer.CodeNotFound {
+		return nil, nil
+	}
+	return all, err
+}
+
 // farDoors are those of proxies of other machines that the herd hears.
 func (c *caller) farDoors(ctx context.Context, node string) (doors []*door, err error) {
 	add := func(name, addr, kind string) {
@@ -110,8 +119,8 @@ func (c *caller) farDoors(ctx context.Context, node string) (doors []*door, err 
 			doors = append(doors, c.farDoor(name, addr, kind))
 		}
 	}
-	listening, _, err := read[[]peer.ListeningProxy](ctx, c, verb.Proxies, time.Second)
-	if e, refused := errors.AsType[*peer.Error](err); err != nil && (!refused || e.Code != peer.CodeNotFound) { // a herd of a release before does not know
+	listening, err := c.listening(ctx)
+	if err != nil {
 		return nil, err
 	}
 	for _, p := range listening {

@@ -37,27 +37,52 @@ func (a *app) hostURI(ctx context.Context, o herd.URIOptions) (string, error) {
 	if o.ReadOnly {
 		port = cfg.Ports.ReadOnly
 	}
-	var addrs []string
+	var own []string
 	if cfg.Has(config.ProxyRole) {
-		addrs = append(addrs, cfg.AdvertiseOn(port))
+		own = append(own, cfg.AdvertiseOn(port))
 	}
-	rows, _, err := read[[]peer.Row](ctx, c, verb.View, time.Second)
-	if err != nil && len(addrs) == 0 {
+	listening, err := c.listening(ctx)
+	var rows []peer.Row
+	if err == nil {
+		rows, _, err = read[[]peer.Row](ctx, c, verb.View, time.Second)
+	}
+	if err != nil && len(own) == 0 {
 		return "", err
 	}
-	for _, r := range rows {
-		if addr := proxyAddr(cfg, r.Addrs.Proxy, o.ReadOnly); addr != "" && !slices.Contains(addrs, addr) {
-			addrs = append(addrs, addr)
-		}
-	}
+	addrs := proxyAddrs(cfg, own, listening, rows, o.ReadOnly)
 	if len(addrs) == 0 {
 		return "", fail(exitFailed, "give one host the role proxy, or ask on the host that has it", "no such port of a proxy is known here")
 	}
 	return herd.HostURI(cfg, addrs, o)
 }
 
-// proxyAddr is where another host's proxy is reached. Hosts tell of the port that goes
-// to the primary only: whose is this host's own has this host's other one, too.
+// proxyAddrs are the ports of all proxies: this host's own, those of proxies that listen
+// to the herd, also on hosts with nothing else, and of hosts of a release before, which
+// tell of theirs in their beats.
+func proxyAddrs(cfg *config.Config, own []string, listening []peer.ListeningProxy, rows []peer.Row, readOnly bool) []string {
+	addrs, said := own, map[string]bool{}
+	add := func(addr string) {
+		if _, _, err := net.SplitHostPort(addr); err == nil && !slices.Contains(addrs, addr) {
+			addrs = append(addrs, addr)
+		}
+	}
+	for _, l := range listening {
+		if said[l.Node] = l.SQL != ""; readOnly {
+			add(l.ReadOnly)
+		} else {
+			add(l.SQL)
+		}
+	}
+	for _, r := range rows {
+		if !said[r.Node] {
+			add(proxyAddr(cfg, r.Addrs.Proxy, readOnly))
+		}
+	}
+	return addrs
+}
+
+// proxyAddr is where another host's proxy is reached by its beat, which tells of the port
+// that goes to the primary only: whose is this host's own has this host's other one, too.
 func proxyAddr(cfg *config.Config, told string, readOnly bool) string {
 	host, port, err := net.SplitHostPort(told)
 	switch {

@@ -32,6 +32,7 @@ type dialer struct {
 	silence time.Duration // of unacknowledged data before the kernel gives up
 	proxy   string        // Config.Proxy
 	asked   string        // Config.ProxyAddr
+	serves  [2]string     // Config.ProxySQL, Config.ProxyReadOnly
 }
 
 // proxyHeader says that a proxy listens, and which: its process's random id.
@@ -39,6 +40,9 @@ const proxyHeader = "Manada-Proxy"
 
 // proxyAddrHeader says where it is asked for its tables and given orders.
 const proxyAddrHeader = "Manada-Proxy-Address"
+
+// proxySQLHeader and proxyReadOnlyHeader say where applications reach it.
+const proxySQLHeader, proxyReadOnlyHeader = "Manada-Proxy-SQL", "Manada-Proxy-Read-Only"
 
 func (d dialer) dial(ctx context.Context, node, addr string) (*tls.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.timeout)
@@ -84,6 +88,8 @@ func (d dialer) listen(ctx context.Context, node, addr string, line func([]byte)
 	if d.proxy != "" {
 		req.Header.Set(proxyHeader, d.proxy)
 		req.Header.Set(proxyAddrHeader, d.asked)
+		req.Header.Set(proxySQLHeader, d.serves[0])
+		req.Header.Set(proxyReadOnlyHeader, d.serves[1])
 	}
 	if err := req.Write(conn); err != nil {
 		return fmt.Errorf("subscribe to %s: %w", name(node, addr), err)

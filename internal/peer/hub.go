@@ -20,6 +20,8 @@ type Config struct {
 	Proxy string
 	// ProxyAddr is where that proxy's host answers the verbs of a proxy.
 	ProxyAddr string
+	// ProxySQL and ProxyReadOnly are where applications reach that proxy.
+	ProxySQL, ProxyReadOnly string
 	// TLS gives the configuration for dialling a node (pki.Identity.ClientTLS).
 	TLS func(node string) *tls.Config
 	Log *slog.Logger
@@ -43,7 +45,7 @@ func (c *Config) defaults() {
 }
 
 func (c *Config) dialer() dialer {
-	return dialer{tls: c.TLS, timeout: c.DialTimeout, silence: c.Silence, proxy: c.Proxy, asked: c.ProxyAddr}
+	return dialer{tls: c.TLS, timeout: c.DialTimeout, silence: c.Silence, proxy: c.Proxy, asked: c.ProxyAddr, serves: [2]string{c.ProxySQL, c.ProxyReadOnly}}
 }
 
 // Hub is what one agent says and hears. Safe for concurrent use.

@@ -17,26 +17,26 @@ type proxies struct {
 
 type listening struct {
 	who     pki.Name
-	addr    string // where it is asked; "" of a release before
-	streams int    // more than one for a moment when one was replaced
+	addr    string    // where it is asked; "" of a release before
+	serves  [2]string // ports for SQL, as ListeningProxy has them
+	streams int       // more than one for a moment when one was replaced
 }
 
 // open notes a stream; what it returns ends it.
 func (p *proxies) open(r *http.Request, boot string) (done func()) {
 	who, _ := CallerOf(r.Context())
-	addr := r.Header.Get(proxyAddrHeader)
-	p.add(boot, who, addr, 1)
-	return func() { p.add(boot, who, addr, -1) }
+	l := listening{who: who, addr: r.Header.Get(proxyAddrHeader), serves: [2]string{r.Header.Get(proxySQLHeader), r.Header.Get(proxyReadOnlyHeader)}}
+	p.add(boot, l, 1)
+	return func() { p.add(boot, l, -1) }
 }
 
-func (p *proxies) add(boot string, who pki.Name, addr string, n int) {
+func (p *proxies) add(boot string, l listening, n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.boots == nil {
 		p.boots = map[string]listening{}
 	}
-	l := listening{who, addr, p.boots[boot].streams + n}
-	if l.streams == 0 {
+	if l.streams = p.boots[boot].streams + n; l.streams == 0 {
 		delete(p.boots, boot)
 		return
 	}
@@ -62,16 +62,19 @@ type ListeningProxy struct {
 	Node string `json:"node"`
 	Kind string `json:"kind"` // of its host
 	Addr string `json:"addr"`
+	// SQL and ReadOnly are where applications reach it, as it says; "": it did not say.
+	SQL      string `json:"sql"`
+	ReadOnly string `json:"read_only"`
 }
 
-// listening are the proxies that listen and say where they are asked, one for each host.
+// listening are the proxies that listen and say where they are reached, one for each host.
 func (s *Server) listening() []ListeningProxy {
 	s.proxies.mu.Lock()
 	defer s.proxies.mu.Unlock()
 	out := []ListeningProxy{}
 	for _, l := range s.proxies.boots {
-		if l.addr != "" {
-			out = append(out, ListeningProxy{l.who.Node, l.who.Kind, l.addr})
+		if l.addr != "" || l.serves[0] != "" {
+			out = append(out, ListeningProxy{l.who.Node, l.who.Kind, l.addr, l.serves[0], l.serves[1]})
 		}
 	}
 	slices.SortFunc(out, func(a, b ListeningProxy) int { return cmp.Compare(a.Node, b.Node) })

@@ -29,7 +29,7 @@ func TestProxiesThatListen(t *testing.T) {
 
 	pooler := h.id("pooler", pki.KindProxy)
 	cfg := testConfig(pooler)
-	cfg.Proxy, cfg.ProxyAddr = "b1", "192.0.2.7:7400"
+	cfg.Proxy, cfg.ProxyAddr, cfg.ProxySQL, cfg.ProxyReadOnly = "b1", "192.0.2.7:7400", "192.0.2.7:5431", "192.0.2.7:5430"
 	f := Follow(cfg, []string{a.addr})
 	other := Follow(testConfig(h.id("slave", pki.KindData)), []string{a.addr}) // a command, or a proxy of a release before
 	defer other.Close()
@@ -39,7 +39,7 @@ func TestProxiesThatListen(t *testing.T) {
 	})
 	var known []ListeningProxy
 	must(t, (&Client{TLS: pooler.TLSFor, DialTimeout: 5 * time.Second}).Call(t.Context(), a.addr, "master", verb.Proxies, nil, &known))
-	if want := []ListeningProxy{{"pooler", pki.KindProxy, "192.0.2.7:7400"}}; !slices.Equal(known, want) {
+	if want := []ListeningProxy{{"pooler", pki.KindProxy, "192.0.2.7:7400", "192.0.2.7:5431", "192.0.2.7:5430"}}; !slices.Equal(known, want) {
 		t.Errorf("the proxies are %v, want %v", known, want)
 	}
 	f.Close()

@@ -41,7 +41,8 @@ func Proxy(ctx context.Context, c *config.Config, version string, log *slog.Logg
 	if c.AnswersPeers() {
 		asked = c.Addresses().Peer
 	}
-	follow := peer.Follow(peer.Config{Cluster: c.Cluster, TLS: id.TLSFor, Log: log, Proxy: boot, ProxyAddr: asked}, seeds)
+	follow := peer.Follow(peer.Config{Cluster: c.Cluster, TLS: id.TLSFor, Log: log, Proxy: boot, ProxyAddr: asked,
+		ProxySQL: c.AdvertiseOn(c.Ports.SQL), ProxyReadOnly: c.AdvertiseOn(c.Ports.ReadOnly)}, seeds)
 	defer follow.Close()
 
 	topo := &route.Holder{}

@@ -40,6 +40,27 @@ func table(t *testing.T, c *pgx.Conn, sql string) []map[string]any {
 	return all
 }
 
+// Where a pool was given no size, what it may have is shown.
+func TestConsoleShowsComputedPoolSize(t *testing.T) {
+	f := pooled(t, rules.Auto, 0, func(c *proxy.Config) {
+		c.NodeLimit = 37
+		c.Settings = func() []console.Setting { return []console.Setting{{Key: "proxy.pool.size", Value: "0", Default: "0"}} }
+	})
+	role := f.role(t, "login password 'x'")
+	query[int](t, connect(t, f.dsn(session.ReadWrite, role, "x", "sslmode=disable")), "select 1")
+	c := connect(t, fmt.Sprintf("postgres://postgres:postgres@%s/manada?sslmode=disable", f.Addr(session.ReadWrite)))
+	if got := table(t, c, "show databases")[0]["pool_size"]; got != int32(37) {
+		t.Errorf("SHOW DATABASES has %v", got)
+	}
+	got := map[any]any{}
+	for _, one := range table(t, c, "show config") {
+		got[one["key"]] = one["value"]
+	}
+	if got["default_pool_size"] != "37" || got["proxy.pool.size"] != "0" {
+		t.Errorf("SHOW CONFIG has %v", got)
+	}
+}
+
 // The console is reached by its database's name, and shows the clients and servers
 // that there are.
 func TestConsoleShowsWhatIsThere(t *testing.T) {

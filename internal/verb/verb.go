@@ -3,7 +3,6 @@ package verb
 import (
 	"net/http"
 	"path"
-	"slices"
 	"strings"
 	"time"
 )
@@ -101,12 +100,3 @@ func (v Verb) Word() string { return strings.ToUpper(path.Base(v.Path)) }
 
 // Asks says whether a verb only asks.
 func (v Verb) Asks() bool { return v.Method == http.MethodGet }
-
-// Lookup finds a verb by its name.
-func Lookup(name string) (Verb, bool) {
-	i := slices.IndexFunc(All, func(v Verb) bool { return v.Name == name })
-	if i < 0 {
-		return Verb{}, false
-	}
-	return All[i], true
-}

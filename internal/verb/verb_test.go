@@ -24,9 +24,6 @@ func TestList(t *testing.T) {
 		if !v.Asks() && v.Who == Hosts && v.Name != Drain.Name {
 			t.Errorf("%s: a host with nothing but a proxy changes nothing but what it says in a drain", v.Name)
 		}
-		if got, ok := Lookup(v.Name); !ok || got.Path != v.Path {
-			t.Errorf("%s is not found", v.Name)
-		}
 	}
 }
 

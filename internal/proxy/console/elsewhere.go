@@ -34,6 +34,9 @@ func config(s *Source) (out []row) {
 	}
 	for _, name := range keys {
 		for _, k := range all {
+			if k.Key == name[1] && k.Value == "0" && name[0] == "default_pool_size" && s.PoolSize != nil { // as many as the node may have
+				k.Value = strconv.Itoa(s.PoolSize())
+			}
 			if k.Key == name[1] {
 				add(name[0], k, inSeconds)
 			}

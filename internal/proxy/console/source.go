@@ -134,6 +134,7 @@ type Source struct {
 	Pins      func() []Pin
 	Paused    func() bool // all databases are
 	Config    func() []Setting
+	PoolSize  func() int // of a pool that was given none
 
 	// Orders by the name of their verb: what is not there is no command.
 	Orders map[string]Order

@@ -38,6 +38,9 @@ type Config struct {
 	// HidesWarnings says that the client began with client_min_messages above
 	// warning, which its servers do not have (see wire.ForServer).
 	HidesWarnings bool
+	// Temporary says that the client's servers begin with pg_temp in their search_path: what
+	// it creates may be temporary without a word for it.
+	Temporary bool
 	// Startup are the settings of the client's start-up packet that its servers were
 	// not given at log-in; nil: none.
 	Startup *Startup
@@ -64,6 +67,8 @@ type Startup struct {
 	pin  string // why its clients keep their servers from the beginning
 }
 
+const temporaryObjects = "temporary objects"
+
 // NewStartup takes them as wire.ForServer has them, one by one.
 func NewStartup(settings []wire.Param) *Startup {
 	s := &Startup{}
@@ -71,7 +76,7 @@ func NewStartup(settings []wire.Param) *Startup {
 		name := strings.ToLower(p.Name)
 		s.vars = s.vars.with(name, giving(name, p.Value))
 		if name == "search_path" && strings.Contains(strings.ToLower(p.Value), "pg_temp") {
-			s.pin = "temporary objects"
+			s.pin = temporaryObjects
 		}
 	}
 	return s

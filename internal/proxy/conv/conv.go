@@ -154,7 +154,7 @@ func (c *Conv) undid(n *note) {
 // barred: what n is about has failed. A standby refuses some commands as such: nothing
 // of them was done.
 func (c *Conv) barred(n *note, body []byte) {
-	if bytes.Contains(body, readOnly) && (c.pin == "LISTEN" || c.pin == "temporary objects") {
+	if bytes.Contains(body, readOnly) && (c.pin == "LISTEN" || c.pin == temporaryObjects) {
 		c.undid(n)
 	}
 }

@@ -246,15 +246,7 @@ func mentionsWord(b, word []byte) bool {
 // was not replicated has to reach the proxy.
 const shownLevel = "'warning'"
 
-// unmute writes a message anew with warnings no longer hidden. at is where the text
-// begins; nil: there is nothing to change.
-func unmute(msg []byte, at int, spans []classify.Span) []byte {
-	if len(spans) == 0 {
-		return nil
-	}
-	return muted(spans).message(msg, at)
-}
-
+// unmuteText writes a text anew with warnings no longer hidden.
 func unmuteText(sql []byte, spans []classify.Span) []byte {
 	if len(spans) == 0 {
 		return sql

@@ -119,6 +119,9 @@ func (c *Conv) pinnedAnyway(l *Link) {
 	if s := c.cfg.Startup; s != nil && s.pin != "" {
 		c.pinned(s.pin)
 	}
+	if c.cfg.Temporary {
+		c.pinned(temporaryObjects)
+	}
 }
 
 // untuned: Main has refused them. What PostgreSQL would have said at log-in is said

@@ -51,6 +51,9 @@ type Secret struct {
 	Iterations int
 	// Muted says that its sessions do not get warnings unless they ask for them.
 	Muted bool
+	// Temporary says that its sessions begin with a search_path that names pg_temp, so that
+	// what they create is temporary.
+	Temporary bool
 	// Rights are those of the role in the database, when the role exists.
 	Rights rules.Rights
 	// Admin and Monitor say whether it is a member of manada_admin, and of pg_monitor.
@@ -301,7 +304,8 @@ func (v *Verifiers) Close() {
 // lookupSQL also asks whether the role's sessions would hide warnings from the
 // proxy by default, in any database (finding H9), what PostgreSQL checks at a log-in
 // beside the password, a value that is another one once the role or the database was
-// made anew or their settings changed, and who may use the proxy's console.
+// made anew or their settings changed, who may use the proxy's console, and whether what
+// its sessions create is temporary by default.
 const lookupSQL = `select u.rolname, u.rolpassword,
 	pg_catalog.current_setting('client_min_messages') in ('error', 'fatal', 'panic') or exists (
 		select from pg_catalog.pg_db_role_setting s, pg_catalog.unnest(s.setconfig) c
@@ -315,6 +319,9 @@ const lookupSQL = `select u.rolname, u.rolpassword,
 		from pg_catalog.pg_db_role_setting s where s.setrole in (0, r.oid) and s.setdatabase in (0, d.oid))), 0)
 	, r.rolsuper or exists (select from pg_catalog.pg_roles m where m.rolname = 'manada_admin' and pg_catalog.pg_has_role(r.oid, m.oid, 'MEMBER'))
 	, pg_catalog.pg_has_role(r.oid, 'pg_monitor', 'MEMBER')
+	, exists (
+		select from pg_catalog.pg_db_role_setting s, pg_catalog.unnest(s.setconfig) c
+		where s.setrole in (0, r.oid) and s.setdatabase in (0, d.oid) and c ~* '^search_path=.*pg_temp')
 	from (select) one left join manada.user_lookup($1) u on true
 	left join pg_catalog.pg_roles r on r.rolname = u.rolname left join pg_catalog.pg_database d on d.datname = $2`
 
@@ -322,7 +329,7 @@ const lookupSQL = `select u.rolname, u.rolpassword,
 const lookupName = "lookup"
 
 // lookupColumns is how many columns lookupSQL has.
-const lookupColumns = 14
+const lookupColumns = 15
 
 func (n *lookups) query(q question, timeout time.Duration) (s Secret, err error) {
 	if err := n.backend.Conn.SetDeadline(time.Now().Add(timeout)); err != nil {
@@ -336,7 +343,7 @@ func (n *lookups) query(q question, timeout time.Duration) (s Secret, err error)
 	err = n.backend.ask(appendAsk(messages, lookupName, []string{q.role, q.database}), func(cols []string) error {
 		n, _ := strconv.Atoi(cols[3]) // before version 16 there is no such setting
 		s = Secret{Exists: cols[0] != "", Password: cols[1], Muted: cols[2] == "t", Iterations: n, Rights: rightsOf(cols[4:12]),
-			Admin: cols[12] == "t", Monitor: cols[13] == "t"}
+			Admin: cols[12] == "t", Monitor: cols[13] == "t", Temporary: cols[14] == "t"}
 		return nil
 	}, lookupColumns)
 	return s, err

@@ -174,7 +174,7 @@ func (s *Server) Console(by string) *console.Source {
 		config = func() []console.Setting { return s.options().Config() }
 	}
 	return &console.Source{Version: s.options().Version, Clients: s.clientList, Servers: s.serverList, Pools: s.poolList,
-		Databases: s.databaseList, Users: s.userList, Stats: s.statList, Sum: s.statSum, Pins: s.pinList, Paused: s.paused, Config: config,
+		Databases: s.databaseList, Users: s.userList, Stats: s.statList, Sum: s.statSum, Pins: s.pinList, Paused: s.paused, Config: config, PoolSize: s.pools.most,
 		Orders: orders}
 }
 
@@ -365,11 +365,11 @@ func (s *Server) poolList() []console.Pool {
 }
 
 func (s *Server) databaseList() []console.Database {
-	list := map[string]*console.Database{}
+	list, most := map[string]*console.Database{}, s.pools.most()
 	find := func(name string) *console.Database {
 		if list[name] == nil {
 			of := s.options().Pool.For(name, "")
-			d := &console.Database{Name: name, Mode: of.Mode.String(), Disabled: s.disabled.is(name), Size: of.Size, Min: of.Min, Reserve: of.Reserve, Lifetime: of.Lifetime}
+			d := &console.Database{Name: name, Mode: of.Mode.String(), Disabled: s.disabled.is(name), Size: cmp.Or(of.Size, most), Min: of.Min, Reserve: of.Reserve, Lifetime: of.Lifetime}
 			if host, port, err := net.SplitHostPort(s.Topology.Current().Primary.Addr); err == nil {
 				d.Host = host
 				d.Port, _ = strconv.Atoi(port)

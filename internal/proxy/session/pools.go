@@ -167,6 +167,14 @@ func (p *pools) limit(v route.View, n route.Node) int {
 	return cmp.Or(p.limits[n.Addr], firstLimit)
 }
 
+// most is how many connections may be held to the primary: the size of a pool that was
+// given none. While there is none it is what a node gets that has not said yet.
+func (p *pools) most() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return cmp.Or(p.options().NodeLimit, p.limits[p.leader.Addr], firstLimit)
+}
+
 // askAhead asks every node that may become the primary: its pools are not to begin with
 // firstLimit right after a switchover, when everybody comes. p.mu is held.
 func (p *pools) askAhead(v route.View) {
@@ -248,7 +256,7 @@ func (c *client) logInPooled(ctx context.Context, settings []wire.Param, mode ru
 		s.seat = &seat{}
 	}
 	s.shared.claims[conv.Main].Data, s.shared.claims[conv.Reader].Data = &taker{s, conv.Main}, &taker{s, conv.Reader}
-	s.conf.Mode, s.conf.Shared = conv.Mode(mode), true
+	s.conf.Mode, s.conf.Shared, s.conf.Temporary = conv.Mode(mode), true, c.secret.Temporary
 	if mode == rules.Auto && c.pools.names != nil {
 		s.conf.Dangerous, s.shared.named = c.pools.names.Use(a.Database.Name), true
 		if !c.pools.names.Known(a.Database.Name) { // until it is, every name counts as dangerous
