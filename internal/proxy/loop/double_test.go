@@ -61,6 +61,8 @@ func (f *frames) Step(ev conv.Event, fx *conv.Effects) int {
 		f.end(ev.Err, add)
 	case conv.Shutdown:
 		f.end(wire.Fatal("57P01", "shutdown", ""), add)
+	case conv.SendsNoMore: // as the real one: one that is not there refuses it
+		add(conv.Effect{Kind: conv.Send, Side: conv.Client, B: []byte("there?")})
 	case conv.Expired:
 		add(conv.Effect{Kind: conv.Send, Side: conv.Client, B: []byte("expired")})
 	}
