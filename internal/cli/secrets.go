@@ -220,8 +220,8 @@ func (a *app) secretsSetCmd() *cobra.Command {
 		Short: "Tell the herd the superuser's password that was changed by hand",
 		Long: `Tell the herd the password of postgres that was changed in the database, so that
 manada uri works again. It is read from standard input, its first line, and
-taken if PostgreSQL says that it is the right one. From then on it is one that
-people chose: a rotation leaves it alone.` + exits(exitFailed, exitUsage),
+taken if PostgreSQL says that it is the right one; then every host that is up is
+waited for. From then on it is one that people chose: a rotation leaves it alone.` + exits(exitFailed, exitUsage, exitUnknown),
 		Example: "  manada secrets set superuser < file",
 		Args:    exactly("superuser"),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -239,11 +239,33 @@ people chose: a rotation leaves it alone.` + exits(exitFailed, exitUsage),
 			if err != nil {
 				return err
 			}
-			if err := call.write(c.Context(), verb.Superuser, process.SuperuserVerb{Password: line}, nil); err != nil {
-				return err
-			}
-			a.say("the herd knows the password of %s", cluster.RoleSuperuser)
-			return nil
+			return a.setSuperuser(c.Context(), call, line)
 		},
 	}
+}
+
+// setSuperuser waits until every host that is up knows it: `manada uri`, typed next, asks
+// the files of one of them.
+func (a *app) setSuperuser(ctx context.Context, c *caller, password string) error {
+	wait, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	before, _, err := read[rotate.State](wait, c, verb.Secrets, 2*time.Second)
+	if err != nil {
+		return err
+	}
+	if err := c.write(wait, verb.Superuser, process.SuperuserVerb{Password: password}, nil); err != nil {
+		return err
+	}
+	s, err := a.followRotation(wait, c, before.Generation)
+	switch {
+	case ctx.Err() != nil:
+		return fail(exitInterrupted, "manada secrets status  says who knows it", "interrupted; the hosts take it up")
+	case err != nil:
+		return fail(exitUnknown, "manada secrets status  says who knows it", "the herd was told; not known everywhere within a minute: %s", strings.Join(s.Waiting(), ", "))
+	}
+	a.say("the herd knows the password of %s", cluster.RoleSuperuser)
+	if len(s.Behind) > 0 {
+		a.say("not up, so they get it when they come back: %s", strings.Join(s.Behind, ", "))
+	}
+	return nil
 }

@@ -38,7 +38,7 @@ func hostileOwner(t *testing.T) {
 	}()
 	app := strings.Replace(e.DSN(), "user=postgres", "user=app", 1)
 	app = app[:strings.Index(app, " password=")] + " password=app"
-	safe := " options='-c search_path=pg_catalog -c default_transaction_read_only=off -c role=none -c session_authorization=app'"
+	safe := " options='-c search_path=pg_catalog -c default_transaction_read_only=off -c role=none -c session_authorization=app -c statement_timeout=0'"
 	e.value(app+safe, "select 1")
 	e.ok(e.manada("backup", "--type", "incr"))
 	e.ok(e.face("--stanza=herd", "check"))
