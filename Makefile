@@ -15,6 +15,8 @@ GO      ?= go
 # What many goroutines share is tested with the race detector, and the rest without.
 RACED   := ./internal/peer/... ./internal/agent/... ./internal/store/... ./internal/blob/... ./internal/proxy/...
 REST     = $(shell $(GO) list ./... | grep -vE '/internal/(peer|agent|store|blob|proxy)(/|$$)|/test/')
+LONGEST := ./test/e2e ./test/guide
+OTHERS   = $(shell $(GO) list ./test/... | grep -vE '/test/(e2e|guide)$$')
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS := -s -w -X manada/internal/cli.version=$(VERSION)
 
@@ -30,15 +32,17 @@ deps:
 	@scripts/deps.sh run
 
 # Two packages at a time; one after the other where they start real herds, which
-# should not compete for two cores. 20 minutes for the slowest package.
+# should not compete for two cores, but for the two longest, which mostly wait.
+# 25 minutes for the slowest package.
 test:
 	@scripts/deps.sh test
 	@[ "$$MANADA_SKIP_DOCKER" = 1 ] || scripts/deps.sh docker
 	$(GO) vet ./...
-	MANADA_POSTGRES_TESTS=1 $(GO) test -race -p 2 -timeout 20m $(RACED)
+	MANADA_POSTGRES_TESTS=1 $(GO) test -race -p 2 -timeout 25m $(RACED)
 	$(GO) test -p 1 -run 'DoesNotAllocate|CostNoMemory' ./internal/proxy/classify
 	$(GO) test -p 2 -timeout 20m $(REST)
-	$(GO) test -p 1 -timeout 20m ./test/...
+	$(GO) test -p 2 -timeout 25m $(LONGEST)
+	$(GO) test -p 1 -timeout 20m $(OTHERS)
 
 check:
 	$(GO) vet ./...

@@ -204,6 +204,10 @@ func TestConversations(t *testing.T) {
 			r := random(t)
 			each(t, func(t *testing.T, c *conversation.Conversation) {
 				why, always := known.Why(mode, c.Name)
+				s.want(t, c)
+				if s.patience = 0; why != "" {
+					s.patience = brief // it may wait for an end that does not come
+				}
 				d := s.differences(t, secured(c, to, r), c, r)
 				switch {
 				case d != "" && why == "":
