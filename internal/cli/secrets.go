@@ -221,7 +221,8 @@ func (a *app) secretsSetCmd() *cobra.Command {
 		Long: `Tell the herd the password of postgres that was changed in the database, so that
 manada uri works again. It is read from standard input, its first line, and
 taken if PostgreSQL says that it is the right one; then every host that is up is
-waited for. From then on it is one that people chose: a rotation leaves it alone.` + exits(exitFailed, exitUsage, exitUnknown),
+waited for. From then on it is one that people chose: a rotation leaves it
+alone.` + exits(exitFailed, exitUsage, exitUnknown),
 		Example: "  manada secrets set superuser < file",
 		Args:    exactly("superuser"),
 		RunE: func(c *cobra.Command, args []string) error {
