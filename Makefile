@@ -9,7 +9,7 @@
 # make drivers node-postgres, psycopg 2 and 3 and pgjdbc through the proxy
 # make proxy-soak  switchovers and crashes under many clients, every answer checked; hours
 # make proxy-crowd 10,000 clients on 100 connections for a minute
-# make proxy-tagged  clients of one pool that do anything, each with its own tag, while servers crash; 10 minutes
+# make proxy-tagged  clients of one pool that do anything, each with its own tag, while servers crash; then three on one connection; 10 minutes each
 # make race    every test that does not measure, with the race detector
 GO      ?= go
 # What many goroutines share is tested with the race detector, and the rest without.
@@ -90,7 +90,7 @@ proxy-crowd:
 # In `make test`, too, for a few seconds.
 proxy-tagged:
 	@scripts/deps.sh test
-	MANADA_TAGGED=10m $(GO) test ./internal/proxy -run 'TestTaggedClients$$' -count=1 -timeout 30m -v
+	MANADA_TAGGED=10m $(GO) test ./internal/proxy -run 'TestTaggedClients$$' -count=1 -timeout 40m -v
 
 # The images of deploy/compose, of the program as it is here.
 image: build

@@ -45,6 +45,7 @@ type tagged struct {
 	r        *rand.Rand
 	conn     *pgconn.PgConn
 	n        int
+	among    int             // so many
 	open     map[string]bool // prepared statements that were not closed
 	asks     bool            // for last values, on this connection: from then on it keeps the server in which it inserts
 	cancels  bool            // a request to cancel may be under way
@@ -209,8 +210,9 @@ func (c *tagged) askPrepared(ctx context.Context, name, sql string) ([][][]byte,
 	}
 	res := c.conn.ExecPrepared(ctx, name, nil, nil, nil).Read()
 	if res.Err == nil {
-		res.Err = c.closes(ctx, name)
-		delete(c.open, name)
+		if res.Err = c.closes(ctx, name); res.Err == nil { // it may be cancelled where it waits for a server
+			delete(c.open, name)
+		}
 	}
 	return res.Rows, res.Err
 }

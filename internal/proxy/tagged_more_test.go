@@ -45,7 +45,7 @@ func (c *tagged) listen(ctx context.Context) {
 
 // notify tells anybody; nobody who does not listen hears of it.
 func (c *tagged) notify(ctx context.Context) {
-	to := fmt.Sprint("ch", c.r.IntN(taggedClients))
+	to := fmt.Sprint("ch", c.r.IntN(c.among))
 	c.do(ctx, fmt.Sprintf("select pg_notify('%s', 'for %s')", to, to), "")
 }
 

@@ -21,53 +21,68 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-const taggedClients, taggedServers = 24, 10
+// crowds are clients that share so many connections. Something happens to these about as
+// often as pause says, and something worse ten times as rarely: where all share one
+// they are to have it for a while.
+var crowds = []struct {
+	name             string
+	clients, servers int
+	pause, brief     time.Duration // brief: it lasts so long in `make test`
+}{
+	{"many", 24, 10, 200 * time.Millisecond, 6 * time.Second},
+	{"three on one", 3, 1, 10 * time.Second, 3 * time.Second},
+}
 
 // Clients of one pool do anything at all, each with its own tag, while their servers
 // are killed: nobody ever gets another client's bytes, settings, statements, temporary
 // tables, cursors, locks, notifications or last values, and nobody loses its own
 // without being told. MANADA_TAGGED=10m makes it longer than in `make test`.
 func TestTaggedClients(t *testing.T) {
-	lasts, seed := 6*time.Second, uint64(time.Now().UnixNano())
-	if s := os.Getenv("MANADA_TAGGED"); s != "" {
-		var err error
-		if lasts, err = time.ParseDuration(s); err != nil {
-			t.Fatal(err)
-		}
+	seed := uint64(time.Now().UnixNano())
+	for _, crowd := range crowds {
+		t.Run(crowd.name, func(t *testing.T) {
+			lasts := crowd.brief
+			if s := os.Getenv("MANADA_TAGGED"); s != "" {
+				var err error
+				if lasts, err = time.ParseDuration(s); err != nil {
+					t.Fatal(err)
+				}
+			}
+			t.Logf("seed %d", seed)
+			f := pooled(t, rules.Auto, crowd.servers, func(c *proxy.Config) {
+				c.Pool.Default.QueueTimeout, c.ConnectWait = time.Minute, time.Minute
+			})
+			role, db := f.tagged(t, crowd.clients)
+			w := &witness{counts: map[string]int{}}
+			ctx, cancel := context.WithTimeout(t.Context(), lasts)
+			defer cancel()
+			var all sync.WaitGroup
+			for id := range crowd.clients {
+				c := &tagged{witness: w, state: &state{id: id}, r: rand.New(rand.NewPCG(seed, uint64(id))), among: crowd.clients}
+				c.begun, c.dsn = f.begins(t, role, db, id)
+				all.Go(func() { c.run(ctx) })
+			}
+			d := &disasters{t: t, fixture: f, witness: w, role: role, db: db, r: rand.New(rand.NewPCG(seed, 100)), epoch: 7, pause: crowd.pause}
+			d.run(ctx)
+			all.Wait()
+			for _, what := range slices.Sorted(maps.Keys(w.counts)) {
+				t.Logf("%6d %s", w.counts[what], what)
+			}
+			for _, what := range w.wrong {
+				t.Error(what)
+			}
+			d.checkRows()
+		})
 	}
-	t.Logf("seed %d", seed)
-	f := pooled(t, rules.Auto, taggedServers, func(c *proxy.Config) {
-		c.Pool.Default.QueueTimeout, c.ConnectWait = time.Minute, time.Minute
-	})
-	role, db := f.tagged(t)
-	w := &witness{counts: map[string]int{}}
-	ctx, cancel := context.WithTimeout(t.Context(), lasts)
-	defer cancel()
-	var all sync.WaitGroup
-	for id := range taggedClients {
-		c := &tagged{witness: w, state: &state{id: id}, r: rand.New(rand.NewPCG(seed, uint64(id)))}
-		c.begun, c.dsn = f.begins(t, role, db, id)
-		all.Go(func() { c.run(ctx) })
-	}
-	d := &disasters{t: t, fixture: f, witness: w, role: role, db: db, r: rand.New(rand.NewPCG(seed, 100)), epoch: 7}
-	d.run(ctx)
-	all.Wait()
-	for _, what := range slices.Sorted(maps.Keys(w.counts)) {
-		t.Logf("%6d %s", w.counts[what], what)
-	}
-	for _, what := range w.wrong {
-		t.Error(what)
-	}
-	d.checkRows()
 }
 
 // tagged makes the database of the clients: for each a schema and a role.
-func (f *fixture) tagged(t *testing.T) (role, db string) {
+func (f *fixture) tagged(t *testing.T, clients int) (role, db string) {
 	t.Helper()
 	role = f.role(t, "superuser login password 'x'")
 	var drops []string
 	var sql strings.Builder
-	for id := range taggedClients {
+	for id := range clients {
 		f.admin(t, fmt.Sprintf("create role tagged_%d", id))
 		drops = append(drops, fmt.Sprintf("drop role tagged_%d", id))
 		fmt.Fprintf(&sql, "create schema s%d; create table s%d.own as select 'client %d'::text as who; grant all on schema s%d to public; grant all on all tables in schema s%d to public;", id, id, id, id, id)
@@ -115,16 +130,21 @@ type disasters struct {
 	role, db string
 	r        *rand.Rand
 	epoch    uint64
+	pause    time.Duration // between two of them, at most
 }
 
 func (d *disasters) run(ctx context.Context) {
 	next, big := 0, []func(){d.crashBackend, d.crashPostmaster}
-	bigAt := time.Now().Add(time.Second)
+	bigAt := time.Now().Add(5 * d.pause)
 	for ctx.Err() == nil {
-		time.Sleep(time.Duration(d.r.Int64N(int64(200 * time.Millisecond))))
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(time.Duration(d.r.Int64N(int64(d.pause)))):
+		}
 		if time.Now().After(bigAt) {
 			big[next%len(big)]()
-			next, bigAt = next+1, time.Now().Add(2*time.Second)
+			next, bigAt = next+1, time.Now().Add(10*d.pause)
 			continue
 		}
 		switch n := d.r.IntN(12); {
