@@ -333,10 +333,23 @@ func (c *tagged) lock(ctx context.Context) {
 			c.is(got, "t")
 			c.locks = slices.Delete(c.locks, i, i+1)
 		}
-	} else if got, ok := c.do(ctx, fmt.Sprintf("select pg_try_advisory_lock(%d)", l), ""); ok {
+	} else if got, ok := c.locksAtLast(ctx, l); ok {
 		c.is(got, "t")
 		c.locks = append(c.locks, l)
 	}
+}
+
+// locksAtLast waits until a server that the client has left in a transaction is gone: it may
+// have the lock.
+func (c *tagged) locksAtLast(ctx context.Context, l int) (got []string, ok bool) {
+	for range 500 {
+		got, ok = c.do(ctx, fmt.Sprintf("select pg_try_advisory_lock(%d)", l), "")
+		if !ok || got[0] == "t" {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return got, ok
 }
 
 // cancel asks for the end of what runs, also too late.

@@ -245,10 +245,12 @@ func (c *Conv) news(l *Link) {
 	l.news = l.news[:0]
 }
 
-// folds are the settings by which PostgreSQL reads the literals and names of a text
-// when it is prepared: the same text under others is another statement.
-var folds = []string{"role", "transform_null_equals", "array_nulls", "xmloption", "standard_conforming_strings", "search_path",
-	"datestyle", "intervalstyle", "timezone"}
+// folds are the settings by which PostgreSQL reads a text when it is prepared, and by which
+// functions answer that it takes for immutable: the same text under others is another
+// statement. Why each is here, and others are not: testdata/folds.txt of package proxy.
+var folds = []string{"role", "transform_null_equals", "array_nulls", "xmloption", "standard_conforming_strings", "backslash_quote", "search_path",
+	"client_encoding", "datestyle", "intervalstyle", "timezone", "timezone_abbreviations", "lc_monetary",
+	"extra_float_digits", "quote_all_identifiers", "bytea_output"}
 
 // fold writes them down. Not ok: what they are is not known.
 func (c *Conv) fold(b []byte, l *Link) ([]byte, bool) {
