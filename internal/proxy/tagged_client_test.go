@@ -135,6 +135,8 @@ func (c *tagged) failed(err error) {
 	case pg.Code == "40001", pg.Code == "08007":
 		c.count(pg.Code)
 		c.lost = true
+	case pg.Code == "57P01" && c.doing == "selec": // nobody knows what that leaves behind, until it has failed
+		c.count(pg.Code)
 	case pg.Code == "57P01" && c.killing(), (pg.Code == "57P01" || pg.Code == "08006") && (c.sticks || c.asks):
 		c.count(pg.Code)
 	default:
