@@ -35,10 +35,34 @@ func (v *validator) pool() {
 			v.fail("proxy.pool.overrides."+pattern, err.Error(), "settings of a DATABASE, of */USER or of DATABASE/USER", "such as  orders/app: size=20 mode=transaction")
 		}
 	}
+	v.overridden()
 	if p.Size > 0 && p.Min > p.Size {
 		v.fail("proxy.pool.min", fmt.Sprintf("%d is more than proxy.pool.size, %d", p.Min, p.Size), "at most the size", "")
 	}
 	if p.NodeLimit > 0 && p.Size > p.NodeLimit {
 		v.fail("proxy.pool.size", fmt.Sprintf("%d is more than proxy.pool.node_limit, %d", p.Size, p.NodeLimit), "at most the limit of a node over all pools", "")
+	}
+}
+
+// overridden checks what overrides make of the settings together. What cannot be read was
+// told already.
+func (v *validator) overridden() {
+	all, err := v.c.Rules()
+	if err != nil {
+		return
+	}
+	limit := v.c.Proxy.Pool.NodeLimit
+	for i, pattern := range slices.Sorted(maps.Keys(v.c.Proxy.Pool.Overrides)) {
+		o := all.Overrides[i]
+		sets := func(name string) bool {
+			return slices.ContainsFunc(o.Set, func(a rules.Assignment) bool { return a.Name == name })
+		}
+		s, key := all.For(o.Database, o.User), "proxy.pool.overrides."+pattern
+		if s.Size > 0 && s.Min > s.Size && (sets("min") || sets("size")) {
+			v.fail(key, fmt.Sprintf("min %d is more than size %d", s.Min, s.Size), "at most the size", "")
+		}
+		if limit > 0 && s.Size > limit && sets("size") {
+			v.fail(key, fmt.Sprintf("size %d is more than proxy.pool.node_limit, %d", s.Size, limit), "at most the limit of a node over all pools", "")
+		}
 	}
 }

@@ -58,7 +58,7 @@ func (p *proxyHost) config(c *config.Config) (proxy.Config, error) {
 	cfg.MockSecret = cmp.Or(held.Mock, held.Passwords[cluster.RoleProxy])
 	cfg.MaxClientConn = c.Proxy.MaxClients
 	cfg.Version, cfg.Settings, cfg.ReadAgain = p.version, func() []console.Setting { return proxySettings(c) }, p.readAgain
-	cfg.ConnectWait, cfg.ConnectTimeout = c.Proxy.WaitForPrimary, min(c.Proxy.ConnectTimeout, time.Minute)
+	cfg.ConnectWait, cfg.ConnectTimeout = c.Proxy.WaitForPrimary, c.Proxy.ConnectTimeout
 	cfg.NodeLimit = c.Proxy.Pool.NodeLimit
 	cfg.LoginTimeout = c.Proxy.LoginTimeout
 	cfg.QueryTimeout, cfg.TxTimeout = c.Proxy.QueryTimeout, c.Proxy.TransactionTimeout

@@ -185,7 +185,7 @@ func (c *Config) Validate() error {
 		{"auth_cache_ttl", c.AuthCacheTTL, 0, time.Minute},
 		{"login_timeout", c.LoginTimeout, 100 * time.Millisecond, time.Hour},
 		{"connect_wait", c.ConnectWait, 0, time.Hour},
-		{"connect_timeout", c.ConnectTimeout, 10 * time.Millisecond, time.Minute},
+		{"connect_timeout", c.ConnectTimeout, 10 * time.Millisecond, 5 * time.Minute},
 		{"server_login_timeout", c.ServerLoginTimeout, 100 * time.Millisecond, time.Hour},
 		{"dead_after", c.DeadAfter, time.Second, time.Hour},
 		{"drain_timeout", c.DrainTimeout, 0, time.Hour},

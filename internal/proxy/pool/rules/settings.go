@@ -74,6 +74,9 @@ func ParseOverride(pattern, values string) (Override, error) {
 	o := Override{Database: db, User: user}
 	for _, word := range strings.Fields(values) {
 		name, value, _ := strings.Cut(word, "=")
+		if slices.ContainsFunc(o.Set, func(a Assignment) bool { return a.Name == name }) {
+			return Override{}, fmt.Errorf("%s: %s is set twice", pattern, name)
+		}
 		set, err := assignment(name, value)
 		if err != nil {
 			return Override{}, fmt.Errorf("%s: %w", pattern, err)
@@ -98,12 +101,12 @@ func assignment(name, value string) (func(*Settings), error) {
 		}
 		return func(s *Settings) { *n.of(s) = i }, nil
 	}
-	if of, ok := durations[name]; ok {
+	if limit, ok := durations[name]; ok {
 		d, err := time.ParseDuration(value)
-		if err != nil || d < 0 {
-			return nil, fmt.Errorf("%s=%s: want a duration such as 30s", name, value)
+		if err != nil || d < 0 || d > limit.most {
+			return nil, fmt.Errorf("%s=%s: want a duration from 0s to %s, such as 30s", name, value, limit.most)
 		}
-		return func(s *Settings) { *of(s) = d }, nil
+		return func(s *Settings) { *limit.of(s) = d }, nil
 	}
 	return nil, fmt.Errorf("there is no setting %q of a pool", name)
 }
@@ -120,11 +123,17 @@ var numbers = map[string]struct {
 	"max_clients": {1, func(s *Settings) *int { return &s.MaxClients }},
 }
 
-var durations = map[string]func(*Settings) *time.Duration{
-	"reserve_timeout": func(s *Settings) *time.Duration { return &s.ReserveTimeout },
-	"queue_timeout":   func(s *Settings) *time.Duration { return &s.QueueTimeout },
-	"lifetime":        func(s *Settings) *time.Duration { return &s.Lifetime },
-	"idle_timeout":    func(s *Settings) *time.Duration { return &s.IdleTimeout },
+const day = 24 * time.Hour
+
+// durations are bounded as the keys of the same names are (package config).
+var durations = map[string]struct {
+	most time.Duration
+	of   func(*Settings) *time.Duration
+}{
+	"reserve_timeout": {day, func(s *Settings) *time.Duration { return &s.ReserveTimeout }},
+	"queue_timeout":   {day, func(s *Settings) *time.Duration { return &s.QueueTimeout }},
+	"lifetime":        {365 * day, func(s *Settings) *time.Duration { return &s.Lifetime }},
+	"idle_timeout":    {365 * day, func(s *Settings) *time.Duration { return &s.IdleTimeout }},
 }
 
 // Config is what a Book goes by. Limits of nodes come with the nodes.
