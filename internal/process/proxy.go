@@ -46,7 +46,7 @@ func Proxy(ctx context.Context, c *config.Config, version string, log *slog.Logg
 	defer follow.Close()
 
 	topo := &route.Holder{}
-	p := &proxyHost{cfg: c, id: id, version: version, boot: boot, log: log, topo: topo}
+	p := &proxyHost{cfg: c, id: id, version: version, boot: boot, log: log, topo: topo, others: otherProxies(c, id, follow.Heard)}
 	cfg, err := p.config(c)
 	if err != nil {
 		return err
@@ -86,6 +86,33 @@ func proxySettings(c *config.Config) (out []console.Setting) {
 		}
 	}
 	return out
+}
+
+// otherProxies asks an agent that is heard for the proxies that listen to it.
+func otherProxies(c *config.Config, id *pki.Identity, heard func() map[string]peer.Heard) func(context.Context) []string {
+	client := &peer.Client{TLS: id.TLSFor}
+	own := c.AdvertiseOn(c.Ports.SQL)
+	return func(ctx context.Context) (addrs []string) {
+		for node, h := range heard() {
+			if h.Broken || h.Beat.Addrs.Peer == "" {
+				continue
+			}
+			ctx, cancel := context.WithTimeout(ctx, time.Second)
+			var all []peer.ListeningProxy
+			err := client.Call(ctx, h.Beat.Addrs.Peer, node, verb.Proxies, nil, &all)
+			cancel()
+			if err != nil {
+				continue
+			}
+			for _, one := range all {
+				if one.SQL != "" && one.SQL != own {
+					addrs = append(addrs, one.SQL)
+				}
+			}
+			return addrs
+		}
+		return nil
+	}
 }
 
 // drainAnswers tells the agent of a drain's leader how far this proxy is.

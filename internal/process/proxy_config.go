@@ -26,6 +26,7 @@ type proxyHost struct {
 	boot    string // of the beats that this proxy hears
 	log     *slog.Logger
 	topo    *route.Holder
+	others  func(context.Context) []string // the herd's other proxies
 	proxy   *proxy.Proxy
 
 	mu      sync.Mutex
@@ -64,6 +65,7 @@ func (p *proxyHost) config(c *config.Config) (proxy.Config, error) {
 	cfg.QueryTimeout, cfg.TxTimeout = c.Proxy.QueryTimeout, c.Proxy.TransactionTimeout
 	cfg.IdleTxTimeout, cfg.IdleTimeout = c.Proxy.IdleTransactionTimeout, c.Proxy.ClientIdleTimeout
 	cfg.AnswerDrain, cfg.DrainGrace = drainAnswers(c.Node, p.boot, p.id), 5*c.Timing.SuspectAfter
+	cfg.Others = p.others
 	cfg.Pool, err = c.Rules()
 	return cfg, err
 }

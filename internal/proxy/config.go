@@ -83,6 +83,10 @@ type Config struct {
 	AnswerDrain func(ctx context.Context, d *route.Drain, a cluster.DrainAnswer) error
 	DrainGrace  time.Duration
 
+	// Others are the addresses at which the herd's other proxies serve clients: a request
+	// to cancel for a session that is not here is passed on to them. nil: there are none.
+	Others func(context.Context) []string
+
 	// Pool says how clients share connections to PostgreSQL, and NodeLimit how many may
 	// be held to a node over all pools; 0: what rules.NodeLimit gives.
 	Pool      rules.Config

@@ -71,6 +71,7 @@ func New(cfg Config) (*Proxy, error) {
 		Dialer:    dialer,
 		Verifiers: p.verifiers,
 		Positions: p.positions,
+		Others:    cfg.Others,
 		Log:       cfg.Log,
 	}
 	p.verifiers.Host = p.sessions.Host

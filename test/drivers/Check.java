@@ -134,6 +134,62 @@ public class Check {
                 });
             }
         }
+        // A savepoint before each statement: a plan that became useless, and an error, end no transaction.
+        try (Connection c = open("prepareThreshold", "1", "autosave", "always")) {
+            attempt("autosave", () -> {
+                query(c, "create table a(i int primary key)");
+                c.setAutoCommit(false);
+                int n = 0;
+                try (PreparedStatement s = c.prepareStatement("select * from a order by 1"); PreparedStatement p = c.prepareStatement("insert into a(i) values (?)")) {
+                    for (int i = 0; i < 5; i++) {
+                        p.setInt(1, i % 3); // two of them are there already
+                        try { n += p.executeUpdate(); } catch (SQLException e) { n += 100; }
+                        s.executeQuery().close();
+                    }
+                    query(c, "alter table a add column t text default 'x'");
+                    String got = n + " " + rows(s.executeQuery());
+                    c.commit();
+                    return got;
+                } finally {
+                    c.setAutoCommit(true);
+                }
+            });
+        }
+        try (Connection c = open("reWriteBatchedInserts", "true", "prepareThreshold", "2")) {
+            attempt("rewritten batch", () -> {
+                query(c, "create table w(i int primary key, s text)");
+                for (int round = 0; round < 4; round++) {
+                    try (PreparedStatement s = c.prepareStatement("insert into w values (?, ?)")) {
+                        for (int i = 0; i < 517; i++) { s.setInt(1, round * 1000 + i); s.setString(2, "row " + i); s.addBatch(); }
+                        s.executeBatch();
+                    }
+                }
+                try (PreparedStatement s = c.prepareStatement("insert into w values (?, ?)")) {
+                    for (int i = 5000; i < 5003; i++) { s.setInt(1, i == 5001 ? 1 : i); s.setString(2, "x"); s.addBatch(); }
+                    s.executeBatch();
+                } catch (BatchUpdateException e) {
+                    return e.getSQLState() + " " + query(c, "select count(*), sum(i) from w");
+                }
+                return "no error";
+            });
+            // Two cursors of one transaction, read in turns and again with the same statement.
+            attempt("cursors in turns", () -> {
+                c.setAutoCommit(false);
+                long n = 0;
+                try (PreparedStatement a = c.prepareStatement("select i from w order by i"); PreparedStatement b = c.prepareStatement("select i from w order by i desc")) {
+                    a.setFetchSize(10);
+                    b.setFetchSize(25);
+                    for (int round = 0; round < 4; round++) {
+                        try (ResultSet x = a.executeQuery(); ResultSet y = b.executeQuery()) {
+                            for (int i = 0; i < 200 && x.next() && y.next(); i++) n = n * 31 + x.getInt(1) - y.getInt(1);
+                        }
+                    }
+                }
+                c.commit();
+                c.setAutoCommit(true);
+                return n;
+            });
+        }
         attempt("simple protocol", () -> { try (Connection c = open("preferQueryMode", "simple")) { return query(c, "select 1; select 2"); } });
         attempt("primary", () -> { try (Connection c = open("targetServerType", "primary")) { return query(c, "select pg_is_in_recovery()"); } });
         attempt("binary", () -> {

@@ -61,6 +61,25 @@ def main():
 
     attempt("pipeline", pipeline)
 
+    def prepared_pipeline():
+        with c.pipeline() as p:
+            ks = [c.execute("select %s::int + %s", (i, i % 3), prepare=True) for i in range(40)]
+            p.sync()
+            ks += [c.execute("select %s::int + %s, 'another'", (i, i % 3), prepare=True) for i in range(40)]
+            return sum(k.fetchone()[0] for k in ks)
+
+    attempt("prepared pipeline", prepared_pipeline)
+
+    def always_prepared():
+        with psycopg.connect("", autocommit=True, prepare_threshold=0) as o:
+            o.prepared_max = 5
+            got = sum(o.execute(f"select %s::int + {n % 9}", (n,)).fetchone()[0] for n in range(60))
+            with o.transaction():
+                o.cursor().executemany("insert into d values (%s, %s)", [(i, "many") for i in range(5000, 5050)])
+            return got, o.execute("select count(*) from d where s = 'many'").fetchone(), o.execute("delete from d where s = 'many'").rowcount
+
+    attempt("always prepared", always_prepared)
+
     def failing():
         with c.pipeline() as p:
             c.execute("insert into d values (7, 'p')")

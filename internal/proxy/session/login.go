@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"time"
 
 	"manada/internal/cluster"
@@ -349,19 +350,23 @@ func (c *client) fail(err error) {
 // cancel forwards a cancel request. The client learns nothing from us, as from
 // PostgreSQL: it only sees the connection closed once the request was read.
 func (c *client) cancel(ctx context.Context) {
-	key := cancelKey{c.startup.PID, string(c.startup.Key)}
+	secret, passed := strings.CutSuffix(string(c.startup.Key), passedOn)
+	key := cancelKey{c.startup.PID, secret}
 	if in := c.registry.console(key); in != nil {
 		in.Cancel()
 		return
 	}
 	s := c.registry.find(key)
-	if s == nil {
-		c.Log.Info("cancel request for an unknown session", "remote", remote(c.conn))
-		return
-	}
 	ctx, cancel := context.WithTimeout(ctx, c.options().LoginTimeout)
 	defer cancel()
-	s.cancel(ctx)
+	switch {
+	case s != nil:
+		s.cancel(ctx)
+	case passed || c.Others == nil:
+		c.Log.Info("cancel request for an unknown session", "remote", remote(c.conn))
+	default:
+		c.passOn(ctx, key)
+	}
 }
 
 func remote(conn net.Conn) string { return conn.RemoteAddr().String() }

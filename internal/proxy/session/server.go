@@ -101,6 +101,8 @@ type Server struct {
 	Ask      catalog.Ask
 	Forsake  func(database string) // nothing is asked there for now
 	Capacity func(ctx context.Context, addr string) (pool.Capacity, error)
+	// Others are the addresses of the herd's other proxies, for requests to cancel; nil: there are none.
+	Others   func(context.Context) []string
 	Log      *slog.Logger
 	Stats    Stats
 	Statuses Statuses
@@ -108,6 +110,7 @@ type Server struct {
 	live     atomic.Pointer[Options] // that came later
 	registry registry
 	consoles atomic.Int32
+	passing  atomic.Int32 // requests to cancel that are passed on to Others
 	disabled disabled
 	tallies  tallies
 	door     door

@@ -55,6 +55,19 @@ async function main () {
     await k.close()
     return first
   })
+  await attempt('cursors in turns', async () => {
+    await c.query('begin')
+    const a = c.query(new Cursor('select g from generate_series(1, $1::int) g', [50]))
+    const got = []
+    for (let rows = await a.read(20); rows.length > 0; rows = await a.read(20)) got.push(rows.length)
+    await a.close()
+    got.push((await rows({ name: 'plus', text: 'select $1::int + 1 as n', values: [6] }))[0].n)
+    const b = c.query(new Cursor('select g / (g - 3) from generate_series(1, 9) g'))
+    await b.read(2)
+    await b.read(2).catch(e => got.push(e.code))
+    await c.query('rollback')
+    return got
+  })
   await attempt('large', async () => (await rows('select length($1::text) l, $1::text as back', ['z'.repeat(3000000)])).map(r => [r.l, r.back.length]))
   await attempt('time-out', async () => {
     const t = new pg.Client({ statement_timeout: 50 })
