@@ -21,7 +21,7 @@ func sized(t *testing.T, n int) *conversation.Conversation {
 	text := fmt.Sprintf("== messages of %d bytes\n", n) +
 		"Q select length('" + pad("select length('')\x00") + "')\nwait\n" +
 		"P s select length('" + pad("s\x00select length('')\x00\x00\x00") + "')\nS\nwait\nB - s\nE -\nS\nwait\n" +
-		"P - select length($1), $1\nB - - " + pad("\x00\x00"+"\x00\x00"+"\x00\x01"+"\x00\x00\x00\x00"+"\x00\x00") + "\nE -\nS\nwait\n" +
+		"P - select length($1), $1\nB - - " + pad("\x00\x00"+"\x00\x01\x00\x00"+"\x00\x01"+"\x00\x00\x00\x00"+"\x00\x00") + "\nE -\nS\nwait\n" +
 		"Q copy u from stdin\nwait G\n" + `d 1\t` + pad("1\t\n") + `\n` + "\nd 2\\ttwo\\n\nc\nwait\n" +
 		fmt.Sprintf("Q copy (select repeat('y', %d)) to stdout\nwait\n", n-header-1) +
 		fmt.Sprintf("Q select repeat('y', %d) from generate_series(1, 3)\nwait\n", n-header-2-4) +
@@ -34,9 +34,10 @@ func sized(t *testing.T, n int) *conversation.Conversation {
 	exact := 0
 	for len(b) > header && err == nil {
 		total := 1 + int(binary.BigEndian.Uint32(b[1:]))
-		if b = b[total:]; total == n {
+		if total == n {
 			exact++
 		}
+		b = b[total:]
 	}
 	if exact != 4 || err != nil {
 		t.Fatalf("%d messages of %d bytes, %v", exact, n, err)
