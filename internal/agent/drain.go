@@ -63,13 +63,15 @@ const (
 )
 
 // prepareStop goes on until the hold begins: clients may begin another segment in
-// the first phase.
+// the first phase. A checkpoint near the end of a segment makes the file of the next
+// one, so that the stop does not have to.
 func (a *Agent) prepareStop(ctx context.Context, d *draining, successor string) {
 	defer d.held()
+	a.awaitArchive(ctx)
+	a.fill(ctx, successor, postgres.FillFirst)
 	err := a.db.Checkpoint(ctx)
 	if err == nil {
-		a.awaitArchive(ctx)
-		a.fill(ctx, successor)
+		a.fill(ctx, successor, postgres.FillMost)
 	}
 	a.mu.Lock()
 	d.preparing = false
@@ -83,7 +85,7 @@ func (a *Agent) prepareStop(ctx context.Context, d *draining, successor string) 
 		case <-ctx.Done():
 			return
 		case <-time.After(fillAgain):
-			a.fill(ctx, successor)
+			a.fill(ctx, successor, postgres.FillMost)
 		}
 	}
 }
@@ -111,10 +113,10 @@ func (a *Agent) awaitArchive(ctx context.Context) {
 }
 
 // fill saves time in the stop, nothing hangs on it.
-func (a *Agent) fill(ctx context.Context, successor string) {
+func (a *Agent) fill(ctx context.Context, successor string, free int64) {
 	ctx, cancel := context.WithTimeout(ctx, fillTime)
 	defer cancel()
-	n, err := a.db.FillSegment(ctx, successor)
+	n, err := a.db.FillSegment(ctx, successor, free)
 	if n > 0 {
 		a.log.Info("filled the WAL segment, for a short stop", "bytes", n)
 	}

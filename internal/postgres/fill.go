@@ -14,12 +14,13 @@ import (
 // until the standbys have flushed them, up to 16 MB that are an outage. What is
 // written before, while clients go on, is not waited for.
 const (
-	fillMargin = 256 << 10              // bytes that are left at the least
-	fillAhead  = 500 * time.Millisecond // what clients write in this time is left, too
-	fillPiece  = 256 << 10              // bytes at a time: no commit waits behind more
-	fillLeast  = 8 << 10                // less is not worth a message
-	fillRate   = 50 * time.Millisecond  // what clients write is measured for this long at the least
-	fillPause  = 2 * time.Millisecond   // between two looks at what the standbys have
+	FillMost  = 256 << 10              // bytes that are left at the least, right before a stop
+	FillFirst = 2 << 20                // and before a checkpoint, which makes the next segment's file then
+	fillAhead = 500 * time.Millisecond // what clients write in this time is left, too
+	fillPiece = 256 << 10              // bytes at a time: no commit waits behind more
+	fillLeast = 8 << 10                // less is not worth a message
+	fillRate  = 50 * time.Millisecond  // what clients write is measured for this long at the least
+	fillPause = 2 * time.Millisecond   // between two looks at what the standbys have
 )
 
 // fillMessage is written by transactions that consist of it: they are flushed at
@@ -46,18 +47,19 @@ type filling struct {
 
 // FillSegment fills the WAL segment of this primary nearly to its end, in pieces,
 // each when the one before has been flushed by the successor, whose walsender has
-// that name, and by the members of sync. It gives the bytes that it has written, 0
-// when there is no room or nothing may be written. It ends with ctx, wherever it is
-// then, and writes no more than a segment.
-func (i *Instance) FillSegment(ctx context.Context, successor string) (int64, error) {
-	written, err := i.fillSegment(ctx, fmt.Sprintf(fillState, literal(successor)))
+// that name, and by the members of sync. So many bytes are left free, and what
+// clients are going to write. It gives the bytes that it has written, 0 when there is
+// no room or nothing may be written. It ends with ctx, wherever it is then, and writes
+// no more than a segment.
+func (i *Instance) FillSegment(ctx context.Context, successor string, free int64) (int64, error) {
+	written, err := i.fillSegment(ctx, fmt.Sprintf(fillState, literal(successor)), free)
 	if err != nil {
 		return written, fmt.Errorf("fill the WAL segment: %w", err)
 	}
 	return written, nil
 }
 
-func (i *Instance) fillSegment(ctx context.Context, state string) (written int64, err error) {
+func (i *Instance) fillSegment(ctx context.Context, state string, free int64) (written int64, err error) {
 	c, err := i.connect(ctx, "manada:fill", "local")
 	if err != nil {
 		return 0, err
@@ -68,7 +70,7 @@ func (i *Instance) fillSegment(ctx context.Context, state string) (written int64
 		pause := fillPause
 		if took := now.at.Sub(first.at); took < fillRate {
 			pause = fillRate
-		} else if piece := now.piece(first.end+written, took); piece < fillLeast {
+		} else if piece := now.piece(first.end+written, took, free); piece < fillLeast {
 			break
 		} else if now.standbys >= after {
 			if now, err = fillLook(ctx, c, fmt.Sprintf(fillMessage, piece)+state); err == nil {
@@ -88,9 +90,9 @@ func (i *Instance) fillSegment(ctx context.Context, state string) (written int64
 
 // piece is how much may be written now: what clients are going to write stays
 // free. In the time that it took they have written what is behind from.
-func (f *filling) piece(from int64, took time.Duration) int64 {
+func (f *filling) piece(from int64, took time.Duration, free int64) int64 {
 	clients := float64(f.end-from) / took.Seconds() // bytes a second
-	return min(fillPiece, f.left-fillMargin-int64(clients*fillAhead.Seconds()))
+	return min(fillPiece, f.left-free-int64(clients*fillAhead.Seconds()))
 }
 
 // fillLook runs what comes before fillState, and that.
