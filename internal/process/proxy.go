@@ -46,7 +46,7 @@ func Proxy(ctx context.Context, c *config.Config, version string, log *slog.Logg
 	defer follow.Close()
 
 	topo := &route.Holder{}
-	p := &proxyHost{cfg: c, id: id, version: version, boot: boot, log: log, topo: topo, others: otherProxies(c, id, follow.Heard)}
+	p := &proxyHost{cfg: c, id: id, version: version, boot: boot, log: log, topo: topo, others: otherProxies(c.AdvertiseOn(c.Ports.SQL), follow.Heard, askProxies(id))}
 	cfg, err := p.config(c)
 	if err != nil {
 		return err
@@ -88,18 +88,16 @@ func proxySettings(c *config.Config) (out []console.Setting) {
 	return out
 }
 
-// otherProxies asks an agent that is heard for the proxies that listen to it.
-func otherProxies(c *config.Config, id *pki.Identity, heard func() map[string]peer.Heard) func(context.Context) []string {
-	client := &peer.Client{TLS: id.TLSFor}
-	own := c.AdvertiseOn(c.Ports.SQL)
+// otherProxies asks the agents that are heard, until one answers, for the proxies that
+// listen to it, and leaves out the one at own.
+func otherProxies(own string, heard func() map[string]peer.Heard, ask func(ctx context.Context, node, addr string) ([]peer.ListeningProxy, error)) func(context.Context) []string {
 	return func(ctx context.Context) (addrs []string) {
 		for node, h := range heard() {
 			if h.Broken || h.Beat.Addrs.Peer == "" {
 				continue
 			}
-			ctx, cancel := context.WithTimeout(ctx, time.Second)
-			var all []peer.ListeningProxy
-			err := client.Call(ctx, h.Beat.Addrs.Peer, node, verb.Proxies, nil, &all)
+			within, cancel := context.WithTimeout(ctx, time.Second)
+			all, err := ask(within, node, h.Beat.Addrs.Peer)
 			cancel()
 			if err != nil {
 				continue
@@ -112,6 +110,15 @@ func otherProxies(c *config.Config, id *pki.Identity, heard func() map[string]pe
 			return addrs
 		}
 		return nil
+	}
+}
+
+// askProxies asks an agent for the proxies that listen to it.
+func askProxies(id *pki.Identity) func(ctx context.Context, node, addr string) ([]peer.ListeningProxy, error) {
+	client := &peer.Client{TLS: id.TLSFor}
+	return func(ctx context.Context, node, addr string) (all []peer.ListeningProxy, err error) {
+		err = client.Call(ctx, addr, node, verb.Proxies, nil, &all)
+		return all, err
 	}
 }
 
