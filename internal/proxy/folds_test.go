@@ -149,3 +149,30 @@ func TestFoldsAreWhole(t *testing.T) {
 		}
 	}
 }
+
+// A client whose function has set what nobody saw keeps its connection, and has no
+// statement there that another client has prepared before it.
+func TestPreparedUnderHiddenSettings(t *testing.T) {
+	f := pooled(t, rules.Auto, 1, nil)
+	role := f.role(t, "login password 'pw'")
+	f.admin(t, "create function public.fold_hides() returns void language plpgsql as $$ begin perform set_config('extra_float_digits', '0', false); end $$")
+	f.afterwards(t, "drop function public.fold_hides()")
+	const sql = "select (1::float8 / 3)::text"
+	pool := f.dsn(session.ReadWrite, role, "pw", "sslmode=disable")
+	if _, got := prepares(t, pool, "extra_float_digits", "1", sql, false); got != "[[0.3333333333333333]]" {
+		t.Fatal(got)
+	}
+	c := connect(t, pool).PgConn()
+	if _, err := c.Exec(t.Context(), "set extra_float_digits = '1'").ReadAll(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Exec(t.Context(), "select fold_hides()").ReadAll(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Prepare(t.Context(), "s", sql, nil); err != nil {
+		t.Fatal(err)
+	}
+	if got := (preparer{c}).executes(t); got != "[[0.333333333333333]]" {
+		t.Errorf("%s: planned for somebody else", got)
+	}
+}

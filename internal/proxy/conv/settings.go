@@ -252,12 +252,14 @@ var folds = []string{"role", "transform_null_equals", "array_nulls", "xmloption"
 	"client_encoding", "datestyle", "intervalstyle", "timezone", "timezone_abbreviations", "lc_monetary",
 	"extra_float_digits", "quote_all_identifiers", "bytea_output"}
 
-// fold writes them down. Not ok: what they are is not known.
+// fold writes them down. Not ok: what they are is not known, as of a client that keeps its
+// server because it may have done anything.
 func (c *Conv) fold(b []byte, l *Link) ([]byte, bool) {
 	for _, v := range c.set.vars {
 		if slices.Contains(folds, v.name) {
 			b = append(append(b, v.sql...), 0)
 		}
 	}
-	return append(b, l.reported.fold...), !c.set.local && len(c.set.ops) == 0
+	_, stays := c.stays()
+	return append(b, l.reported.fold...), !stays && !c.set.local && len(c.set.ops) == 0
 }
