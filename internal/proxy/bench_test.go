@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"manada/internal/proxy"
+	"manada/internal/proxy/pool/rules"
 	"manada/internal/proxy/session"
 )
 
@@ -33,13 +35,15 @@ func BenchmarkRoundTrip(b *testing.B) {
 	}
 }
 
-// BenchmarkLogIn is a whole connection: SCRAM twice and a backend's fork.
+// BenchmarkLogIn is a whole connection: SCRAM twice and a backend's fork; "shared" does
+// without the second and the fork.
 func BenchmarkLogIn(b *testing.B) {
-	f := start(b, nil)
+	f, pooled := start(b, nil), start(b, func(cfg *proxy.Config) { cfg.Pool.Default.Mode = rules.Transaction })
 	role := f.role(b, "login password 'pw'")
 	for name, dsn := range map[string]string{
 		"direct": fmt.Sprintf("postgres://%s:pw@%s/postgres?sslmode=disable", role, f.primary.addr()),
 		"proxy":  f.dsn(session.ReadWrite, role, "pw", "sslmode=disable"),
+		"shared": pooled.dsn(session.ReadWrite, role, "pw", "sslmode=disable"),
 	} {
 		b.Run(name, func(b *testing.B) {
 			for b.Loop() {

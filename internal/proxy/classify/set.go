@@ -223,12 +223,14 @@ func (p *parser) encoding(i int, local bool) Statement {
 
 // Encoding says whether texts in a client's encoding can be classified.
 func Encoding(name string) bool {
-	switch strings.NewReplacer("_", "", "-", "", " ", "").Replace(strings.ToLower(name)) {
+	switch plainly.Replace(strings.ToLower(name)) {
 	case "utf8", "unicode", "sqlascii", "latin1", "iso88591", "latin9", "iso885915", "win1252":
 		return true
 	}
 	return false
 }
+
+var plainly = strings.NewReplacer("_", "", "-", "", " ", "")
 
 // settable is Settings for what can be said again on another connection.
 func (p *parser) settable(name string) Kind {

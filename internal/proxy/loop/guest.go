@@ -231,7 +231,7 @@ func (q *Guest) LocalAddr() net.Addr {
 	if q.conn != nil {
 		return q.conn.LocalAddr()
 	}
-	return local(q.fd)
+	return spelled(local(q.fd).String())
 }
 
 // RemoteAddr implements net.Conn.

@@ -5,6 +5,7 @@ import (
 	"io"
 	"iter"
 	"net"
+	"net/netip"
 
 	"manada/internal/proxy/conv"
 
@@ -42,8 +43,8 @@ func (l *Loop) lane() *lane {
 
 // greet lets the code of a guest begin, who is one of group.live and of load, as
 // clients are.
-func (l *Loop) greet(fd int32, addr *net.TCPAddr, serve func(*Guest)) {
-	l.begin(fd, conv.Client, addr, serve)
+func (l *Loop) greet(fd int32, addr netip.AddrPort, serve func(*Guest)) {
+	l.begin(fd, conv.Client, spelled(addr.String()), serve)
 }
 
 func (l *Loop) begin(fd int32, side conv.Side, addr net.Addr, serve func(*Guest)) {

@@ -2,6 +2,7 @@ package loop
 
 import (
 	"net"
+	"net/netip"
 	"strconv"
 	"unsafe"
 
@@ -20,37 +21,41 @@ func recv(fd int32, b []byte) (int, unix.Errno) {
 }
 
 // accept accepts a connection of TCP. Package unix asks for its protocol, too.
-func accept(listener int32) (fd int32, from *net.TCPAddr, errno unix.Errno) {
+func accept(listener int32) (fd int32, from netip.AddrPort, errno unix.Errno) {
 	var sa unix.RawSockaddrInet6 // as large as either
 	size := uint32(unix.SizeofSockaddrInet6)
 	n, _, errno := unix.RawSyscall6(unix.SYS_ACCEPT4, uintptr(listener), uintptr(unsafe.Pointer(&sa)), uintptr(unsafe.Pointer(&size)),
 		unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
 	if errno != 0 {
-		return -1, nil, errno
+		return -1, from, errno
 	}
 	return int32(n), tcpAddr(&sa), 0
 }
 
 // local is the address of our end of a connection of TCP.
-func local(fd int32) *net.TCPAddr {
+func local(fd int32) netip.AddrPort {
 	var sa unix.RawSockaddrInet6
 	size := uint32(unix.SizeofSockaddrInet6)
 	if _, _, errno := unix.RawSyscall(unix.SYS_GETSOCKNAME, uintptr(fd), uintptr(unsafe.Pointer(&sa)), uintptr(unsafe.Pointer(&size))); errno != 0 {
-		return &net.TCPAddr{}
+		return netip.AddrPort{}
 	}
 	return tcpAddr(&sa)
 }
 
-func tcpAddr(sa *unix.RawSockaddrInet6) *net.TCPAddr {
-	port := (*[2]byte)(unsafe.Pointer(&sa.Port)) // as the network has it
-	a := &net.TCPAddr{Port: int(port[0])<<8 | int(port[1])}
+func tcpAddr(sa *unix.RawSockaddrInet6) netip.AddrPort {
+	b := (*[2]byte)(unsafe.Pointer(&sa.Port)) // as the network has it
+	port := uint16(b[0])<<8 | uint16(b[1])
 	if sa.Family == unix.AF_INET {
-		a.IP = append(a.IP, (*unix.RawSockaddrInet4)(unsafe.Pointer(sa)).Addr[:]...)
-		return a
+		return netip.AddrPortFrom(netip.AddrFrom4((*unix.RawSockaddrInet4)(unsafe.Pointer(sa)).Addr), port)
 	}
-	a.IP, a.Zone = append(a.IP, sa.Addr[:]...), zone(sa.Scope_id)
-	return a
+	return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr).Unmap().WithZone(zone(sa.Scope_id)), port)
 }
+
+// spelled is an address of TCP as text, which is asked for more than once.
+type spelled string
+
+func (spelled) Network() string  { return "tcp" }
+func (s spelled) String() string { return string(s) }
 
 // zone is the name of an interface; 0 is none.
 func zone(id uint32) string {

@@ -80,7 +80,7 @@ func appendParse(b []byte, name, sql string) []byte {
 
 // appendAsk has a prepared statement executed, and ends in a Sync.
 func appendAsk(b []byte, name string, params []string) []byte {
-	bind := append(append([]byte{0}, name...), 0, 0, 0, 0, byte(len(params))) // no portal, text formats
+	bind := append(append(make([]byte, 1, 128), name...), 0, 0, 0, 0, byte(len(params))) // no portal, text formats
 	for _, value := range params {
 		bind = binary.BigEndian.AppendUint32(bind, uint32(len(value)))
 		bind = append(bind, value...)

@@ -394,25 +394,27 @@ func (b *Backend) ask(messages []byte, row func(cols []string) error, n int) err
 
 // columns takes a row of n columns apart; NULL is empty.
 func columns(row []byte, n int) ([]string, error) {
-	bad := fmt.Errorf("%w: malformed row", wire.ErrProtocol)
 	if len(row) < 2 || int(binary.BigEndian.Uint16(row)) != n {
-		return nil, bad
+		return nil, errRow
 	}
 	row = row[2:]
+	text := string(row) // all of them are pieces of it
 	cols := make([]string, n)
 	for i := range cols {
 		if len(row) < 4 {
-			return nil, bad
+			return nil, errRow
 		}
 		n := int32(binary.BigEndian.Uint32(row))
-		row = row[4:]
+		row, text = row[4:], text[4:]
 		if n < 0 {
 			continue
 		}
 		if int(n) > len(row) {
-			return nil, bad
+			return nil, errRow
 		}
-		cols[i], row = string(row[:n]), row[n:]
+		cols[i], row, text = text[:n], row[n:], text[n:]
 	}
 	return cols, nil
 }
+
+var errRow = fmt.Errorf("%w: malformed row", wire.ErrProtocol)

@@ -1,6 +1,9 @@
 package scram
 
 import (
+	"bytes"
+	"crypto/hmac"
+	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"strings"
@@ -201,5 +204,33 @@ func TestClientWantsTheServersNonce(t *testing.T) {
 		if _, err := c.Final([]byte("r=" + nonce + ",s=" + rfcSalt + ",i=4096")); (err == nil) != good {
 			t.Errorf("r=%s: %v", nonce, err)
 		}
+	}
+}
+
+// What is computed without crypto/hmac is the same.
+func TestMac(t *testing.T) {
+	text := strings.Repeat("client=proof,", 60)
+	for _, key := range []int{0, 1, 32, 63, 64, 65, 300} {
+		for _, n := range []int{0, 1, 55, 64, 200, 447, 448, 449, len(text)} {
+			h := hmac.New(sha256.New, []byte(text[:key]))
+			h.Write([]byte(text[:n]))
+			if got := mac([]byte(text[:key]), text[:n]); !bytes.Equal(got[:], h.Sum(nil)) {
+				t.Errorf("a key of %d bytes, a text of %d: %x", key, n, got)
+			}
+		}
+	}
+}
+
+// A key has 32 bytes.
+func TestDecodeKey(t *testing.T) {
+	for n := range 40 {
+		want := bytes.Repeat([]byte{7}, n)
+		var k Key
+		if ok := decodeKey(&k, base64.StdEncoding.EncodeToString(want)); ok != (n == len(k)) || ok && !bytes.Equal(k[:], want) {
+			t.Errorf("%d bytes: %v, %x", n, ok, k)
+		}
+	}
+	if decodeKey(new(Key), strings.Repeat("!", 44)) {
+		t.Error("what is not base64 is taken")
 	}
 }

@@ -115,19 +115,37 @@ func Mock(secret []byte, user string, iterations int) Verifier {
 }
 
 func decodeKey(k *Key, s string) bool {
-	b, err := base64.StdEncoding.DecodeString(s)
-	if err != nil || len(b) != len(k) {
+	var text [(len(k) + 2) / 3 * 4]byte
+	var out [(len(k) + 2) / 3 * 3]byte
+	if len(s) != copy(text[:], s) {
 		return false
 	}
-	copy(k[:], b)
+	n, err := base64.StdEncoding.Decode(out[:], text[:len(s)])
+	if err != nil || n != len(k) {
+		return false
+	}
+	*k = Key(out[:n])
 	return true
 }
 
-func mac(key []byte, s string) (k Key) {
-	h := hmac.New(sha256.New, key)
-	h.Write([]byte(s))
-	h.Sum(k[:0])
-	return k
+// mac is HMAC-SHA-256 (RFC 2104), as crypto/hmac has it, without a dozen pieces of memory
+// for each.
+func mac(key []byte, s string) Key {
+	var room [512]byte
+	var pad [sha256.BlockSize]byte
+	if len(key) > len(pad) {
+		sum := sha256.Sum256(key)
+		key = sum[:]
+	}
+	copy(pad[:], key)
+	for i := range pad {
+		pad[i] ^= 0x36
+	}
+	inner := sha256.Sum256(append(append(room[:0], pad[:]...), s...))
+	for i := range pad {
+		pad[i] ^= 0x36 ^ 0x5c
+	}
+	return sha256.Sum256(append(append(room[:0], pad[:]...), inner[:]...))
 }
 
 func xor(a, b Key) (c Key) {

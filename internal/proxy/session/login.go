@@ -1,7 +1,6 @@
 package session
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -198,8 +197,8 @@ func (c *client) negotiate(ctx context.Context) error {
 // firstPacket reads a start-up packet, or starts TLS when the client begins
 // with it at once (PostgreSQL 17's sslnegotiation=direct).
 func (c *client) firstPacket(ctx context.Context, talked bool) (s wire.Startup, direct bool, err error) {
-	var head [4]byte
-	if _, err := io.ReadFull(c.conn, head[:1]); err != nil {
+	var head [1]byte
+	if _, err := io.ReadFull(c.conn, head[:]); err != nil {
 		return s, false, err
 	}
 	if head[0] == 0x16 && !talked && c.options().ClientTLS != nil {
@@ -209,7 +208,7 @@ func (c *client) firstPacket(ctx context.Context, talked bool) (s wire.Startup, 
 		}
 		return s, err == nil, err
 	}
-	s, err = wire.ReadStartup(io.MultiReader(bytes.NewReader(head[:1]), c.conn))
+	s, err = wire.ReadStartup(c.conn, head[0])
 	return s, false, err
 }
 

@@ -133,10 +133,10 @@ func (s *Startup) Speaks() (version uint32, unknown []string, tell bool) {
 }
 
 // ReadStartup reads one start-up packet and not a byte more, so that nothing
-// sent in plain can be taken for part of an encrypted session.
-func ReadStartup(r io.Reader) (Startup, error) {
+// sent in plain can be taken for part of an encrypted session. had was read of it before.
+func ReadStartup(r io.Reader, had ...byte) (Startup, error) {
 	var h [4]byte
-	if _, err := io.ReadFull(r, h[:]); err != nil {
+	if _, err := io.ReadFull(r, h[copy(h[:], had):]); err != nil {
 		return Startup{}, err
 	}
 	n := int64(binary.BigEndian.Uint32(h[:])) - 4

@@ -174,17 +174,19 @@ func (c *Config) For(database, user string) Settings {
 
 // maxClients is what an override of exactly this pattern says; 0: nothing.
 func (c *Config) maxClients(database, user string) int {
-	s := Settings{}
+	most := 0
 	for _, o := range c.Overrides {
 		if o.Database == database && o.User == user {
 			for _, a := range o.Set {
 				if a.Name == "max_clients" {
+					var s Settings
 					a.apply(&s)
+					most = s.MaxClients
 				}
 			}
 		}
 	}
-	return s.MaxClients
+	return most
 }
 
 // NodeLimit is how many connections a proxy may hold to a node when nothing else
