@@ -3,6 +3,8 @@ package loop
 import (
 	"manada/internal/proxy/conv"
 	"manada/internal/proxy/wire"
+
+	"golang.org/x/sys/unix"
 )
 
 // Conversation is what a loop drives for a client; *conv.Conv is the real one.
@@ -289,7 +291,9 @@ func (l *Loop) drop(c *client, side conv.Side, how conv.How) {
 	if how != conv.Close && server.Keeper != nil && !s.short {
 		s.client, s.server, s.stop = 0, server, false
 		s.rest = nil // conv has taken all of it, perhaps a moment ago: it is not put back
-		l.touch(i, s)
+		if s.armed != unix.EPOLLIN {
+			l.touch(i, s)
+		}
 		c.owner.Back(side, server, how)
 		if how == conv.Discard {
 			l.clear(i, s)
