@@ -28,7 +28,7 @@ func TestTargetSessionAttrs(t *testing.T) {
 			t.Run(fmt.Sprintf("%s/pooled %v", mode, pooled), func(t *testing.T) {
 				f := start(t, func(c *proxy.Config) {
 					c.Split, c.ConnectWait = !pooled || mode == rules.Auto, 100*time.Millisecond
-					c.Pool.Default.Mode, c.Pool.Default.Size, c.Pool.Default.QueueTimeout = mode, 4, 300*time.Millisecond
+					c.Pool.Default.Mode, c.Pool.Default.Size, c.Pool.Default.QueueTimeout = mode, 4, 10*time.Second
 				})
 				role := f.role(t, "login password 'x'")
 				epoch := uint64(7)
@@ -106,7 +106,7 @@ func TestNoPrimaryInTime(t *testing.T) {
 	for _, mode := range everyMode {
 		t.Run(mode.String(), func(t *testing.T) {
 			f := pooled(t, mode, 2, func(c *proxy.Config) {
-				c.ConnectWait, c.Pool.Default.QueueTimeout = 200*time.Millisecond, 200*time.Millisecond
+				c.ConnectWait, c.Pool.Default.QueueTimeout = 200*time.Millisecond, time.Second
 			})
 			role := f.role(t, "login password 'x'")
 			dsn := f.dsn(session.ReadWrite, role, "x", "sslmode=disable")
