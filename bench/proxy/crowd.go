@@ -11,37 +11,6 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// connects opens, asks once and closes, from several at a time, and gives the
-// processor time of the target's process for each, in us.
-func connects(ctx context.Context, t target, sslmode string, seconds int) (float64, error) {
-	before, err := t.cpu()
-	if err != nil {
-		return 0, err
-	}
-	var done atomic.Int64
-	end := time.Now().Add(time.Duration(seconds) * time.Second)
-	var all sync.WaitGroup
-	errs := make(chan error, 8)
-	for range 8 {
-		all.Go(func() {
-			for time.Now().Before(end) {
-				if err := connect(ctx, t, sslmode); err != nil {
-					errs <- err
-					return
-				}
-				done.Add(1)
-			}
-		})
-	}
-	all.Wait()
-	close(errs)
-	if err := <-errs; err != nil {
-		return 0, err
-	}
-	after, err := t.cpu()
-	return float64((after - before).Nanoseconds()) / 1000 / float64(done.Load()), err
-}
-
 func connect(ctx context.Context, t target, sslmode string) error {
 	c, err := pgconn.Connect(ctx, dsn(t.addr, "sslmode="+sslmode))
 	if err != nil {

@@ -1,7 +1,7 @@
 // Command proxy measures the proxy beside PgBouncer, pgpool-II and a relay that does
-// nothing, which is the floor: interleaved in one run, medians. What counts is the
-// processor time of the pooler's process, which another load on the machine
-// changes less than transactions per second. Log-ins are outside of what is
+// nothing, which is the floor: in turns of 100 ms within each run, medians of the runs.
+// What counts is the processor time of the pooler's process, which another load on the
+// machine changes less than transactions per second. Log-ins are outside of what is
 // measured. The result goes to bench/results/proxy.json.
 //
 //	bench/proxy/rivals.sh DIR                     (once, as root)
@@ -22,7 +22,7 @@ import (
 )
 
 var (
-	seconds = flag.Int("seconds", 3, "how long each is measured")
+	seconds = flag.Int("seconds", 3, "how long each is measured, in all")
 	runs    = flag.Int("n", 5, "runs; the medians are shown")
 	rivals  = flag.String("rivals", "", "folder that rivals.sh made")
 	which   = flag.String("rows", ".", "regular expression of the rows")
@@ -132,22 +132,18 @@ func (s *stage) targets(ctx context.Context) ([]target, error) {
 	return all, nil
 }
 
-// once measures a row of every target, one right after the other.
+// once measures a row of every target that can do it.
 func once(ctx context.Context, s *stage, row row, targets []target, r *result) error {
-	for _, t := range targets {
-		if row.skip != nil && row.skip(t) {
-			continue
-		}
+	able := slices.DeleteFunc(slices.Clone(targets), func(t target) bool { return row.skip != nil && row.skip(t) })
+	if row.work != nil {
+		return inTurns(ctx, s, row, able, *seconds, r)
+	}
+	for _, t := range able {
 		v, err := row.measure(ctx, s, t)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if err != nil {
-			fmt.Fprintf(os.Stderr, "%s, %s: %v\n", row.name, t.name, err)
-		} else {
-			fmt.Fprintf(os.Stderr, "%s, %s: %.2f %s\n", row.name, t.name, v, row.unit)
-		}
-		r.add(row, t.name, v, err)
+		r.note(row, t.name, v, err)
 	}
 	return nil
 }

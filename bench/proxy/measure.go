@@ -1,22 +1,17 @@
 package main
 
 import (
-	"bufio"
-	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
-	"errors"
 	"fmt"
-	"io"
 	"math/big"
 	"net"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -103,71 +98,4 @@ func resident(pid int) (int64, error) {
 	}
 	n, err := strconv.ParseInt(f[0], 10, 64)
 	return n << 10, err
-}
-
-var progress = regexp.MustCompile(`progress: ([0-9.]+) s, ([0-9.]+) tps`)
-
-// window is what pgbench did between its first report and its last but one, when
-// nobody logs in or leaves.
-type window struct {
-	tx  float64
-	cpu time.Duration
-}
-
-// run is pgbench -S, or a script, against a target. The processor time is the target's.
-func (s *stage) run(ctx context.Context, t target, mode, script string, clients int, sslmode string, seconds int) (window, error) {
-	args := []string{"-n", "-M", mode, "-c", strconv.Itoa(clients), "-T", strconv.Itoa(seconds + 3), "-P", "1"}
-	if script == "" {
-		args = append(args, "-S")
-	} else {
-		args = append(args, "-f", script)
-	}
-	cmd := s.pgbench(t.addr, sslmode, args...)
-	errs, err := cmd.StderrPipe()
-	if err != nil {
-		return window{}, err
-	}
-	if err := cmd.Start(); err != nil {
-		return window{}, err
-	}
-	stop := context.AfterFunc(ctx, func() { _ = cmd.Process.Kill() })
-	defer stop()
-	w, said, err := watch(errs, t, seconds)
-	if ended := cmd.Wait(); ended != nil {
-		err = fmt.Errorf("pgbench: %w", ended)
-	}
-	if err == nil && w.tx == 0 {
-		err = errors.New("pgbench reported nothing")
-	}
-	if err != nil {
-		err = fmt.Errorf("%w\n%s", err, said)
-	}
-	return w, err
-}
-
-// watch follows pgbench's reports to their end. What else it said comes back, too.
-func watch(reports io.Reader, t target, seconds int) (w window, said string, err error) {
-	var before time.Duration
-	var last float64
-	lines := bufio.NewScanner(reports)
-	for n := 0; lines.Scan(); {
-		m := progress.FindStringSubmatch(lines.Text())
-		if m == nil {
-			said += lines.Text() + "\n"
-			continue
-		}
-		at, _ := strconv.ParseFloat(m[1], 64)
-		tps, _ := strconv.ParseFloat(m[2], 64)
-		now, failed := t.cpu()
-		if failed != nil {
-			err = failed
-		}
-		if n++; n == 1 {
-			before = now
-		} else if n <= seconds+1 {
-			w.tx, w.cpu = w.tx+tps*(at-last), now-before
-		}
-		last = at
-	}
-	return w, said, err
 }

@@ -44,6 +44,16 @@ func newResult() *result {
 		Command: fmt.Sprintf("go run ./bench/proxy -rivals DIR -n %d -seconds %d -rows '%s'", *runs, *seconds, *which)}
 }
 
+// note adds a value, or why there is none, and tells whoever waits.
+func (r *result) note(row row, target string, v float64, err error) {
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "%s, %s: %v\n", row.name, target, err)
+	} else {
+		fmt.Fprintf(os.Stderr, "%s, %s: %.2f %s\n", row.name, target, v, row.unit)
+	}
+	r.add(row, target, v, err)
+}
+
 func (r *result) add(row row, target string, v float64, err error) {
 	i := slices.IndexFunc(r.Rows, func(f *figure) bool { return f.Row == row.name })
 	if i < 0 {
@@ -55,8 +65,7 @@ func (r *result) add(row row, target string, v float64, err error) {
 		f.targets = append(f.targets, target)
 	}
 	if err != nil {
-		text, _, _ := strings.Cut(err.Error(), "\n")
-		f.Failed[target] = text
+		f.Failed[target] = brief(err)
 		return
 	}
 	f.Values[target] = append(f.Values[target], v)

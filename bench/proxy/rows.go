@@ -14,8 +14,9 @@ type row struct {
 	name    string
 	unit    string
 	bars    []bar
-	crowded bool // needs minutes: measured once, whatever -n says
-	measure func(context.Context, *stage, target) (float64, error)
+	crowded bool                                                   // needs minutes: measured once, whatever -n says
+	work    func(context.Context, *stage, target) (work, error)    // of all targets in turns, or
+	measure func(context.Context, *stage, target) (float64, error) // of one after the other
 	skip    func(target) bool
 }
 
@@ -46,29 +47,21 @@ func (b bar) String() string {
 	return s
 }
 
-func pgbench(mode string, clients int, sslmode string) func(context.Context, *stage, target) (float64, error) {
-	return func(ctx context.Context, s *stage, t target) (float64, error) {
-		w, err := s.run(ctx, t, mode, "", clients, sslmode, *seconds)
-		if err != nil {
-			return 0, err
-		}
-		return float64(w.cpu.Nanoseconds()) / 1000 / w.tx, nil
+func pgbench(mode string, clients int, sslmode string) func(context.Context, *stage, target) (work, error) {
+	return func(_ context.Context, s *stage, t target) (work, error) {
+		return s.load(t, mode, "", clients, sslmode)
 	}
 }
 
 // long is a simple text of 250 bytes whose literals change, as frameworks send them.
-func long(ctx context.Context, s *stage, t target) (float64, error) {
+func long(_ context.Context, s *stage, t target) (work, error) {
 	const text = "\\set a random(1, 1000000)\nselect a.aid, a.bid, a.abalance, a.filler, b.bbalance from pgbench_accounts as a left join pgbench_branches as b on b.bid = a.bid " +
 		"where a.aid = :a and a.abalance between -1000000000 and 1000000000 and a.filler is not null order by a.aid limit 10;\n"
 	script := filepath.Join(s.dir, "long.sql")
 	if err := os.WriteFile(script, []byte(text), 0o644); err != nil {
-		return 0, err
+		return nil, err
 	}
-	w, err := s.run(ctx, t, "simple", script, 16, "disable", *seconds)
-	if err != nil {
-		return 0, err
-	}
-	return float64(w.cpu.Nanoseconds()) / 1000 / w.tx, nil
+	return s.load(t, "simple", script, 16, "disable")
 }
 
 func noTLS(t target) bool   { return !t.tls }
@@ -80,7 +73,7 @@ func rows() []row {
 	var out []row
 	for _, mode := range []string{"simple", "extended", "prepared"} {
 		for _, n := range []int{1, 16, 64} {
-			r := row{name: fmt.Sprintf("%s, %d clients", mode, n), unit: "us of CPU per transaction", measure: pgbench(mode, n, "disable")}
+			r := row{name: fmt.Sprintf("%s, %d clients", mode, n), unit: "us of CPU per transaction", work: pgbench(mode, n, "disable")}
 			switch {
 			case mode == "simple" && n == 16:
 				r.bars = []bar{ratio("manada-tcp", 1.1), ratio("manada", 0.95), {who: "manada", rival: "pgpool", most: 0.4}, {who: "auto", rival: "manada", most: 1.05}}
@@ -93,22 +86,22 @@ func rows() []row {
 		}
 	}
 	return append(out,
-		row{name: "simple, 250 bytes, 16 clients", unit: "us of CPU per transaction", measure: long,
+		row{name: "simple, 250 bytes, 16 clients", unit: "us of CPU per transaction", work: long,
 			bars: []bar{{who: "auto", rival: "manada", most: 1.2}}},
-		row{name: "prepared, 16 clients, TLS", unit: "us of CPU per transaction", measure: pgbench("prepared", 16, "require"), skip: noTLS,
+		row{name: "prepared, 16 clients, TLS", unit: "us of CPU per transaction", work: pgbench("prepared", 16, "require"), skip: noTLS,
 			bars: []bar{ratio("manada-tcp", 1.1)}},
 		row{name: "added latency, 1 client", unit: "us", measure: added, bars: []bar{ratio("manada", 1.0)}},
-		row{name: "connect, select, disconnect", unit: "us of CPU each", measure: connecting("disable"), skip: noFloor, bars: []bar{ratio("manada", 1.5)}},
-		row{name: "connect, select, disconnect, TLS", unit: "us of CPU each", measure: connecting("require"), skip: noTLS, bars: []bar{ratio("manada", 2)}},
+		row{name: "connect, select, disconnect", unit: "us of CPU each", work: connecting("disable"), skip: noFloor, bars: []bar{ratio("manada", 1.5)}},
+		row{name: "connect, select, disconnect, TLS", unit: "us of CPU each", work: connecting("require"), skip: noTLS, bars: []bar{ratio("manada", 2)}},
 		row{name: "idle client, 1,000 to 10,000", unit: "bytes each", crowded: true, measure: growing("disable"), skip: noCrowd, bars: []bar{{"manada", "pgbouncer", 1.0, 2048, 0}}},
 		row{name: "idle client, 1,000 to 10,000, TLS", unit: "bytes each", crowded: true, measure: growing("require"), skip: func(t target) bool { return noTLS(t) || noCrowd(t) }, bars: []bar{{who: "manada", value: 16384}}},
 		row{name: "10,000 clients: slowest to median", unit: "ratio", crowded: true, measure: fair, skip: noCrowd, bars: []bar{{who: "manada", least: 1.0 / 3}}},
 	)
 }
 
-func connecting(sslmode string) func(context.Context, *stage, target) (float64, error) {
-	return func(ctx context.Context, _ *stage, t target) (float64, error) {
-		return connects(ctx, t, sslmode, *seconds)
+func connecting(sslmode string) func(context.Context, *stage, target) (work, error) {
+	return func(_ context.Context, _ *stage, t target) (work, error) {
+		return &visitor{target: t, sslmode: sslmode}, nil
 	}
 }
 

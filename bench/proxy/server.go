@@ -67,7 +67,7 @@ func newStage(ctx context.Context) (*stage, error) {
 		return s, err
 	}
 	if _, err := s.start("postgres", s.command(pgBin+"postgres", "-D", data, "-p", strconv.Itoa(s.port), "-k", dir, "-c", "listen_addresses=127.0.0.1",
-		"-c", "fsync=off", "-c", "max_connections=500", "-c", "shared_buffers=128MB", "-c", "autovacuum=off")); err != nil {
+		"-c", "fsync=off", "-c", "max_connections=1000", "-c", "shared_buffers=128MB", "-c", "autovacuum=off")); err != nil {
 		return s, err
 	}
 	return s, s.fill(ctx)
