@@ -115,6 +115,35 @@ func (f *fixture) folded(t *testing.T, role string) {
 	f.afterwards(t, "drop schema fold_a cascade; drop schema fold_b cascade; drop table public.guarded")
 }
 
+// What PostgreSQL reads as a point in time when a text is prepared is of when its client
+// prepared it, on a connection where another one did before, too.
+func TestPreparedMoments(t *testing.T) {
+	f := pooled(t, rules.Auto, 1, func(c *proxy.Config) { c.Pool.Default.QueueTimeout = 5 * time.Second })
+	role := f.role(t, "login password 'pw'")
+	pool := f.dsn(session.ReadWrite, role, "pw", "sslmode=disable")
+	moment := func() (text string, again func() string) {
+		c := connect(t, pool)
+		if _, err := c.Prepare(t.Context(), "p", "select 'now'::timestamptz::text"); err != nil {
+			t.Fatal(err)
+		}
+		again = func() (text string) {
+			if err := c.QueryRow(t.Context(), "p").Scan(&text); err != nil {
+				t.Fatal(err)
+			}
+			return text
+		}
+		return again(), again
+	}
+	one, oneAgain := moment()
+	two, _ := moment()
+	if one == two {
+		t.Errorf("both have %s", one)
+	}
+	if again := oneAgain(); again != one {
+		t.Errorf("the first one has had %s, and has %s now", one, again)
+	}
+}
+
 // Every setting that somebody can set in a session is in the table, once.
 func TestFoldsAreWhole(t *testing.T) {
 	f := startHerd(t)

@@ -121,7 +121,7 @@ func (c *Conv) share(r *run, l *Link, name string, s *stmt) (e entry, instead []
 func (c *Conv) key(l *Link, s *stmt) string {
 	b := append(append(make([]byte, 0, len(s.body)+64), s.body...), 0)
 	b, ok := c.fold(binary.AppendUvarint(b, s.plans), l)
-	if !ok { // under settings that are not known: it is nobody else's
+	if !ok || timely(s.body) { // under settings that are not known, or of this moment: it is nobody else's
 		l.stmts.private++
 		b = binary.BigEndian.AppendUint64(append(b, 0), uint64(l.stmts.private))
 	}
