@@ -177,12 +177,12 @@ func (p *play) step(ctx context.Context, s Step) error {
 	case Cancel:
 		return c.cancel(ctx)
 	case Fin:
-		if err := p.send(c); err != nil {
+		if err := p.send(c); err != nil || c.ended {
 			return err
 		}
 		return c.fin()
 	case Wait:
-		if err := p.send(c); err != nil {
+		if err := p.send(c); err != nil || c.ended {
 			return err
 		}
 		return c.wait(s.Text, s.N)

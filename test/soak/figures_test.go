@@ -92,6 +92,9 @@ func report(t *testing.T, l *ledger, f *figures) {
 		t.Errorf("%d idle sessions were lost", f.idleLost)
 	}
 	for k, n := range l.errs {
+		if k == "reader select cut" && n <= f.crashes {
+			continue // a crash in the middle of its long row, where no message can stand
+		}
 		if (strings.HasSuffix(k, " cut") || strings.HasSuffix(k, " lost")) && !strings.HasPrefix(k, "copy copy ") {
 			t.Errorf("%d times %s: a client was not told", n, k)
 		}
