@@ -65,7 +65,8 @@ func (r *result) add(row row, target string, v float64, err error) {
 		f.targets = append(f.targets, target)
 	}
 	if err != nil {
-		f.Failed[target] = brief(err)
+		text, _, _ := strings.Cut(err.Error(), "\n")
+		f.Failed[target] = text
 		return
 	}
 	f.Values[target] = append(f.Values[target], v)

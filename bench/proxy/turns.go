@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"regexp"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -204,9 +203,3 @@ func (v *visitor) cost() (float64, error) {
 }
 
 func (v *visitor) close() {}
-
-// brief is an error's first line.
-func brief(err error) string {
-	text, _, _ := strings.Cut(err.Error(), "\n")
-	return text
-}

@@ -87,37 +87,45 @@ func (a *app) rotate(ctx context.Context, what []string, timeout time.Duration) 
 	if err != nil {
 		return err
 	}
-	wait, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
 	q := process.RotateVerb{What: what}
 	if u, err := user.Current(); err == nil {
 		q.By = u.Username
 	}
 	began := time.Now()
-	before, _, err := read[rotate.State](wait, c, verb.Secrets, 2*time.Second)
+	s, err := a.changeSecrets(ctx, c, verb.Rotate, q, timeout)
 	if err != nil {
 		return err
 	}
-	if err := c.write(wait, verb.Rotate, q, nil); err != nil {
-		return err
-	}
-	s, err := a.followRotation(wait, c, before.Generation)
-	switch {
-	case ctx.Err() != nil:
-		return fail(exitInterrupted, "manada secrets status  says what became of it", "interrupted; the herd goes on with it")
-	case err != nil:
-		return fail(exitUnknown, "manada secrets status  says what became of it", "not done within %s", timeout)
-	}
 	a.tellKept(s)
 	a.print("generation %d of the herd's secrets is in use (%.1f s)", s.Generation, time.Since(began).Seconds())
-	if len(s.Behind) > 0 {
-		a.say("not up, so they get it when they come back: %s", strings.Join(s.Behind, ", "))
-	}
+	a.tellBehind(s)
 	if s.Former {
 		a.say("give ca.crt of any host to every application, then type:  manada secrets rotate ca --finish")
 	}
 	_, _ = a.findURI(ctx, herd.URIOptions{}) // writes the passfile of `manada uri` anew, where this host has one
 	return nil
+}
+
+// changeSecrets has the herd's secrets changed, and waits until every host that is up has
+// taken up what is new.
+func (a *app) changeSecrets(ctx context.Context, c *caller, v verb.Verb, q any, timeout time.Duration) (rotate.State, error) {
+	wait, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	before, _, err := read[rotate.State](wait, c, verb.Secrets, 2*time.Second)
+	if err != nil {
+		return before, err
+	}
+	if err := c.write(wait, v, q, nil); err != nil {
+		return before, err
+	}
+	s, err := a.followRotation(wait, c, before.Generation)
+	switch {
+	case ctx.Err() != nil:
+		err = fail(exitInterrupted, "manada secrets status  says what became of it", "interrupted; the herd goes on with it")
+	case err != nil:
+		err = fail(exitUnknown, "manada secrets status  says what became of it", "not done within %s", timeout)
+	}
+	return s, err
 }
 
 // followRotation waits until the generation after before is in use on every
@@ -140,6 +148,12 @@ func (a *app) followRotation(ctx context.Context, c *caller, before uint64) (rot
 			return s, ctx.Err()
 		case <-time.After(200 * time.Millisecond):
 		}
+	}
+}
+
+func (a *app) tellBehind(s rotate.State) {
+	if len(s.Behind) > 0 {
+		a.say("not up, so they get it when they come back: %s", strings.Join(s.Behind, ", "))
 	}
 }
 
@@ -248,25 +262,11 @@ alone.` + exits(exitFailed, exitUsage, exitUnknown),
 // setSuperuser waits until every host that is up knows it: `manada uri`, typed next, asks
 // the files of one of them.
 func (a *app) setSuperuser(ctx context.Context, c *caller, password string) error {
-	wait, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	before, _, err := read[rotate.State](wait, c, verb.Secrets, 2*time.Second)
+	s, err := a.changeSecrets(ctx, c, verb.Superuser, process.SuperuserVerb{Password: password}, time.Minute)
 	if err != nil {
 		return err
 	}
-	if err := c.write(wait, verb.Superuser, process.SuperuserVerb{Password: password}, nil); err != nil {
-		return err
-	}
-	s, err := a.followRotation(wait, c, before.Generation)
-	switch {
-	case ctx.Err() != nil:
-		return fail(exitInterrupted, "manada secrets status  says who knows it", "interrupted; the hosts take it up")
-	case err != nil:
-		return fail(exitUnknown, "manada secrets status  says who knows it", "the herd was told; not known everywhere within a minute: %s", strings.Join(s.Waiting(), ", "))
-	}
 	a.say("the herd knows the password of %s", cluster.RoleSuperuser)
-	if len(s.Behind) > 0 {
-		a.say("not up, so they get it when they come back: %s", strings.Join(s.Behind, ", "))
-	}
+	a.tellBehind(s)
 	return nil
 }
