@@ -41,15 +41,11 @@ func Read(pid int) (Proc, error) {
 
 // All reads the whole process table. Processes that end meanwhile are left out.
 func All() ([]Proc, error) {
-	t, err := open()
+	t, pids, err := list()
 	if err != nil {
 		return nil, err
 	}
 	defer t.close()
-	pids, err := t.pids()
-	if err != nil {
-		return nil, err
-	}
 	return t.all(pids)
 }
 
@@ -120,15 +116,11 @@ func Cwd(pid int) (DirID, error) { return Dir(fmt.Sprintf("/proc/%d/cwd", pid)) 
 // groups nor parentage alone find them; a shell in which somebody typed
 // `cd $PGDATA` is none of them.
 func Tree(dir DirID, self int) ([]Proc, error) {
-	t, err := open()
+	t, pids, err := list()
 	if err != nil {
 		return nil, err
 	}
 	defer t.close()
-	pids, err := t.pids()
-	if err != nil {
-		return nil, err
-	}
 	all, err := t.all(pids)
 	if err != nil {
 		return nil, err
@@ -165,11 +157,10 @@ func Empty(dir DirID) (bool, error) {
 		tree, err := Tree(dir, os.Getpid())
 		return err == nil && len(tree) == 0, err
 	}
-	t, err := open()
+	t, pids, err := list()
 	if err != nil {
 		return false, err
 	}
 	defer t.close()
-	pids, err := t.pids()
-	return err == nil && len(t.standing(pids, dir)) == 0, err
+	return len(t.standing(pids, dir)) == 0, nil
 }

@@ -30,19 +30,23 @@ func open() (*table, error) {
 
 func (t *table) close() { t.dir.Close() }
 
-// pids are those of all processes.
-func (t *table) pids() ([]int, error) {
+// list opens the table and reads which processes there are.
+func list() (t *table, pids []int, err error) {
+	if t, err = open(); err != nil {
+		return nil, nil, err
+	}
 	names, err := t.dir.Readdirnames(-1)
 	if err != nil {
-		return nil, fmt.Errorf("list /proc: %w", err)
+		t.close()
+		return nil, nil, fmt.Errorf("list /proc: %w", err)
 	}
-	out := make([]int, 0, len(names))
+	pids = make([]int, 0, len(names))
 	for _, n := range names {
 		if pid, err := strconv.Atoi(n); err == nil {
-			out = append(out, pid)
+			pids = append(pids, pid)
 		}
 	}
-	return out, nil
+	return t, pids, nil
 }
 
 func (t *table) all(pids []int) ([]Proc, error) {
